@@ -1,0 +1,1 @@
+"""Complexity, tables of the papers, curves."""

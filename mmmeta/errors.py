@@ -1,0 +1,9 @@
+"""Errors that are a user's to mend."""
+
+
+class UsageError(ValueError):
+    """A mistake in a command, a config, an argument or a file.
+
+    The message is one sentence that names the value, what is allowed and the remedy. The command lines
+    under ``tools/`` print it alone, without a traceback, and exit with status 1.
+    """

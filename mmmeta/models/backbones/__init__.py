@@ -1,0 +1,14 @@
+"""MetaFormer and its families as multi-scale backbones."""
+
+from .families import CAFormer, ConvFormer, IdentityFormer, PoolFormer, PoolFormerV2, RandFormer
+from .metaformer import MetaFormer
+
+__all__ = [
+    'CAFormer',
+    'ConvFormer',
+    'IdentityFormer',
+    'MetaFormer',
+    'PoolFormer',
+    'PoolFormerV2',
+    'RandFormer',
+]

@@ -1,0 +1,411 @@
+"""The MetaFormer backbone."""
+
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmmeta.errors import UsageError
+from mmmeta.models.layers import (
+    TOKEN_MIXERS,
+    MetaFormerBlock,
+    build_norm,
+    frozen_running_stats,
+)
+from mmmeta.registry import MODELS
+
+# What an `arch` dict may set, with the values of arXiv:2210.13452 that hold where it does not.
+ARCH_DEFAULTS = MappingProxyType(
+    dict(
+        depths=None,
+        dims=None,
+        token_mixers=None,
+        norm=dict(type='LN', eps=1e-6, bias=False),
+        embed_norm=dict(type='LN', eps=1e-6, bias=False),
+        output_norm=dict(type='LN', eps=1e-6),
+        act='StarReLU',
+        bias=False,
+        mlp_ratio=4,
+        res_scale='last_two',
+        layer_scale_init=None,
+        pool_size=3,
+        head_dim=32,
+        stem=dict(kernel_sizes=(7,), strides=(4,), paddings=(2,), dims=()),
+    )
+)
+# The arguments of the arch that a token mixer of ours takes over unless its own dict sets them.
+MIXER_ARGS = dict(pooling=('pool_size',), sep_conv=('act', 'bias'), attention=('head_dim', 'bias'))
+
+
+def _per_stage(name: str, value: Any, num_stages: int) -> tuple:
+    """One value for each stage: a list or tuple is taken as it is, anything else is repeated."""
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * num_stages
+    if len(values) != num_stages:
+        raise UsageError(
+            f'arch {name}={value} has {len(values)} entries for {num_stages} stages: '
+            'give one for each stage, or a single value for all of them'
+        )
+    return values
+
+
+def _positive_ints(name: str, value: Any) -> tuple[int, ...]:
+    """``value`` as a tuple, if it is a non-empty sequence of positive integers."""
+    if not (isinstance(value, (list, tuple)) and value and all(type(v) is int and v > 0 for v in value)):
+        raise UsageError(f'arch {name}={value}: give a sequence of positive integers, one for each stage')
+    return tuple(value)
+
+
+def _build_token_mixer(spec: str | dict, dim: int, arch: dict) -> nn.Module:
+    """Build the token mixer of a block: one of ours, or any module registered in ``MODELS``."""
+    args = {'type': spec} if isinstance(spec, str) else dict(spec)
+    name = args.pop('type', None)
+    if name in TOKEN_MIXERS:
+        inherited = {key: arch[key] for key in MIXER_ARGS.get(name, ())}
+        return TOKEN_MIXERS[name](dim, **{**inherited, **args})
+    mixer = MODELS.get(name) if isinstance(name, str) else None
+    if mixer is None:
+        raise UsageError(
+            f"unknown token mixer '{name}': choose one of {', '.join(TOKEN_MIXERS)}, or register your own "
+            "in MODELS and name it with its scope, such as 'mmseg.MyMixer'"
+        )
+    return mixer(dim=dim, **args)
+
+
+class Embedding(nn.Module):
+    """A strided convolution between two resolutions, with a norm before or after it.
+
+    Args:
+        in_channels (int): Channels in.
+        out_channels (int): Channels out.
+        kernel_size (int): Side of the kernel.
+        stride (int): Stride.
+        padding (int): Padding.
+        pre_norm (str | dict | None): Norm before the convolution. Defaults to None.
+        post_norm (str | dict | None): Norm after the convolution. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        pre_norm: str | dict | None = None,
+        post_norm: str | dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = build_norm(pre_norm, in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.post_norm = build_norm(post_norm, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
+        return self.post_norm(self.conv(self.pre_norm(x)))
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """Run a block that keeps nothing but its input for backward, and runs again there."""
+    contexts = {}
+    if any(isinstance(m, _BatchNorm) for m in block.modules()):
+        contexts['context_fn'] = lambda: (nullcontext(), frozen_running_stats(block))
+    return checkpoint(block, x, use_reentrant=False, **contexts)
+
+
+class Stage(nn.Module):
+    """A stage: the downsampling in front of it, and its blocks.
+
+    Args:
+        downsample (nn.Module): Maps the previous stage's output to this stage's resolution and width.
+        blocks (Sequence[nn.Module]): The blocks.
+    """
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
+        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``, recomputing blocks in backward if asked to."""
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = _checkpointed(block, x) if with_cp else block(x)
+        return x
+
+
+@MODELS.register_module()
+class MetaFormer(BaseModule):
+    """MetaFormer as a multi-scale backbone.
+
+    Papers: *MetaFormer Is Actually What You Need for Vision* (arXiv:2111.11418) and *MetaFormer Baselines for
+    Vision* (arXiv:2210.13452). The members that the papers name are the classes :class:`PoolFormer`,
+    :class:`PoolFormerV2`, :class:`IdentityFormer`, :class:`RandFormer`, :class:`ConvFormer` and
+    :class:`CAFormer`; this class takes any other one as a dict.
+
+    The keys of an ``arch`` dict, with their defaults; a family's own settings come before these:
+
+    - ``base`` (str): take everything that the dict does not set from this member of the family.
+    - ``depths``, ``dims`` (sequence of int): blocks and channels of each stage. Required without ``base``.
+    - ``token_mixers``: for each stage or for all: ``'identity'``, ``'pooling'``, ``'random_mixing'``,
+      ``'sep_conv'``, ``'attention'``, the name of a module that you registered in ``MODELS``, or a dict with
+      such a name under ``type`` and arguments beside it. A token mixer is built with ``dim`` (int) and maps
+      ``(B, dim, H, W)`` to the same shape. Required without ``base``.
+    - ``norm``: norm in the blocks, for each stage or for all: ``'LN'``, ``'GN1'`` (one group), ``'BN'``, or a
+      dict such as ``dict(type='LN', eps=1e-6, bias=False)``, the default.
+    - ``embed_norm``: norm after the stem and before each downsampling. Default as ``norm``; None for none.
+    - ``output_norm``: norm of each output. Defaults to ``dict(type='LN', eps=1e-6)``; None for raw features.
+    - ``act``: ``'StarReLU'`` (default), ``'SquaredReLU'``, ``'ReLU'``, ``'GELU'``, ``'SiLU'``, or a dict such
+      as ``dict(type='StarReLU', bias=0.0, bias_learnable=False)``.
+    - ``bias`` (bool): biases in MLPs, separable convolutions and attention. Defaults to False.
+    - ``mlp_ratio`` (float): hidden width of the MLP. Defaults to 4.
+    - ``res_scale``: residual scales, True or False, for each stage or for all; ``'last_two'`` (default).
+    - ``layer_scale_init`` (float | None): initial layer scale, for each stage or for all; None (default)
+      for no such scale.
+    - ``pool_size`` (int): window of the ``'pooling'`` mixers. Defaults to 3.
+    - ``head_dim`` (int): head width of the ``'attention'`` mixers. Defaults to 32.
+    - ``stem`` (dict): ``kernel_sizes``, ``strides``, ``paddings``, one entry for each convolution, and
+      ``dims``, the channels of all but the last. Defaults to one 7x7 convolution, stride 4, padding 2.
+
+    Args:
+        arch (str | dict): A name of the class's arch table, or a dict as above.
+        in_channels (int): Channels of the image. Defaults to 3.
+        out_indices (Sequence[int]): Stages whose outputs are returned, counted from 0, in ascending order.
+            Each has a norm of its own; stages after the last one are not built. Defaults to all stages.
+        frozen_stages (int): -1 freezes nothing (default), 0 the stem, i the stem and the stages before
+            stage i, the number of stages the stem and all of them. Frozen parts keep their parameters
+            (``requires_grad=False``) and stay in eval mode; the norms of the outputs are never frozen.
+        norm_eval (bool): Keep batch norms in eval mode while training. Only for an ``arch`` with batch
+            norms: the other norms do the same in both modes. Defaults to False.
+        drop_path_rate (float): Stochastic depth of the last block, in [0, 1); it grows linearly from 0 at
+            the first. Defaults to 0.0.
+        with_cp (bool): Recompute blocks in backward instead of keeping their activations. Defaults to False.
+        init_cfg (dict | list | None): Initialisation. Defaults to None, which stands for the papers': normal
+            with standard deviation 0.02, truncated, for weights of linear and convolution layers, zero
+            for their biases.
+
+    Raises:
+        UsageError: A value is not one of those that its argument takes.
+    """
+
+    #: What a family sets differently from ``ARCH_DEFAULTS``.
+    arch_settings: ClassVar[dict[str, Any]] = {}
+    #: The members of the family: name to ``depths``, ``dims`` and whatever else differs.
+    arch_table: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __init__(
+        self,
+        arch: str | dict,
+        in_channels: int = 3,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        if init_cfg is None:
+            init_cfg = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
+        super().__init__(init_cfg)
+        self.arch = arch = self.resolve_arch(arch)
+        self.depths, self.dims = arch['depths'], arch['dims']
+        num_stages = len(self.depths)
+        if out_indices is None:
+            out_indices = range(num_stages)
+        self._check_out_indices(out_indices, num_stages)
+        if type(frozen_stages) is not int or not -1 <= frozen_stages <= num_stages:
+            raise UsageError(
+                f'frozen_stages={frozen_stages}: choose -1 (nothing), 0 (the stem) or up to {num_stages} '
+                '(the stem and that many stages)'
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise UsageError(f'drop_path_rate={drop_path_rate}: choose a probability in [0, 1)')
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+        stem = arch['stem']
+        stem_dims = (in_channels, *stem['dims'], self.dims[0])
+        self.stem = nn.Sequential(
+            *(
+                Embedding(
+                    stem_dims[i], stem_dims[i + 1], kernel, stride, padding, post_norm=arch['embed_norm']
+                )
+                for i, (kernel, stride, padding) in enumerate(
+                    zip(stem['kernel_sizes'], stem['strides'], stem['paddings'], strict=True)
+                )
+            )
+        )
+        self.stem_stride = 1
+        for stride in stem['strides']:
+            self.stem_stride *= stride
+
+        drop_paths = torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist()
+        self.stages = nn.ModuleList(
+            self._build_stage(i, drop_paths[sum(self.depths[:i]) :]) for i in range(self.out_indices[-1] + 1)
+        )
+        self.norms = nn.ModuleDict(
+            {str(i): build_norm(arch['output_norm'], self.dims[i]) for i in self.out_indices}
+        )
+        if norm_eval and not any(isinstance(m, _BatchNorm) for m in self.modules()):
+            raise UsageError(
+                'norm_eval=True has no meaning here, the arch has no batch norm: leave it out, or set '
+                "norm='BN' in the arch"
+            )
+        self._freeze()
+
+    @classmethod
+    def resolve_arch(cls, arch: str | dict) -> dict:
+        """Return ``arch`` as a complete, validated dict with one entry for each stage where that applies.
+
+        Args:
+            arch (str | dict): As the constructor takes it.
+
+        Raises:
+            UsageError: A name is unknown, a key is unknown or missing, or a value does not fit.
+        """
+        given = {'base': arch} if isinstance(arch, str) else dict(arch)
+        base = given.pop('base', None)
+        if base is not None and base not in cls.arch_table:
+            choices = f'choose one of {", ".join(cls.arch_table)}, or give' if cls.arch_table else 'give'
+            raise UsageError(f"unknown arch '{base}' of {cls.__name__}: {choices} a dict")
+        unknown = sorted(set(given) - set(ARCH_DEFAULTS))
+        if unknown:
+            raise UsageError(
+                f'unknown key {", ".join(unknown)} in the arch of {cls.__name__}: '
+                f'choose from base, {", ".join(ARCH_DEFAULTS)}'
+            )
+        arch = {**ARCH_DEFAULTS, **cls.arch_settings, **cls.arch_table.get(base, {}), **given}
+        missing = [key for key in ('depths', 'dims', 'token_mixers') if arch[key] is None]
+        if missing:
+            raise UsageError(f'the arch of {cls.__name__} lacks {", ".join(missing)}: give them, or a base')
+
+        for key in ('depths', 'dims'):
+            arch[key] = _positive_ints(key, arch[key])
+        num_stages = len(arch['depths'])
+        if arch['res_scale'] == 'last_two':
+            arch['res_scale'] = [i >= num_stages - 2 for i in range(num_stages)]
+        for key in ('dims', 'token_mixers', 'norm', 'res_scale', 'layer_scale_init'):
+            arch[key] = _per_stage(key, arch[key], num_stages)
+        if None in arch['norm']:
+            raise UsageError("arch norm=None: a block needs a norm, choose 'LN', 'GN1' or 'BN'")
+
+        arch['stem'] = stem = {**ARCH_DEFAULTS['stem'], **arch['stem']}
+        lengths = {len(stem[key]) for key in ('kernel_sizes', 'strides', 'paddings')} | {
+            len(stem['dims']) + 1
+        }
+        if set(stem) != set(ARCH_DEFAULTS['stem']) or len(lengths) != 1:
+            raise UsageError(
+                f'arch stem={stem}: give kernel_sizes, strides and paddings of the same length, and dims '
+                'with one entry less'
+            )
+        return arch
+
+    @staticmethod
+    def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
+        indices = list(out_indices) if isinstance(out_indices, Sequence) else None
+        valid = bool(indices) and all(type(i) is int and 0 <= i < num_stages for i in indices)
+        if not valid or indices != sorted(set(indices)):
+            raise UsageError(
+                f'out_indices={out_indices}: choose from the stages {tuple(range(num_stages))}, '
+                'each at most once, in ascending order'
+            )
+
+    def _build_stage(self, i: int, drop_paths: Sequence[float]) -> Stage:
+        arch, dim = self.arch, self.dims[i]
+        downsample = (
+            Embedding(self.dims[i - 1], dim, 3, 2, 1, pre_norm=arch['embed_norm']) if i else nn.Identity()
+        )
+        blocks = [
+            MetaFormerBlock(
+                dim,
+                _build_token_mixer(arch['token_mixers'][i], dim, arch),
+                norm=arch['norm'][i],
+                act=arch['act'],
+                mlp_ratio=arch['mlp_ratio'],
+                bias=arch['bias'],
+                res_scale_init=1.0 if arch['res_scale'][i] else None,
+                layer_scale_init=arch['layer_scale_init'][i],
+                drop_path=drop_paths[j],
+            )
+            for j in range(self.depths[i])
+        ]
+        return Stage(downsample, blocks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the features of a batch of images.
+
+        Args:
+            x (Tensor): Images, ``(B, in_channels, H, W)``. Height and width need not be multiples of the
+                stride, but at least one full stride (32 for four stages).
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices``, ``(B, dims[i], H_i, W_i)`` at stride 4, 8, 16, 32.
+
+        Raises:
+            UsageError: The image is smaller than the network's stride.
+        """
+        height, width = x.shape[-2:]
+        stride = self.stem_stride * 2 ** (len(self.depths) - 1)
+        if height < stride or width < stride:
+            raise UsageError(
+                f'an image of {height}x{width} pixels is smaller than the stride {stride} of '
+                f'{type(self).__name__}: resize or pad it to at least {stride}x{stride}'
+            )
+        # Channels last throughout: norms over channels and pointwise maps need no transposed copies.
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        with_cp = self.with_cp and torch.is_grad_enabled()
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x, with_cp=with_cp)
+            if i in self.out_indices:
+                outs.append(self.norms[str(i)](x))
+        return tuple(outs)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        return [] if self.frozen_stages < 0 else [self.stem, *self.stages[: self.frozen_stages]]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'MetaFormer':
+        """Set the mode of all parts but those that ``frozen_stages`` and ``norm_eval`` keep in eval mode."""
+        super().train(mode)
+        self._freeze()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Tell how deep a parameter lies, for layer-wise learning-rate decay.
+
+        Args:
+            param_name (str): Name of a parameter.
+            prefix (str): What stands in front of the backbone's own names. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The depth and the number of depths: 0 for the stem, then one for each block,
+            a downsampling with the block behind it, and the last for the norms of the outputs and for
+            whatever is not of the backbone.
+        """
+        num_layers = sum(self.depths) + 2
+        name = param_name[len(prefix) :] if param_name.startswith(prefix) else ''
+        if name.startswith('stem.'):
+            return 0, num_layers
+        match = re.match(r'stages\.(\d+)\.(?:blocks\.(\d+)|downsample)\.', name)
+        if match is None:
+            return num_layers - 1, num_layers
+        stage, block = int(match[1]), int(match[2] or 0)
+        return sum(self.depths[:stage]) + block + 1, num_layers

@@ -1,0 +1,67 @@
+"""Activations of the MetaFormer papers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmeta.errors import UsageError
+
+
+class SquaredReLU(nn.Module):
+    """``relu(x) ** 2`` (Primer, arXiv:2109.08668), the activation of the papers' MLP classifier head."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it elementwise to a tensor of any shape."""
+        return F.relu(x).square()
+
+
+class StarReLU(nn.Module):
+    """``s * relu(x) ** 2 + b`` with scalars ``s`` and ``b`` (arXiv:2210.13452, eq. 15).
+
+    The released models start from ``s = 1, b = 0`` and learn both; the constants that keep the distribution
+    of a standard normal input are ``s = 0.8944, b = -0.4472`` (eq. 14). A scalar that is not learnable is a
+    constant: it is neither a parameter nor part of the state dict.
+
+    Args:
+        scale (float): Initial ``s``. Defaults to 1.0.
+        bias (float): Initial ``b``. Defaults to 0.0.
+        scale_learnable (bool): Whether ``s`` is a parameter. Defaults to True.
+        bias_learnable (bool): Whether ``b`` is a parameter. Defaults to True.
+    """
+
+    def __init__(
+        self, scale: float = 1.0, bias: float = 0.0, scale_learnable: bool = True, bias_learnable: bool = True
+    ) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1,), float(scale))) if scale_learnable else float(scale)
+        self.bias = nn.Parameter(torch.full((1,), float(bias))) if bias_learnable else float(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it elementwise to a tensor of any shape."""
+        return self.scale * F.relu(x).square() + self.bias
+
+
+ACTIVATIONS = {
+    'StarReLU': StarReLU,
+    'SquaredReLU': SquaredReLU,
+    'ReLU': nn.ReLU,
+    'GELU': nn.GELU,
+    'SiLU': nn.SiLU,
+}
+
+
+def build_activation(cfg: str | dict) -> nn.Module:
+    """Build an activation.
+
+    Args:
+        cfg (str | dict): A name of :data:`ACTIVATIONS`, or a dict with that name under ``type`` and the
+            arguments of the class beside it, e.g. ``dict(type='StarReLU', bias=0.0, bias_learnable=False)``.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
+    args = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
+    name = args.pop('type', None)
+    if name not in ACTIVATIONS:
+        raise UsageError(f"unknown act '{name}': choose one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name](**args)

@@ -1,0 +1,103 @@
+"""Normalisation layers over feature maps of shape (B, C, H, W)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmmeta.errors import UsageError
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of each position.
+
+    Args:
+        num_channels (int): Channels C.
+        eps (float): Added to the variance. Defaults to 1e-6.
+        bias (bool): Whether to learn a bias beside the weight. Defaults to True.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6, bias: bool = True) -> None:
+        super().__init__(num_channels, eps=eps, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)``; the result is channels last in memory."""
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class GroupNorm1(nn.GroupNorm):
+    """Group normalisation with a single group, over all channels and positions of an image.
+
+    Args:
+        num_channels (int): Channels C.
+        eps (float): Added to the variance. Defaults to 1e-6.
+        bias (bool): Whether to learn a bias beside the weight. Defaults to True.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6, bias: bool = True) -> None:
+        super().__init__(1, num_channels, eps=eps)
+        if not bias:
+            self.bias = None
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation, for the norm ablation of arXiv:2111.11418.
+
+    Args:
+        num_channels (int): Channels C.
+        eps (float): Added to the variance. Defaults to 1e-5.
+        bias (bool): Whether to learn a bias beside the weight. Defaults to True.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, bias: bool = True) -> None:
+        super().__init__(num_channels, eps=eps)
+        if not bias:
+            self.bias = None
+
+
+NORMS = {'LN': LayerNorm2d, 'GN1': GroupNorm1, 'BN': BatchNorm2d}
+
+
+def build_norm(cfg: str | dict | None, num_channels: int) -> nn.Module:
+    """Build a norm over ``num_channels`` channels.
+
+    Args:
+        cfg (str | dict | None): A name of :data:`NORMS` (``'LN'``, ``'GN1'``: group norm with one group,
+            ``'BN'``), or a dict with that name under ``type`` and ``eps`` or ``bias`` beside it. None gives
+            an identity.
+        num_channels (int): Channels C.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
+    if cfg is None:
+        return nn.Identity()
+    args = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
+    name = args.pop('type', None)
+    if name not in NORMS:
+        raise UsageError(f"unknown norm '{name}': choose one of {', '.join(NORMS)}, or None")
+    return NORMS[name](num_channels, **args)
+
+
+@contextmanager
+def frozen_running_stats(module: nn.Module) -> Iterator[None]:
+    """Let the batch norms inside ``module`` use the statistics of the batch without recording them.
+
+    Activation checkpointing runs a block twice; with this around the second run, the running statistics
+    are updated once, as without checkpointing.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    saved = [(m.momentum, m.num_batches_tracked) for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = torch.clone(norm.num_batches_tracked)
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches_tracked) in zip(norms, saved, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = num_batches_tracked

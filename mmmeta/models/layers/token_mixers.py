@@ -1,0 +1,187 @@
+"""The token mixers of the MetaFormer papers.
+
+A token mixer maps a feature map of shape (B, C, H, W) to one of the same shape. It is built with the number
+of channels as its first argument, ``dim``; the backbone normalises before it and adds the residual after it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmeta.errors import UsageError
+
+from .activations import build_activation
+from .pointwise import Pointwise
+
+
+class Identity(nn.Module):
+    """No mixing: IdentityFormer's token mixer (arXiv:2210.13452, eq. 4).
+
+    Args:
+        dim (int): Channels; unused, every mixer has it.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B, C, H, W)`` as it is."""
+        return x
+
+
+class Pooling(nn.Module):
+    """Average pooling minus its input (arXiv:2111.11418, eq. 4); the border is left out of the mean.
+
+    Args:
+        dim (int): Channels; unused, every mixer has it.
+        pool_size (int): Side of the pooling window, odd and positive. Defaults to 3.
+
+    Raises:
+        UsageError: ``pool_size`` is even or not positive.
+    """
+
+    def __init__(self, dim: int, pool_size: int = 3) -> None:
+        super().__init__()
+        if pool_size < 1 or pool_size % 2 == 0:
+            raise UsageError(
+                f'pool_size={pool_size} would change the size of the map: give an odd, positive number'
+            )
+        self.pool_size = pool_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)``."""
+        pad = self.pool_size // 2
+        return F.avg_pool2d(x, self.pool_size, stride=1, padding=pad, count_include_pad=False) - x
+
+    def extra_repr(self) -> str:
+        """Show the window in ``print(model)``."""
+        return f'pool_size={self.pool_size}'
+
+
+class RandomMixing(nn.Module):
+    """Mixing by a frozen random matrix (arXiv:2210.13452, eq. 5), on maps of any size.
+
+    The matrix is ``softmax(rand(N, N))`` over its last dimension, for a square grid of N tokens: 14x14 in
+    stage 3 and 7x7 in stage 4 of the paper's 224x224 images. It is drawn once and never trained, but it is
+    part of the network and of its state dict.
+
+    On a map of another size the tokens are first averaged onto that grid (adaptive average pooling), mixed,
+    and brought back to the map by bilinear interpolation. At the paper's size both steps are the identity;
+    at every size each output is a convex combination of the input's tokens, as in the paper, and the cost is
+    linear in the number of tokens.
+
+    Args:
+        dim (int): Channels; unused, every mixer has it.
+        num_tokens (int): Tokens N of the grid, a square number.
+
+    Raises:
+        UsageError: ``num_tokens`` is not a square.
+    """
+
+    def __init__(self, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.grid_size = round(num_tokens**0.5)
+        if num_tokens < 1 or self.grid_size**2 != num_tokens:
+            raise UsageError(f'num_tokens={num_tokens} is no square grid: give a square number such as 196')
+        self.random_matrix = nn.Parameter(
+            torch.softmax(torch.rand(num_tokens, num_tokens), dim=-1), requires_grad=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)``."""
+        size = x.shape[-2:]
+        grid = (self.grid_size, self.grid_size)
+        if size != grid:
+            x = F.adaptive_avg_pool2d(x, grid)
+        tokens = x.flatten(2).transpose(1, 2)
+        x = (self.random_matrix @ tokens).transpose(1, 2).unflatten(2, grid)
+        if size != grid:
+            x = F.interpolate(x, size, mode='bilinear', align_corners=False)
+        return x
+
+    def extra_repr(self) -> str:
+        """Show the grid in ``print(model)``."""
+        return f'grid={self.grid_size}x{self.grid_size}'
+
+
+class SepConv(nn.Module):
+    """Inverted separable convolution (arXiv:2210.13452, eq. 6): pointwise, activation, depthwise, pointwise.
+
+    Args:
+        dim (int): Channels C.
+        expansion_ratio (float): Width of the inner part over C. Defaults to 2.
+        kernel_size (int): Side of the depthwise kernel, odd. Defaults to 7.
+        act (str | dict): Activation, see :func:`build_activation`. Defaults to ``'StarReLU'``.
+        bias (bool): Whether the convolutions have biases. Defaults to False.
+
+    Raises:
+        UsageError: ``kernel_size`` is even or not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        expansion_ratio: float = 2,
+        kernel_size: int = 7,
+        act: str | dict = 'StarReLU',
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise UsageError(
+                f'kernel_size={kernel_size} would change the size of the map: give an odd, positive number'
+            )
+        hidden = int(expansion_ratio * dim)
+        self.pwconv1 = Pointwise(dim, hidden, bias=bias)
+        self.act = build_activation(act)
+        self.dwconv = nn.Conv2d(
+            hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=bias
+        )
+        self.pwconv2 = Pointwise(hidden, dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)``."""
+        return self.pwconv2(self.dwconv(self.act(self.pwconv1(x))))
+
+
+class Attention(nn.Module):
+    """Vanilla multi-head self-attention over all positions, without positional terms.
+
+    Args:
+        dim (int): Channels C, a multiple of ``head_dim``.
+        head_dim (int): Channels of a head. Defaults to 32.
+        bias (bool): Whether the projections have biases. Defaults to False.
+
+    Raises:
+        UsageError: ``dim`` is not a multiple of ``head_dim``.
+    """
+
+    def __init__(self, dim: int, head_dim: int = 32, bias: bool = False) -> None:
+        super().__init__()
+        if head_dim < 1 or dim % head_dim:
+            raise UsageError(f'head_dim={head_dim} does not divide the {dim} channels: choose a divisor')
+        self.head_dim = head_dim
+        self.qkv = Pointwise(dim, 3 * dim, bias=bias)
+        self.proj = Pointwise(dim, dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)``."""
+        batch, _, height, width = x.shape
+        qkv = self.qkv(x).permute(0, 2, 3, 1).reshape(batch, height * width, 3, -1, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v)
+        x = x.transpose(1, 2).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+        return self.proj(x)
+
+    def extra_repr(self) -> str:
+        """Show the head width in ``print(model)``."""
+        return f'head_dim={self.head_dim}'
+
+
+TOKEN_MIXERS = {
+    'identity': Identity,
+    'pooling': Pooling,
+    'random_mixing': RandomMixing,
+    'sep_conv': SepConv,
+    'attention': Attention,
+}

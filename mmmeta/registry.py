@@ -1,0 +1,30 @@
+"""Child registries of MMEngine with the scope ``mmmeta``.
+
+Any OpenMMLab config reaches what is registered here by prefix, ``type='mmmeta.CAFormer'``, whichever
+``default_scope`` it has, once ``custom_imports = dict(imports=['mmmeta'])`` has run. The modules behind
+``locations`` are imported at the first look-up, which keeps ``import mmmeta`` cheap.
+"""
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmmeta', locations=['mmmeta.engine'])
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmmeta', locations=['mmmeta.engine'])
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmmeta', locations=['mmmeta.engine']
+)
+OPTIM_WRAPPERS = Registry(
+    'optimizer wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='mmmeta', locations=['mmmeta.engine']
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='mmmeta',
+    locations=['mmmeta.engine'],
+)

@@ -1,0 +1,98 @@
+"""Whether the packages around mmmeta can work together, told before they fail in ways hard to read.
+
+MMEngine, MMCV, MMDetection, MMSegmentation and MMPretrain exist twice: as the official distributions and as
+the ``onedl-*`` fork with the same module names. Installed over each other, the files are a mixture, and
+removing one removes the other's folder.
+"""
+
+import importlib.util
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+# Module: every distribution that installs a package folder of that name.
+PROVIDERS = {
+    'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
+    'mmdet': ('mmdet', 'onedl-mmdetection', 'onedl-mmdet'),
+    'mmseg': ('mmsegmentation', 'onedl-mmsegmentation'),
+    'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
+}
+INSTALL_MMCV = 'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir mmcv==2.1.0'
+INSTALL = {
+    'mmdet': f"pip install 'mmdet>=3.3', and {INSTALL_MMCV}",
+    'mmseg': f"pip install 'mmsegmentation>=1.2' ftfy regex, and {INSTALL_MMCV}",
+    'mmpretrain': f"pip install 'mmpretrain>=1.2', and {INSTALL_MMCV}",
+}
+
+
+class StackError(ImportError):
+    """Packages are missing, do not fit together, or are installed over each other."""
+
+
+def _installed(module: str) -> dict[str, str]:
+    """Name and version of each installed distribution that provides ``module``."""
+    found = {}
+    for name in PROVIDERS[module]:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def has_mmcv_ops() -> bool:
+    """Whether the installed MMCV has compiled operators; MMCV is not imported for that."""
+    spec = importlib.util.find_spec('mmcv')
+    if spec is None or spec.origin is None:
+        return False
+    return any(Path(spec.origin).parent.glob('_ext*'))
+
+
+def check_stack() -> None:
+    """Check what ``import mmmeta`` relies on.
+
+    Raises:
+        StackError: MMEngine is missing, or two distributions are installed over each other.
+
+    Warns:
+        UserWarning: MMDetection is there but cannot run, because MMCV has no compiled operators.
+    """
+    for module in PROVIDERS:
+        providers = _installed(module)
+        if len(providers) > 1:
+            names = ' and '.join(f'{name} {version}' for name, version in providers.items())
+            raise StackError(
+                f"{names} are installed over each other: both provide the module '{module}'. Uninstall "
+                f'them (pip uninstall -y {" ".join(providers)}), then install one again'
+            )
+    if importlib.util.find_spec('mmengine') is None:
+        raise StackError('mmmeta needs MMEngine: pip install mmengine')
+    if _installed('mmdet') and importlib.util.find_spec('mmcv') is not None and not has_mmcv_ops():
+        warnings.warn(
+            'MMDetection is installed, but this MMCV has no compiled operators, so no detector can be built: '
+            f'install it with {INSTALL_MMCV}',
+            stacklevel=3,
+        )
+
+
+def require(scope: str) -> None:
+    """Check that configs of a ``default_scope`` can run.
+
+    Args:
+        scope (str): ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
+
+    Raises:
+        StackError: The package is missing, or MMCV is missing, of the wrong version or without operators.
+    """
+    if importlib.util.find_spec(scope) is None:
+        raise StackError(f"this config needs the package '{scope}', which is not installed: {INSTALL[scope]}")
+    if importlib.util.find_spec('mmcv') is None:
+        raise StackError(f"'{scope}' needs MMCV, which is not installed: {INSTALL_MMCV}")
+    # The official packages assert the range at import and declare it nowhere; the fork has another one.
+    official = any(name in ('mmdet', 'mmsegmentation') for name in _installed(scope))
+    for name, version in _installed('mmcv').items():
+        if official and version.split('.')[:2] not in (['2', '0'], ['2', '1']):
+            raise StackError(f"'{scope}' needs MMCV 2.0 or 2.1, found {name} {version}: {INSTALL_MMCV}")
+    if scope == 'mmdet' and not has_mmcv_ops():
+        raise StackError(f'a detector needs compiled operators, which this MMCV lacks: {INSTALL_MMCV}')
