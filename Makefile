@@ -1,0 +1,33 @@
+# Every command builds the environment in .venv first, if it is not there yet.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
+	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
+	@echo "make lint                         check style and format"
+	@echo "make format                       format the code"
+	@echo "make setup                        only build the environment"
+	@echo "make clean                        remove the environment and what was built"
+
+setup:
+	@$(PYTHON) tools/setup_env.py
+
+demo: setup
+	@$(BIN)/python tools/demo.py $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--processes "$(GPUS)")
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info .pytest_cache .ruff_cache

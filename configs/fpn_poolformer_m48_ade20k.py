@@ -1,0 +1,2 @@
+_base_ = './_base_/fpn_ade20k.py'
+model = dict(backbone=dict(arch='m48'), neck=dict(in_channels=[96, 192, 384, 768]))

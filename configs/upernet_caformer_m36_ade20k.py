@@ -1,0 +1,8 @@
+_base_ = './_base_/upernet_ade20k.py'
+channels = [96, 192, 384, 576]
+# Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV).
+model = dict(
+    backbone=dict(type='mmmeta.CAFormer', arch='m36', drop_path_rate=0.4),
+    decode_head=dict(in_channels=channels),
+    auxiliary_head=dict(in_channels=channels[2]),
+)

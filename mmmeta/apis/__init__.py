@@ -1,0 +1,1 @@
+"""What a user calls from Python and what the command lines call."""

@@ -1,0 +1,116 @@
+"""Find a user's mistake before a run writes or loads anything."""
+
+import inspect
+import os
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmmeta.errors import UsageError
+from mmmeta.registry import MODELS
+
+from .config import datasets
+
+
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
+    """Check that the folders and files of the data sets are there.
+
+    Args:
+        cfg (Config): The config.
+        loaders (Sequence[str]): Names of the data loaders that the run uses.
+
+    Raises:
+        UsageError: A folder is missing or empty, or an annotation file is missing.
+    """
+    for name in loaders:
+        for dataset in datasets(cfg.get(name) or {}):
+            root = dataset.get('data_root') or ''
+            remote = '://' in root or dataset.get('backend_args')
+            if remote:
+                continue
+            prefix = dataset.get('data_prefix') or {}
+            folders = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
+            for folder in (os.path.join(root, f) for f in folders if f is not None):
+                problem = _problem_with(folder)
+                if problem:
+                    raise UsageError(
+                        f"the data of {name} {problem}: looked for images or annotations in '{folder}'; put "
+                        f'the data set there, or set {name}.dataset.data_root'
+                    )
+            annotations = os.path.join(root, dataset.get('ann_file') or '')
+            if dataset.get('ann_file') and not os.path.isfile(annotations):
+                raise UsageError(
+                    f"the annotations of {name} are missing: looked for '{annotations}'; put the file "
+                    f'there, or set {name}.dataset.data_root'
+                )
+
+
+def _problem_with(folder: str) -> str | None:
+    """Why a folder is of no use, or None."""
+    if not os.path.isdir(folder):
+        return 'are missing'
+    return None if next(os.scandir(folder), None) else 'are an empty folder'
+
+
+def check_backbone(cfg: Config) -> None:
+    """Build a backbone of ours without allocating it, so that a wrong argument is told before a run starts.
+
+    Raises:
+        UsageError: An argument is unknown or its value is not one of those that it takes.
+    """
+    model = cfg.model
+    while isinstance(model.get('module'), dict):
+        model = model['module']
+    backbone = model.get('backbone')
+    if isinstance(backbone, dict) and str(backbone.get('type')).startswith('mmmeta.'):
+        with torch.device('meta'):
+            build(MODELS.build, backbone)
+
+
+def build(builder: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a registry's build function, and tell a misspelt argument or type as a user's mistake.
+
+    Args:
+        builder (callable): Called with the other arguments.
+        *args: Positional arguments.
+        **kwargs: Keyword arguments.
+
+    Returns:
+        Any: What ``builder`` returns.
+
+    Raises:
+        UsageError: A ``type`` is not registered, or a class does not take an argument.
+    """
+    try:
+        return builder(*args, **kwargs)
+    except TypeError as error:
+        if 'unexpected keyword argument' not in str(error):
+            raise
+        frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
+        classes = [variables['obj_cls'] for variables in frames if 'obj_cls' in variables]
+        if not classes:
+            raise
+        takes = ', '.join(inspect.signature(classes[-1]).parameters)
+        argument = str(error).rpartition('unexpected keyword argument ')[2]
+        raise UsageError(f'{classes[-1].__name__} takes no argument {argument}: it takes {takes}') from error
+    except KeyError as error:
+        if 'is not in the' not in str(error):
+            raise
+        raise UsageError(str(error.args[0]).replace('\n', ' ')) from error
+
+
+def check_writable(folder: str) -> None:
+    """Check that a folder can be written into, or created.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError(f"cannot write to '{folder}': choose another --work-dir")

@@ -1,0 +1,42 @@
+"""What the command lines share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from mmengine.config import DictAction
+
+from mmmeta.errors import UsageError
+from mmmeta.stack import StackError
+
+
+def command_line(main: Callable[[], None]) -> None:
+    """Run the main function of a tool; a user's mistake ends it with one line and exit status 1.
+
+    In a run of several processes the first of each machine tells it.
+    """
+    try:
+        main()
+    except (UsageError, StackError) as error:
+        if os.environ.get('LOCAL_RANK', '0') == '0':
+            print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing have in common."""
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read the checkpoint even if code in it has to run, as in those that MMEngine writes',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, such as train_dataloader.batch_size=4 or key="[(a,b),(c,d)]"',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')

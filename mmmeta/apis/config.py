@@ -1,0 +1,198 @@
+"""Prepare the config of any OpenMMLab package for a run, from what a command line says."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+
+from mmmeta.errors import UsageError
+from mmmeta.stack import INSTALL, StackError, require
+
+TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
+TEST_LOADERS = ('test_dataloader',)
+
+
+def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str | None = None) -> Config:
+    """Read a config, merge command-line options, and check that the packages it needs can run.
+
+    Args:
+        path (str): The config file.
+        options (dict | None): Dotted keys and the values that replace the file's. Defaults to None.
+        work_dir (str | None): Where logs and checkpoints go. Defaults to None: what the config says, else
+            ``work_dirs/<name of the config>``.
+
+    Returns:
+        Config: The config, with ``work_dir`` set.
+
+    Raises:
+        UsageError: There is no such file, it is no Python, or an option does not fit it.
+        StackError: A package that it needs is missing or cannot run.
+    """
+    if not os.path.isfile(path):
+        folder = Path(path).parent
+        names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
+        close = difflib.get_close_matches(Path(path).name, names, n=1)
+        hint = (
+            f': did you mean {folder / close[0]}?' if close else ': the configs are listed by ls configs/*.py'
+        )
+        raise UsageError(f"there is no config '{path}'{hint}")
+    try:
+        cfg = Config.fromfile(path)
+    except ModuleNotFoundError as error:
+        missing = next((scope for scope in INSTALL if scope in str(error)), None)
+        if missing is None:
+            raise
+        raise StackError(
+            f"this config needs the package '{missing}', which is not installed: {INSTALL[missing]}"
+        ) from error
+    except SyntaxError as error:
+        raise UsageError(f"the config '{path}' is no valid Python: {error}") from error
+    if options:
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f'--cfg-options {" ".join(options)} does not fit the config: {error}') from error
+    if cfg.get('default_scope') in INSTALL:
+        require(cfg.default_scope)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    for name in (*TRAIN_LOADERS, *TEST_LOADERS):
+        loader = cfg.get(name)
+        if loader and loader.get('num_workers') == 0:
+            loader.persistent_workers = False  # PyTorch refuses it without workers
+    return cfg
+
+
+def _dicts(value: Any) -> Iterator[dict]:
+    """Every dict inside a config value, the value itself included."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _dicts(part)
+
+
+def datasets(loader: ConfigDict) -> Iterator[ConfigDict]:
+    """The configs of the data sets of a data loader, without wrappers such as ``RepeatDataset``."""
+    for value in _dicts(loader.get('dataset', {})):
+        if 'pipeline' in value and not isinstance(value.get('dataset'), dict):
+            yield value
+
+
+def adapt_to_device(cfg: Config) -> None:
+    """Let a config written for GPUs run on a machine that has none; nothing changes where there is one.
+
+    SyncBN, which has no CPU form, becomes BN; mixed precision becomes bfloat16; processes talk through gloo.
+    """
+    if get_device() != 'cpu':
+        return
+    for value in _dicts(cfg.model):
+        if value.get('type') in ('SyncBN', 'MMSyncBN'):
+            value['type'] = 'BN'
+    cfg.pop('sync_bn', None)
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        enable_amp(cfg)
+    if cfg.get('launcher', 'none') != 'none':
+        wrapper = cfg.get('model_wrapper_cfg') or dict(
+            broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
+        )
+        cfg.model_wrapper_cfg = dict(wrapper, type='MMDistributedDataParallel', device_ids=None)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision: float16 with loss scaling on GPUs, bfloat16 on CPU.
+
+    Raises:
+        UsageError: The config has an optimiser wrapper that mixed precision cannot replace.
+    """
+    wrapper = cfg.optim_wrapper
+    name = wrapper.get('type', 'OptimWrapper')
+    if name not in ('OptimWrapper', 'AmpOptimWrapper', 'mmmeta.Bf16OptimWrapper'):
+        raise UsageError(
+            f"--amp replaces an optim_wrapper of type 'OptimWrapper', and this config has '{name}': "
+            'leave --amp out'
+        )
+    if get_device() == 'cpu':
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        wrapper.type = 'mmmeta.Bf16OptimWrapper'
+    elif name == 'OptimWrapper':
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate linearly with the batch size.
+
+    Raises:
+        UsageError: The config does not say for which batch size its learning rate is.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UsageError(
+            '--auto-scale-lr needs the batch size that the learning rate is for: set '
+            'auto_scale_lr.base_batch_size in the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation.
+
+    Raises:
+        UsageError: The config has none.
+    """
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise UsageError(f'--tta needs {" and ".join(missing)} in the config, as MMSegmentation has them')
+    for dataset in datasets(cfg.test_dataloader):
+        dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def enable_drawing(cfg: Config, folder: str) -> None:
+    """Draw every test image with its prediction, and its annotation where there is one.
+
+    Args:
+        cfg (Config): The config.
+        folder (str): Where the pictures go.
+
+    Raises:
+        UsageError: The config has no visualisation hook.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UsageError('--show-dir needs a visualization hook in default_hooks of the config')
+    scope = cfg.get('default_scope')
+    hook.interval = 1
+    if scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=folder)
+    else:
+        hook.draw = True
+    if scope == 'mmdet':
+        hook.test_out_dir = folder
+    elif scope == 'mmseg':
+        cfg.visualizer.save_dir = folder
+
+
+def use_own_engine(cfg: Config) -> None:
+    """Put our checkpoints, resuming and logging in the place of MMEngine's, which they extend."""
+    hooks = cfg.setdefault('default_hooks', {})
+    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    if checkpoint.get('type') == 'CheckpointHook':
+        checkpoint.type = 'mmmeta.CheckpointHook'
+    train_cfg = cfg.get('train_cfg') or {}
+    if train_cfg.get('type') == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
+        train_cfg.pop('by_epoch', None)
+        train_cfg.type = 'mmmeta.IterBasedTrainLoop'
+    add_hook(cfg, 'mmmeta.MeanLossHook')
+
+
+def add_hook(cfg: Config, name: str) -> None:
+    """Add a hook without arguments, once."""
+    hooks = cfg.get('custom_hooks') or []
+    if not any(hook['type'] == name for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=name)]

@@ -1,0 +1,107 @@
+"""Start a tool on several processes and machines: torchrun with short errors."""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser, run
+
+from mmmeta.errors import UsageError
+
+from .cli import command_line
+
+
+def _number(name: str, default: int, minimum: int) -> int:
+    """An integer from the environment."""
+    value = os.environ.get(name) or str(default)
+    if not re.fullmatch(r'\d+', value) or int(value) < minimum:
+        raise UsageError(f"{name}='{value}': give an integer of at least {minimum}")
+    return int(value)
+
+
+def _check_port(address: str, port: int) -> None:
+    """Check that this machine can listen on a port."""
+    if not 0 < port < 65536:
+        raise UsageError(f'PORT={port}: choose a port from 1 to 65535')
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(('', port))
+        except OSError as error:
+            raise UsageError(
+                f'port {port} on {address} cannot be used ({error.strerror}): choose another one, '
+                f'PORT={port + 1} for instance, or stop what uses it'
+            ) from error
+
+
+def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> None:
+    """Run a tool on ``num_processes`` processes of this machine, as one of ``NNODES`` machines.
+
+    The environment may set ``NNODES`` (default 1), ``NODE_RANK`` (0), ``MASTER_ADDR`` (127.0.0.1) and
+    ``PORT`` (any free one on a single machine, 29500 on several).
+
+    Args:
+        tool (str): Path of the tool.
+        config (str): Path of the config.
+        num_processes (int): Processes on this machine, one for each GPU where there are any.
+        arguments (list[str]): What else the tool gets.
+
+    Raises:
+        UsageError: A value does not fit, or the port is taken.
+        SystemExit: A process failed; it has told why.
+    """
+    num_nodes, node_rank = _number('NNODES', 1, 1), _number('NODE_RANK', 0, 0)
+    address = os.environ.get('MASTER_ADDR') or '127.0.0.1'
+    port = _number('PORT', 0 if num_nodes == 1 else 29500, 0)
+    if node_rank >= num_nodes:
+        raise UsageError(f'NODE_RANK={node_rank}: the machines are counted from 0 to {num_nodes - 1}')
+    if not os.path.isfile(config):
+        raise UsageError(f"there is no config '{config}': the configs are listed by ls configs/*.py")
+    gpus = torch.cuda.device_count()
+    if gpus and num_processes > gpus:
+        raise UsageError(
+            f'{num_processes} processes need as many GPUs, and this machine has {gpus}: ask for {gpus}'
+        )
+    if not gpus:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // num_processes)))
+    rendezvous = [f'--master_addr={address}', f'--master_port={port}']
+    if port == 0:
+        rendezvous = ['--standalone']
+    elif node_rank == 0:
+        _check_port(address, port)
+    command = [f'--nnodes={num_nodes}', f'--node_rank={node_rank}', f'--nproc_per_node={num_processes}']
+    command += [*rendezvous, tool, config, '--launcher', 'pytorch', *arguments]
+    # A failing process has told why; torchrun would add its own stack trace.
+    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    try:
+        run(get_args_parser().parse_args(command))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            print(f'error: process {rank} was ended by {name}', file=sys.stderr)
+        sys.exit(1)
+
+
+def main() -> None:
+    """Parse the command line of ``tools/dist_*.sh``."""
+    parser = argparse.ArgumentParser(prog='dist_train.sh, dist_test.sh')
+    parser.add_argument('tool')
+    parser.add_argument('config', metavar='CONFIG')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER)
+    parser.add_argument('--processes', required=True, metavar='GPUS')
+    args = parser.parse_args()
+    if not re.fullmatch(r'[1-9]\d*', args.processes):
+        raise UsageError(f"GPUS='{args.processes}': give the number of processes, one for each GPU")
+    launch(args.tool, args.config, int(args.processes), args.arguments)
+
+
+if __name__ == '__main__':
+    command_line(main)

@@ -1,0 +1,87 @@
+"""Train and test with the config of any OpenMMLab package, on GPUs or on CPU."""
+
+import os
+
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
+
+from mmmeta.engine.checkpoint import use_safe_loading
+from mmmeta.errors import UsageError
+
+from .checks import build, check_backbone, check_data, check_writable
+from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, add_hook, use_own_engine
+
+
+def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Runner:
+    """Check, adapt and build; see :func:`train` for what is raised."""
+    check_data(cfg, loaders)
+    check_writable(cfg.work_dir)
+    adapt_to_device(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    check_backbone(cfg)
+    named = cfg.get('load_from')
+    if named and '://' not in named and not os.path.isfile(os.path.expanduser(named)):
+        raise UsageError(f"there is no checkpoint '{named}': give the path of a file")
+    use_safe_loading([named or _last_checkpoint(cfg.work_dir)] if trust_checkpoint else [])
+    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu' and not dist.is_initialized():
+        if cfg.launcher != 'pytorch':
+            raise UsageError(
+                f'--launcher {cfg.launcher} needs GPUs and this machine has none: use tools/dist_train.sh'
+            )
+        # Before MMEngine would: it selects a CUDA device first.
+        dist.init_process_group('gloo')
+    return build(RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg, cfg)
+
+
+def _last_checkpoint(work_dir: str) -> str:
+    """The checkpoint that a run in ``work_dir`` would resume from; an empty string without any."""
+    pointer = os.path.join(work_dir, 'last_checkpoint')
+    if not os.path.isfile(pointer):
+        return ''
+    with open(pointer) as file:
+        return file.read().strip()
+
+
+def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
+    """Train.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it; ``resume`` and ``load_from`` as
+            MMEngine's Runner takes them.
+        trust_checkpoint (bool): Whether the checkpoint that is loaded may run code. Defaults to False.
+
+    Returns:
+        Runner: The runner, after training.
+
+    Raises:
+        UsageError: The data, a checkpoint, an argument or a type named in the config is not there.
+    """
+    use_own_engine(cfg)
+    runner = _build_runner(cfg, TRAIN_LOADERS, trust_checkpoint)
+    runner.train()
+    return runner
+
+
+def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False) -> dict[str, float]:
+    """Evaluate a checkpoint on the test set of a config.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        checkpoint (str | None): File or URL; None evaluates the network as it is before training.
+        trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
+
+    Returns:
+        dict[str, float]: The metrics.
+
+    Raises:
+        UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
+    """
+    cfg.load_from, cfg.resume = checkpoint, False
+    add_hook(cfg, 'mmmeta.CompleteCheckpointHook')
+    runner = _build_runner(cfg, TEST_LOADERS, trust_checkpoint)
+    if checkpoint is None:
+        runner._init_model_weights()
+    return runner.test()

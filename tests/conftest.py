@@ -1,0 +1,96 @@
+"""Fixtures that several test files share."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_CONFIG = 'tests/data/tiny_upernet.py'
+
+
+class Tools:
+    """Run the real command lines from the root of the checkout."""
+
+    def __init__(self, data_root: Path) -> None:
+        self.data_root = data_root
+        loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+        self.data_options = [f'{loader}.dataset.data_root={data_root}' for loader in loaders]
+
+    @staticmethod
+    def environment(**variables):
+        path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+        return {**os.environ, 'PATH': path, 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, **variables}
+
+    def start(self, *command, **variables):
+        return subprocess.Popen(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env=self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *command, **variables):
+        """Run a command that has to succeed; return its output."""
+        process = self.start(*command, **variables)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out[-3000:] + err[-3000:]
+        return out + err
+
+    def fail(self, *command, **variables):
+        """Run a command that has to fail with one line; return that line."""
+        process = self.start(*command, **variables)
+        _, err = process.communicate(timeout=600)
+        assert process.returncode not in (0, None)
+        errors = [line for line in err.splitlines() if line.startswith('error: ')]
+        assert len(errors) == 1, err[-3000:]
+        assert 'Traceback' not in err
+        return errors[0]
+
+    def train(self, work_dir, *arguments, options=(), config=TINY_CONFIG):
+        command = [sys.executable, 'tools/train.py', config, '--work-dir', work_dir, *arguments]
+        return self.run(*command, '--cfg-options', *self.data_options, *options)
+
+
+def losses(work_dir) -> dict[int, float]:
+    """Iteration to loss, from the logs of all runs in a work directory; later runs win."""
+    found = {}
+    for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        for line in log.read_text().splitlines():
+            scalars = json.loads(line)
+            if 'loss' in scalars:
+                found[scalars['step']] = scalars['loss']
+    return found
+
+
+def metrics(work_dir) -> dict[str, float]:
+    """What the newest test run in a work directory measured."""
+    return json.loads(sorted(Path(work_dir).glob('*/[0-9]*.json'))[-1].read_text())
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope='session')
+def ade_root(tmp_path_factory) -> Path:
+    """A generated data set in ADE20K's layout."""
+    from mmmeta.datasets import generate_ade20k
+
+    return generate_ade20k(tmp_path_factory.mktemp('data'), num_train=10, num_val=4, size=64)
+
+
+@pytest.fixture(scope='session')
+def tools(ade_root) -> Tools:
+    """The command lines, on the generated data set."""
+    pytest.importorskip('mmseg', reason='the command lines are tried with MMSegmentation')
+    return Tools(ade_root)

@@ -1,0 +1,151 @@
+"""tools/train.py and tools/dist_train.sh on real files."""
+
+import signal
+import sys
+import time
+
+import pytest
+import torch
+from conftest import TINY_CONFIG, free_port, losses
+
+STOCK_HOOK = 'default_hooks.checkpoint.type=mmengine.CheckpointHook'
+SHORT = ('train_cfg.max_iters=2',)
+
+
+@pytest.fixture(scope='module')
+def one_process(tools, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('one')
+    options = ('train_dataloader.batch_size=2', 'train_cfg.max_iters=5')
+    tools.train(work_dir, options=options)
+    return losses(work_dir)
+
+
+class TestTwoProcesses:
+    """Two processes with one image each do what one process does with two."""
+
+    options = ('train_dataloader.batch_size=1', 'train_cfg.max_iters=5')
+
+    def check(self, curve, expected):
+        assert list(curve) == list(expected) == [1, 2, 3, 4, 5]
+        assert list(curve.values()) == pytest.approx(list(expected.values()), rel=1e-4)
+        assert len({round(loss, 4) for loss in expected.values()}) == 5
+
+    def test_on_one_machine(self, tools, one_process, tmp_path):
+        command = ('tools/dist_train.sh', TINY_CONFIG, 2, '--work-dir', tmp_path)
+        tools.run(*command, '--cfg-options', *tools.data_options, *self.options)
+        self.check(losses(tmp_path), one_process)
+
+    def test_as_two_machines(self, tools, one_process, tmp_path):
+        port = str(free_port())
+        nodes = []
+        for rank in (1, 0):
+            command = ('tools/dist_train.sh', TINY_CONFIG, 1, '--work-dir', tmp_path / str(rank))
+            nodes.append(
+                tools.start(
+                    *command,
+                    '--cfg-options',
+                    *tools.data_options,
+                    *self.options,
+                    NNODES='2',
+                    NODE_RANK=str(rank),
+                    MASTER_ADDR='127.0.0.1',
+                    PORT=port,
+                )
+            )
+        for node in nodes:
+            _, err = node.communicate(timeout=300)
+            assert node.returncode == 0, err[-3000:]
+        self.check(losses(tmp_path / '0'), one_process)
+
+
+class TestResume:
+    """A run that was killed goes on as if nothing had happened."""
+
+    # No seed in the config, workers that prefetch, weight averages, more than one pass over the data.
+    options = (
+        'randomness.seed=None',
+        'train_dataloader.num_workers=2',
+        'default_hooks.checkpoint.interval=4',
+        'default_hooks.checkpoint.max_keep_ckpts=2',
+        "custom_hooks=[dict(type='EMAHook',momentum=0.1)]",
+    )
+
+    def test_after_kill_equals_an_uninterrupted_run(self, tools, tmp_path):
+        killed, whole = tmp_path / 'killed', tmp_path / 'whole'
+        options = ['--cfg-options', *tools.data_options, *self.options]
+        command = (sys.executable, 'tools/train.py', TINY_CONFIG, '--work-dir')
+        process = tools.start(*command, killed, *options, 'train_cfg.max_iters=12')
+        pointer = killed / 'last_checkpoint'
+        deadline = time.monotonic() + 120
+        while not pointer.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, 'the run ended before it could be killed'
+        at = int(pointer.read_text().rpartition('iter_')[2].removesuffix('.pth'))
+        assert at in (4, 8)
+        # The uninterrupted run starts from the seed that the killed one drew.
+        seed = torch.load(killed / f'iter_{at}.pth', weights_only=True)['meta']['seed']
+        tools.run(*command, whole, *options, f'randomness.seed={seed}')
+        before = losses(killed)
+        tools.run(*command, killed, '--resume', *options)
+
+        expected, resumed = losses(whole), losses(killed)
+        assert list(expected) == list(range(1, 13))
+        assert {i: resumed[i] for i in range(at + 1, 13)} == {i: expected[i] for i in range(at + 1, 13)}
+        assert {i: before[i] for i in range(1, at + 1)} == {i: expected[i] for i in range(1, at + 1)}
+        a, b = (torch.load(folder / 'iter_12.pth', weights_only=True) for folder in (killed, whole))
+        assert not torch.equal(
+            a['state_dict']['backbone.stem.0.conv.weight'],
+            a['ema_state_dict']['module.backbone.stem.0.conv.weight'],
+        )
+        for part in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+            assert_equal(a[part], b[part], part)
+        assert_equal(
+            a['message_hub']['log_scalars']['train/loss'],
+            b['message_hub']['log_scalars']['train/loss'],
+            'log',
+        )
+        assert sorted(p.name for p in killed.glob('*.pth')) == ['iter_12.pth', 'iter_8.pth']
+        assert not list(killed.glob('*.part'))
+
+
+def assert_equal(a, b, where):
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_equal(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_equal(*pair, f'{where}.{i}')
+    else:
+        assert a == b, where
+
+
+def test_a_stock_checkpoint_is_read_only_if_trusted(tools, tmp_path):
+    tools.train(tmp_path, options=(*SHORT, STOCK_HOOK))
+    with pytest.raises(Exception, match='Weights only load failed'):
+        torch.load(tmp_path / 'iter_2.pth', weights_only=True)
+    command = (sys.executable, 'tools/train.py', TINY_CONFIG, '--work-dir', tmp_path, '--resume')
+    options = ('--cfg-options', *tools.data_options, 'train_cfg.max_iters=3')
+    message = tools.fail(*command, *options)
+    assert f"'{tmp_path}/iter_2.pth' needs code to be read" in message
+    assert 'if you trust where it comes from, say --trust-checkpoint' in message
+    tools.run(*command, '--trust-checkpoint', *options)
+    assert torch.load(tmp_path / 'iter_3.pth', weights_only=True)['meta']['iter'] == 3
+    test = (sys.executable, 'tools/test.py', TINY_CONFIG, tmp_path / 'iter_2.pth', '--work-dir', tmp_path)
+    assert 'needs code to be read' in tools.fail(*test, '--cfg-options', *tools.data_options)
+    assert 'mIoU' in tools.run(*test, '--trust-checkpoint', '--cfg-options', *tools.data_options)
+
+
+def test_amp_is_bfloat16_on_cpu_and_lr_scales_with_the_batch(tools, tmp_path):
+    output = tools.train(tmp_path, '--amp', '--auto-scale-lr', options=SHORT)
+    assert "type='mmmeta.Bf16OptimWrapper'" in output
+    # 2 images at once instead of the 16 that the learning rate of 1e-3 is for.
+    checkpoint = torch.load(tmp_path / 'iter_2.pth', weights_only=True)
+    assert checkpoint['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(1e-3 / 8)
+    assert all(loss > 0 for loss in losses(tmp_path).values())

@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+"""A first run: generate a small data set, train CAFormer-S18 + UperNet on it, and show what it learned."""
+
+import argparse
+
+import torch
+
+from mmmeta.apis.cli import command_line
+from mmmeta.apis.demo import run_demo
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data', help='folder with ADEChallengeData2016/ (default: a generated data set)')
+    parser.add_argument(
+        '--work-dir', default='work_dirs/demo', help='where results go (default: %(default)s)'
+    )
+    parser.add_argument('--processes', type=int, help='processes (default: the number of GPUs, 1 without)')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config')
+    args = parser.parse_args()
+    processes = args.processes or max(1, torch.cuda.device_count())
+    run_demo(args.data or None, args.work_dir, processes, args.cfg_options)
+
+
+if __name__ == '__main__':
+    command_line(main)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Train on several processes: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
+# NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment make it one machine of several.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=29500] $0 CONFIG GPUS [arguments of train.py]" >&2
+    exit 2
+fi
+tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+config="$1" gpus="$2"
+shift 2
+export PYTHONPATH="$(dirname "$tools")${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -m mmmeta.apis.launch --processes "$gpus" "$tools/train.py" "$config" "$@"

@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint with a config of MMSegmentation, MMDetection or MMPretrain."""
+
+import argparse
+
+from mmmeta.apis.cli import add_run_arguments, command_line
+from mmmeta.apis.config import enable_drawing, enable_tta, load_config
+from mmmeta.apis.run import evaluate
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint', help="checkpoint file or URL, or 'none' for the network before training"
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: multi-scale and flip')
+    parser.add_argument('--show-dir', help='draw every image with prediction and annotation into this folder')
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg.launcher = args.launcher
+    if args.show_dir:
+        enable_drawing(cfg, args.show_dir)
+    if args.tta:
+        enable_tta(cfg)
+    evaluate(
+        cfg, None if args.checkpoint == 'none' else args.checkpoint, trust_checkpoint=args.trust_checkpoint
+    )
+
+
+if __name__ == '__main__':
+    command_line(main)

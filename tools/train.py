@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Train with a config of MMSegmentation, MMDetection or MMPretrain; its default_scope says which."""
+
+import argparse
+
+from mmmeta.apis.cli import add_run_arguments, command_line
+from mmmeta.apis.config import enable_amp, enable_auto_scale_lr, load_config
+from mmmeta.apis.run import train
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; from the last one in the work dir, if there is one, without a path',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPU'
+    )
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
+    )
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg.launcher = args.launcher
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    train(cfg, trust_checkpoint=args.trust_checkpoint)
+
+
+if __name__ == '__main__':
+    command_line(main)
