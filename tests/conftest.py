@@ -24,7 +24,9 @@ class Tools:
     @staticmethod
     def environment(**variables):
         path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-        return {**os.environ, 'PATH': path, 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, **variables}
+        # One thread a process: several at once on few cores would wait for each other's threads.
+        own = dict(PATH=path, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PYTHON=sys.executable)
+        return {**os.environ, **own, **variables}
 
     def start(self, *command, **variables):
         return subprocess.Popen(

@@ -20,10 +20,8 @@ optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    # No decay of scales and biases of norms, residual branches and StarReLU.
-    paramwise_cfg=dict(
-        custom_keys={key: dict(decay_mult=0.0) for key in ('norm', 'res_scale', 'layer_scale', '.act.')}
-    ),
+    # No decay of norms, biases, residual scales and StarReLU's scalars.
+    paramwise_cfg=dict(flat_decay_mult=0.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),

@@ -51,6 +51,11 @@ def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str 
         ) from error
     except SyntaxError as error:
         raise UsageError(f"the config '{path}' is no valid Python: {error}") from error
+    except (TypeError, KeyError) as error:
+        # How MMEngine tells that a value cannot replace, or is given twice among, those of the bases.
+        if 'base' not in str(error):
+            raise
+        raise UsageError(f"the config '{path}' does not fit its base: {error.args[0]}") from error
     if options:
         try:
             cfg.merge_from_dict(options)

@@ -61,20 +61,13 @@ class TestTwoProcesses:
 class TestResume:
     """A run that was killed goes on as if nothing had happened."""
 
-    # No seed in the config, workers that prefetch, weight averages, more than one pass over the data.
-    options = (
-        'randomness.seed=None',
-        'train_dataloader.num_workers=2',
-        'default_hooks.checkpoint.interval=4',
-        'default_hooks.checkpoint.max_keep_ckpts=2',
-        "custom_hooks=[dict(type='EMAHook',momentum=0.1)]",
-    )
+    config = 'tests/data/tiny_ema.py'
 
     def test_after_kill_equals_an_uninterrupted_run(self, tools, tmp_path):
         killed, whole = tmp_path / 'killed', tmp_path / 'whole'
-        options = ['--cfg-options', *tools.data_options, *self.options]
-        command = (sys.executable, 'tools/train.py', TINY_CONFIG, '--work-dir')
-        process = tools.start(*command, killed, *options, 'train_cfg.max_iters=12')
+        options = ['--cfg-options', *tools.data_options]
+        command = (sys.executable, 'tools/train.py', self.config, '--work-dir')
+        process = tools.start(*command, killed, *options)
         pointer = killed / 'last_checkpoint'
         deadline = time.monotonic() + 120
         while not pointer.exists() and process.poll() is None and time.monotonic() < deadline:
