@@ -32,10 +32,10 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             remote = '://' in root or dataset.get('backend_args')
             if remote:
                 continue
-            prefix = dataset.get('data_prefix') or {}
+            prefix = dataset.get('data_prefix') or ''
             folders = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
             for folder in (os.path.join(root, f) for f in folders if f is not None):
-                problem = _problem_with(folder)
+                problem = _problem_with(folder) if folder else None
                 if problem:
                     raise UsageError(
                         f"the data of {name} {problem}: looked for images or annotations in '{folder}'; put "

@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Collection
 from typing import Any
@@ -110,16 +109,19 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
         raise UsageError(f"there is no checkpoint '{path}': give the path of a file")
+    with open(path, 'rb') as file:
+        first = file.read(1)
+    # Files of PyTorch are zip archives or, before 1.6, pickles.
+    if first not in (b'P', b'\x80'):
+        raise UsageError(f"'{path}' is no checkpoint of PyTorch: give a file that torch.save has written")
     try:
         return torch.load(path, map_location=map_location, weights_only=not trusted)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or not re.search(r'invalid load key|Invalid magic number', str(error)):
-            needs = re.search(r'GLOBAL ([\w.]+)', str(error))
-            raise UsageError(
-                f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any "
-                'code: if you trust where it comes from, say --trust-checkpoint'
-            ) from error
-        raise UsageError(f"'{path}' is no checkpoint of PyTorch, or it is damaged: {error}") from error
+        needs = re.search(r'GLOBAL ([\w.]+)', str(error))
+        raise UsageError(
+            f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any code: "
+            'if you trust where it comes from, say --trust-checkpoint'
+        ) from error
     except (RuntimeError, EOFError) as error:
         raise UsageError(
             f"'{path}' is damaged or cut off ({str(error).splitlines()[0]}): get or write it again"

@@ -1,0 +1,57 @@
+"""Counted parameters and MACs against the papers and against formulas."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from timm_peer import build
+
+from mmmeta.analysis.complexity import count_config, count_model
+from mmmeta.analysis.paper_tables import load_paper_table
+from mmmeta.apis.config import load_config
+
+TABLE_X = {
+    row['backbone']: row
+    for row in load_paper_table('ade20k')
+    if row['method'] == 'UperNet' and row['backbone'].startswith(('convformer', 'caformer'))
+}
+
+
+@pytest.mark.parametrize('backbone', TABLE_X)
+def test_upernet_matches_table_x(backbone):
+    pytest.importorskip('mmseg', reason="UperNet is MMSegmentation's")
+    row = TABLE_X[backbone]
+    complexity = count_config(load_config(f'configs/upernet_{backbone}_ade20k.py'), (512, 2048))
+    assert f'{complexity.params / 1e6:.0f}' == row['params_m']
+    assert complexity.macs / 1e9 == pytest.approx(float(row['macs_g_512x2048']), rel=0.005)
+
+
+def test_there_are_six_rows():
+    assert len(TABLE_X) == 6
+
+
+def test_attention_counts_the_same_on_cpu_and_on_the_meta_device():
+    cpu = count_model(build('caformer_s18'), (64, 96))
+    with torch.device('meta'):
+        meta = count_model(build('caformer_s18'), (64, 96))
+    assert cpu == meta
+    # Without the attention mixers of stages 3 and 4: qkv, proj and both products are what is missing.
+    with torch.device('meta'):
+        arch = dict(
+            base='s18', output_norm=None, token_mixers=('sep_conv', 'sep_conv', 'identity', 'identity')
+        )
+        rest = count_model(build('caformer_s18', arch=arch), (64, 96))
+    attention = sum(
+        depth * (4 * tokens * dim**2 + 2 * tokens**2 * dim)
+        for depth, dim, tokens in ((9, 320, 4 * 6), (3, 512, 2 * 3))
+    )
+    assert meta.macs - rest.macs == attention
+
+
+def test_the_command_line():
+    pytest.importorskip('mmseg', reason="UperNet is MMSegmentation's")
+    command = [sys.executable, 'tools/analysis_tools/get_flops.py', 'configs/upernet_caformer_s18_ade20k.py']
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1].split() == ['configs/upernet_caformer_s18_ade20k.py', '53.7', '1023.3']

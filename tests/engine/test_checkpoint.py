@@ -1,0 +1,70 @@
+"""Checkpoints as plain values."""
+
+from collections import Counter, OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+from mmmeta.engine.checkpoint import check_complete, from_plain, read_checkpoint, to_plain
+from mmmeta.errors import UsageError
+
+
+def test_plain_values_load_without_code_and_come_back(tmp_path):
+    history = HistoryBuffer()
+    for value in (0.1, 0.25, 1 / 3):
+        history.update(value, 2)
+    checkpoint = {
+        'meta': {'seed': np.int64(7), 'best': np.float64(0.1), 'classes': ('a', 'b'), 'palette': [[1, 2]]},
+        'message_hub': {'log_scalars': OrderedDict(loss=history), 'array': np.arange(3, dtype=np.int16)},
+        'param_schedulers': [{'milestones': Counter([8, 11])}],
+        'state_dict': nn.BatchNorm1d(2).state_dict(),
+    }
+    torch.save(to_plain(checkpoint), tmp_path / 'plain.pth')
+    back = from_plain(torch.load(tmp_path / 'plain.pth', weights_only=True))
+    assert back['meta'] == {'seed': 7, 'best': 0.1, 'classes': ('a', 'b'), 'palette': [[1, 2]]}
+    buffer = back['message_hub']['log_scalars']['loss']
+    assert isinstance(buffer, HistoryBuffer)
+    for actual, expected in zip(buffer.data, history.data, strict=True):
+        assert np.array_equal(actual, expected)
+    buffer.update(0.5)
+    assert buffer.current() == 0.5
+    assert buffer.mean() == pytest.approx((0.1 + 0.25 + 1 / 3 + 0.5) / 7)
+    array = back['message_hub']['array']
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == np.int16
+    assert back['param_schedulers'] == [{'milestones': Counter([8, 11])}]
+    assert back['state_dict']._metadata == checkpoint['state_dict']._metadata
+
+
+def test_what_needs_code_is_refused_where_it_stands():
+    with pytest.raises(TypeError, match=r"checkpoint\['meta'\]\['hook'\]\[1\] is a builtins.function"):
+        to_plain({'meta': {'hook': [1, lambda: 2]}})
+
+
+def test_an_unreadable_file_says_why(tmp_path):
+    for content in (b'no checkpoint', b''):
+        (tmp_path / 'text.pth').write_bytes(content)
+        with pytest.raises(
+            UsageError, match='is no checkpoint of PyTorch: give a file that torch.save has written'
+        ):
+            read_checkpoint(str(tmp_path / 'text.pth'))
+    torch.save({'weight': torch.zeros(1000)}, tmp_path / 'half.pth')
+    (tmp_path / 'half.pth').write_bytes((tmp_path / 'half.pth').read_bytes()[:2000])
+    with pytest.raises(UsageError, match='is damaged or cut off'):
+        read_checkpoint(str(tmp_path / 'half.pth'))
+
+
+def test_check_complete_lists_what_differs():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    check_complete(model, {f'module.{k}': v for k, v in model.state_dict().items()}, 'x.pth')
+    state = {'0.weight': torch.zeros(3, 2), '0.bias': torch.zeros(4), '2.weight': torch.zeros(1)}
+    with pytest.raises(UsageError) as error:
+        check_complete(model, state, 'x.pth')
+    assert str(error.value) == (
+        "'x.pth' is not a checkpoint of this config's model: of 4 tensors 2 missing (1.weight, 1.bias); "
+        '1 unexpected (2.weight); 1 of another shape (0.bias (4,) instead of (3,)). '
+        'Give the config that it was trained with'
+    )

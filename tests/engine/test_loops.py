@@ -1,0 +1,103 @@
+"""Resuming the order of the data."""
+
+import time
+
+import pytest
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from mmmeta.engine import IterBasedTrainLoop, ResumableBatchSampler
+
+
+class Images(Dataset):
+    """As many images as ADE20K has; none may be loaded while a run resumes."""
+
+    metainfo = None
+
+    def __init__(self, length=20_210):
+        self.length = length
+        self.loaded = []
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        self.loaded.append(index)
+        return index
+
+
+class FakeRunner:
+    """What a loop asks of its runner."""
+
+    seed = 3
+    logger = type('Logger', (), {'info': staticmethod(print)})
+    visualizer = type('Visualizer', (), {})()
+
+    def __init__(self):
+        self._randomness_cfg = {}
+
+    build_dataloader = staticmethod(Runner.build_dataloader)
+
+
+def loop_over(dataset, sampler, **loader):
+    loader = dict(
+        dataset=dataset,
+        sampler=sampler,
+        batch_size=16,
+        num_workers=0,
+        collate_fn=dict(type='pseudo_collate'),
+        **loader,
+    )
+    return IterBasedTrainLoop(FakeRunner(), loader, max_iters=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'start'),
+    [
+        (dict(type='InfiniteSampler', shuffle=True), 5),
+        (dict(type='InfiniteSampler', shuffle=True), 12),
+        (dict(type='DefaultSampler', shuffle=True), 3),
+        (dict(type='DefaultSampler', shuffle=True), 4),
+        (dict(type='DefaultSampler', shuffle=True), 11),
+    ],
+)
+@pytest.mark.parametrize('batch_sampler', [None, dict(type='BatchSampler', drop_last=True)])
+def test_a_resumed_loop_gets_the_batches_of_an_uninterrupted_one(sampler, start, batch_sampler, monkeypatch):
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)  # MMEngine's pause between passes
+    if batch_sampler:
+        from mmengine.registry import DATA_SAMPLERS
+        from torch.utils.data import BatchSampler
+
+        if 'BatchSampler' not in DATA_SAMPLERS:
+            DATA_SAMPLERS.register_module(module=BatchSampler)
+    whole = loop_over(Images(60), dict(sampler), batch_sampler=batch_sampler)
+    whole._start_data()
+    batches = [next(whole.dataloader_iterator) for _ in range(start + 6)]
+    resumed = loop_over(Images(60), dict(sampler), batch_sampler=batch_sampler)
+    resumed._iter = start
+    resumed._start_data()
+    assert resumed.dataloader.dataset.loaded == []
+    assert [next(resumed.dataloader_iterator) for _ in range(6)] == batches[start:]
+
+
+def test_iteration_100_000_is_there_within_a_minute_and_no_image_is_loaded():
+    loop = loop_over(Images(), dict(type='InfiniteSampler', shuffle=True))
+    loop._iter = 100_000
+    start = time.monotonic()
+    loop._start_data()
+    assert time.monotonic() - start < 60
+    assert loop.dataloader.dataset.loaded == []
+
+
+def test_advance_stops_at_the_end_of_a_pass():
+    batches = ResumableBatchSampler(DefaultSampler(Images(10), shuffle=False), 4)
+    assert len(batches) == 3
+    assert batches.advance(2) == 2
+    assert list(batches) == [[8, 9]]
+    assert list(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert batches.advance(5) == 3
+    dropped = ResumableBatchSampler(DefaultSampler(Images(10), shuffle=False), 4, drop_last=True)
+    assert list(dropped) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    infinite = ResumableBatchSampler(InfiniteSampler(Images(10), shuffle=False, seed=0), 4)
+    assert infinite.advance(1000) == 1000

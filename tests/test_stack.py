@@ -1,0 +1,126 @@
+"""What import mmmeta says of the packages around it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from mmmeta import stack
+
+BLOCKER = """
+import importlib.abc, sys
+BLOCKED = {blocked!r}
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in BLOCKED or name.partition('.')[0] in BLOCKED:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def python(code, path=None):
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(str(p) for p in (path, ROOT) if p))
+    return subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+
+
+def fake_distribution(folder: Path, name: str, version: str) -> None:
+    info = folder / f'{name.replace("-", "_")}-{version}.dist-info'
+    info.mkdir(parents=True)
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+
+
+def test_backbones_need_torch_and_mmengine_alone():
+    blocked = {'mmdet', 'mmseg', 'mmpretrain', 'mmcv', 'timm', 'torchvision', 'cv2', 'mmcv.ops'}
+    code = BLOCKER.format(blocked=blocked) + (
+        'import torch, mmmeta\n'
+        'from mmmeta.models import CAFormer\n'
+        'from mmengine.registry import MODELS\n'
+        'model = MODELS.build(dict(type="mmmeta.CAFormer", arch="s18", out_indices=(3,)))\n'
+        'assert isinstance(model, CAFormer)\n'
+        'print(tuple(model(torch.randn(1, 3, 64, 64))[0].shape))\n'
+    )
+    result = python(code)
+    assert result.stdout.strip() == '(1, 512, 2, 2)', result.stderr
+
+
+def test_mmengine_missing():
+    result = python(
+        'import importlib.util\n'
+        'find = importlib.util.find_spec\n'
+        'importlib.util.find_spec = lambda name, *a: None if name == "mmengine" else find(name, *a)\n'
+        'import mmmeta\n'
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith('mmmeta needs MMEngine: pip install mmengine')
+
+
+def test_fork_over_official_is_named(tmp_path):
+    fake_distribution(tmp_path, 'onedl-mmengine', '0.10.9')
+    result = python('import mmmeta', tmp_path)
+    assert result.returncode == 1
+    message = result.stderr.splitlines()[-1]
+    assert 'onedl-mmengine 0.10.9 are installed over each other' in message
+    assert (
+        "both provide the module 'mmengine'. Uninstall them (pip uninstall -y mmengine onedl-mmengine)"
+        in message
+    )
+
+
+def test_mmdet_beside_an_mmcv_without_operators_is_told(tmp_path):
+    fake_distribution(tmp_path, 'mmdet', '3.3.0')
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv/__init__.py').write_text('')
+    result = python('import mmmeta', tmp_path)
+    assert result.returncode == 0
+    assert 'no detector can be built: install it with MMCV_WITH_OPS=1 pip install' in result.stderr.replace(
+        '\n', ''
+    )
+
+
+class TestRequire:
+    @pytest.fixture
+    def installed(self, monkeypatch):
+        """Pretend that distributions of these versions are installed."""
+
+        def install(**versions):
+            monkeypatch.setattr(stack.importlib.util, 'find_spec', lambda name: name in versions or None)
+            monkeypatch.setattr(stack, '_installed', lambda module: {module: versions[module]})
+            monkeypatch.setattr(stack, 'has_mmcv_ops', lambda: versions.get('ops', False))
+
+        return install
+
+    def test_a_stack_that_works(self, installed):
+        installed(mmdet='3.3.0', mmcv='2.1.0', ops=True)
+        stack.require('mmdet')
+
+    def test_missing_package(self, installed):
+        installed(mmcv='2.1.0')
+        with pytest.raises(
+            stack.StackError, match="needs the package 'mmdet', which is not installed: pip install"
+        ):
+            stack.require('mmdet')
+
+    def test_missing_mmcv(self, installed):
+        installed(mmseg='1.2.2')
+        with pytest.raises(
+            stack.StackError, match="'mmseg' needs MMCV, which is not installed: MMCV_WITH_OPS=1"
+        ):
+            stack.require('mmseg')
+
+    def test_mmcv_without_operators(self, installed):
+        installed(mmdet='3.3.0', mmcv='2.1.0')
+        with pytest.raises(
+            stack.StackError, match='a detector needs compiled operators, which this MMCV lacks'
+        ):
+            stack.require('mmdet')
+
+    def test_mmcv_too_new_for_the_official_packages(self, installed, monkeypatch):
+        installed(mmseg='1.2.2', mmcv='2.2.0')
+        monkeypatch.setattr(
+            stack, '_installed', lambda m: {'mmsegmentation': '1.2.2'} if m == 'mmseg' else {'mmcv': '2.2.0'}
+        )
+        with pytest.raises(stack.StackError, match=r"'mmseg' needs MMCV 2.0 or 2.1, found mmcv 2.2.0"):
+            stack.require('mmseg')
