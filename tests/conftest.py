@@ -52,7 +52,8 @@ class Tools:
         assert process.returncode not in (0, None)
         errors = [line for line in err.splitlines() if line.startswith('error: ')]
         assert len(errors) == 1, err[-3000:]
-        assert 'Traceback' not in err
+        # A process may add that its peer is gone, marked as such by PyTorch.
+        assert not [line for line in err.splitlines() if 'Traceback' in line and not line.startswith('[rank')]
         return errors[0]
 
     def train(self, work_dir, *arguments, options=(), config=TINY_CONFIG):

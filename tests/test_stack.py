@@ -11,13 +11,15 @@ from conftest import ROOT
 from mmmeta import stack
 
 BLOCKER = """
-import importlib.abc, sys
+import importlib.abc, importlib.util, sys
 BLOCKED = {blocked!r}
 class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name in BLOCKED or name.partition('.')[0] in BLOCKED:
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 sys.meta_path.insert(0, Blocker())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in BLOCKED else find_spec(name, *rest)
 """
 
 

@@ -1,8 +1,10 @@
 """What the command lines share."""
 
 import argparse
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from mmengine.config import DictAction
@@ -14,12 +16,16 @@ from mmmeta.stack import StackError
 def command_line(main: Callable[[], None]) -> None:
     """Run the main function of a tool; a user's mistake ends it with one line and exit status 1.
 
-    In a run of several processes the first of each machine tells it.
+    A process that torchrun has started leaves the line to its launcher, which tells it once for all.
     """
     try:
         main()
     except (UsageError, StackError) as error:
-        if os.environ.get('LOCAL_RANK', '0') == '0':
+        report = os.environ.get('TORCHELASTIC_ERROR_FILE')
+        if report:
+            with open(report, 'w') as file:
+                json.dump({'message': str(error), 'timestamp': int(time.time())}, file)
+        else:
             print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
 

@@ -78,13 +78,15 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         _check_port(address, port)
     command = [f'--nnodes={num_nodes}', f'--node_rank={node_rank}', f'--nproc_per_node={num_processes}']
     command += [*rendezvous, tool, config, '--launcher', 'pytorch', *arguments]
-    # A failing process has told why; torchrun would add its own stack trace.
+    # A failing process has told why, here or on its own; torchrun would add a stack trace.
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
         run(get_args_parser().parse_args(command))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
+        if os.path.isfile(failure.error_file):
+            print(f'error: {failure.message}', file=sys.stderr)
+        elif failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             print(f'error: process {rank} was ended by {name}', file=sys.stderr)
         sys.exit(1)

@@ -6,9 +6,11 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
@@ -132,20 +134,23 @@ def use_safe_loading(trusted: Collection[str] = ()) -> None:
     """Let MMEngine read checkpoints without running code in them.
 
     Every path that a config or a command line names is read with ``weights_only=True``, but for the
-    ``trusted`` ones. Files behind ``http(s)://`` are cached by :mod:`torch.hub` and read in the same way.
+    ``trusted`` ones. Files behind ``http(s)://`` are kept where :mod:`torch.hub` keeps them.
 
     Args:
         trusted (Collection[str]): Paths, as they are named elsewhere, whose code may run. Defaults to ().
     """
-    trusted = {os.path.abspath(os.path.expanduser(path)) for path in trusted}
 
     def load_from_local(filename: str, map_location: Any = None) -> Any:
-        return read_checkpoint(
-            filename, map_location, os.path.abspath(os.path.expanduser(filename)) in trusted
-        )
+        return read_checkpoint(filename, map_location, filename in trusted)
 
     def load_from_http(filename: str, map_location: Any = None) -> Any:
-        return torch.hub.load_state_dict_from_url(filename, map_location=map_location, weights_only=True)
+        name = os.path.basename(urlparse(filename).path)
+        path = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
+        if get_local_rank() == 0 and not os.path.isfile(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(filename, path)
+        barrier()
+        return read_checkpoint(path, map_location, filename in trusted)
 
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)

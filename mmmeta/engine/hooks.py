@@ -19,7 +19,9 @@ from .checkpoint import check_complete, from_plain, to_plain
 
 def _train_sampler(runner: Runner) -> Any:
     """The sampler that draws the training images."""
-    dataloader = runner.train_loop.dataloader
+    dataloader = getattr(runner.train_loop, 'dataloader', None)
+    if dataloader is None:  # a loop over several data loaders
+        return None
     if hasattr(dataloader.sampler, 'seed'):
         return dataloader.sampler
     return getattr(dataloader.batch_sampler, 'sampler', None)

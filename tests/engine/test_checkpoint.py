@@ -1,14 +1,18 @@
 """Checkpoints as plain values."""
 
+import threading
 from collections import Counter, OrderedDict
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmmeta.engine.checkpoint import check_complete, from_plain, read_checkpoint, to_plain
+from mmmeta.engine.checkpoint import check_complete, from_plain, read_checkpoint, to_plain, use_safe_loading
 from mmmeta.errors import UsageError
 
 
@@ -68,3 +72,47 @@ def test_check_complete_lists_what_differs():
         '1 unexpected (2.weight); 1 of another shape (0.bias (4,) instead of (3,)). '
         'Give the config that it was trained with'
     )
+
+
+@pytest.fixture
+def restored_schemes(monkeypatch):
+    """Leave MMEngine's own readers as they were."""
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serve a folder over HTTP on the loopback."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f'http://127.0.0.1:{httpd.server_port}'
+        httpd.shutdown()
+
+
+@pytest.mark.usefixtures('restored_schemes')
+def test_a_url_is_kept_and_read_without_code(server, tmp_path, monkeypatch):
+    folder, url = server
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    torch.save({'weight': torch.ones(2)}, folder / 'good.pth')
+    torch.save({'code': HistoryBuffer()}, folder / 'code.pth')
+    use_safe_loading()
+    assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['weight'].tolist() == [1, 1]
+    (folder / 'good.pth').unlink()
+    assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['weight'].tolist() == [1, 1]
+    with pytest.raises(UsageError, match='needs code to be read'):
+        CheckpointLoader.load_checkpoint(f'{url}/code.pth')
+    use_safe_loading([f'{url}/code.pth'])
+    assert isinstance(CheckpointLoader.load_checkpoint(f'{url}/code.pth')['code'], HistoryBuffer)
+
+
+@pytest.mark.usefixtures('restored_schemes')
+def test_trust_holds_for_one_file(tmp_path):
+    for name in ('a.pth', 'b.pth'):
+        torch.save({'code': HistoryBuffer()}, tmp_path / name)
+    use_safe_loading([str(tmp_path / 'a.pth')])
+    assert isinstance(CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['code'], HistoryBuffer)
+    with pytest.raises(UsageError, match=r'b.pth. needs code to be read \(mmengine.logging.history_buffer'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'b.pth'))

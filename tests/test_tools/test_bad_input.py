@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from conftest import TINY_CONFIG
+from PIL import Image
 
 TRAIN = (sys.executable, 'tools/train.py')
 
@@ -100,6 +101,24 @@ class TestConfig:
 
 
 class TestLauncher:
+    def test_a_mistake_that_only_one_process_meets(self, tools, tmp_path):
+        # The second process gets the fourth image, the only one that is too small.
+        for kind, suffix in (('images', 'jpg'), ('annotations', 'png')):
+            (tmp_path / kind).mkdir()
+            for i in range(4):
+                size = (24, 24) if i == 3 else (64, 64)
+                Image.new('RGB' if suffix == 'jpg' else 'L', size, 3).save(tmp_path / kind / f'{i}.{suffix}')
+        options = [f'train_dataloader.dataset.data_root={tmp_path}', tools.data_options[1]]
+        options += ['train_dataloader.dataset.data_prefix.img_path=images']
+        options += ['train_dataloader.dataset.data_prefix.seg_map_path=annotations']
+        options += ['train_dataloader.batch_size=1', 'train_dataloader.sampler.shuffle=False']
+        options += ['train_dataloader.dataset.pipeline.2.scale_factor=1.0']
+        options += ['train_dataloader.dataset.pipeline.2.scale=None', 'model.data_preprocessor.size=None']
+        options += ['model.data_preprocessor.size_divisor=1']
+        command = ('tools/dist_train.sh', TINY_CONFIG, 2, '--work-dir', tmp_path / 'work')
+        message = tools.fail(*command, '--cfg-options', *options)
+        assert 'an image of 24x24 pixels is smaller than the stride 32 of CAFormer' in message
+
     def test_a_port_that_is_taken(self, tools, tmp_path):
         with socket.socket() as sock:
             sock.bind(('', 0))

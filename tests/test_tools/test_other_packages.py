@@ -49,7 +49,7 @@ def config(tmp_path):
         (tmp_path / 'data' / name).mkdir(parents=True)
         for i in range(4):
             pixels = rng.normal(level, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / 'data' / name / f'{i}.png')
+            Image.fromarray(pixels).save(tmp_path / 'data' / name / f'{name}{i}.png')
     path = tmp_path / 'classifier.py'
     path.write_text(CONFIG.replace('{root}', str(tmp_path / 'data')))
     return path
