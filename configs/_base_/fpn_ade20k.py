@@ -2,14 +2,12 @@
 # aligned to multiples of 32 pixels (the starred mIoU of MMSegmentation's model zoo).
 _base_ = [
     'mmseg::_base_/models/fpn_poolformer_s12.py',
-    'mmseg::_base_/datasets/ade20k.py',
-    'mmseg::_base_/default_runtime.py',
+    './ade20k.py',
     'mmseg::_base_/schedules/schedule_40k.py',
 ]
 custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
-crop_size = (512, 512)
 model = dict(
-    data_preprocessor=dict(size=crop_size),
+    data_preprocessor=dict(size=(512, 512)),
     backbone=dict(_delete_=True, type='mmmeta.PoolFormer', arch='s12'),
     neck=dict(in_channels=[64, 128, 320, 512]),
     decode_head=dict(num_classes=150),
@@ -33,21 +31,6 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 auto_scale_lr = dict(enable=False, base_batch_size=32)
 
-# Multi-scale and flip testing scales the 2048x512 box that images are fitted into, as MMSegmentation 0.x did
-# for the results in print; the 1.x base scales the images as they are on disk.
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale=(int(2048 * ratio), int(512 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-            ],
-            [dict(type='ResizeToMultiple', size_divisor=32)],
-            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
+# The same alignment for every scale of multi-scale testing.
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1]['transforms'].insert(1, [dict(type='ResizeToMultiple', size_divisor=32)])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from conftest import TINY_CONFIG, metrics
+from conftest import ROOT, TINY_CONFIG, metrics
 from PIL import Image
 
 TEST = (sys.executable, 'tools/test.py')
@@ -90,3 +90,20 @@ class TestRefusals:
         message = tools.fail(*command, '--cfg-options', *tools.data_options)
         assert 'needs code to be read' in message
         assert not (tmp_path / 'ran').exists()
+
+
+REAL = ROOT.parent / 'shared/data/ade/ADEChallengeData2016'
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason='the real ADE20K images are not on this machine')
+def test_real_images(tools, checkpoint, tmp_path):
+    options = [
+        f'test_dataloader.dataset.data_root={REAL}',
+        'test_dataloader.dataset.pipeline.1.scale=(2048,512)',
+    ]
+    command = (*TEST, TINY_CONFIG, checkpoint, '--work-dir', tmp_path, '--show-dir', tmp_path / 'pictures')
+    tools.run(*command, '--cfg-options', *options)
+    assert 0 <= metrics(tmp_path)['mIoU'] <= 100
+    assert len(list((tmp_path / 'pictures').rglob('*.png'))) == len(
+        list((REAL / 'images/validation').iterdir())
+    )
