@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = 'tests/data/tiny_upernet.py'
+
+# The tests run in several processes: one thread each, or they would wait for each other's.
+torch.set_num_threads(1)
 
 
 class Tools:

@@ -219,7 +219,7 @@ def build_environment() -> None:
         shutil.rmtree(VENV)
         state = {}
     if not VENV.exists():
-        say(f'building .venv with {python}: about 10 minutes on two cores, 6 of them for compiling MMCV')
+        say(f'building .venv with {python}: about 14 minutes on two cores, 12 of them for compiling MMCV')
         make_venv(python)
         state = dict(fingerprint=print_of_this, python=python, done=[])
         write_state(state)
@@ -228,7 +228,7 @@ def build_environment() -> None:
     # made anew then; compiling does not touch it.
     steps = (
         ('torch', True, 'torch and the build tools, about 1 minute and 5 GB', install_torch),
-        ('wheel', False, 'compiling MMCV with its operators, about 6 minutes on two cores', build_mmcv),
+        ('wheel', False, 'compiling MMCV with its operators, about 12 minutes on two cores', build_mmcv),
         ('mmcv', True, 'MMCV, and a run of one of its operators', install_mmcv),
         ('others', True, 'the rest of the OpenMMLab stack and mmmeta, some seconds', install_others),
     )

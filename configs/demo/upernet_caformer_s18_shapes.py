@@ -3,7 +3,7 @@
 _base_ = '../upernet_caformer_s18_ade20k.py'
 data_root = 'data/shapes/ADEChallengeData2016'
 scale, crop_size = (256, 64), (64, 64)
-max_iters = 100
+max_iters = 90
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),

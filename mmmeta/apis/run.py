@@ -80,6 +80,10 @@ def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False
         UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
     """
     cfg.load_from, cfg.resume = checkpoint, False
+    # With them, a hook that asks for the iteration makes MMEngine load the training set.
+    training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
+    for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
+        cfg.pop(key, None)
     add_hook(cfg, 'mmmeta.CompleteCheckpointHook')
     runner = _build_runner(cfg, TEST_LOADERS, trust_checkpoint)
     if checkpoint is None:
