@@ -3,7 +3,7 @@
 _base_ = '../upernet_caformer_s18_ade20k.py'
 data_root = 'data/shapes/ADEChallengeData2016'
 scale, crop_size = (256, 64), (64, 64)
-max_iters = 90
+max_iters = 75
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -32,4 +32,4 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=max_iters // 10, end=max_iters, by_epoch=False),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters + 1)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=max_iters // 2, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=25, max_keep_ckpts=1))
