@@ -10,12 +10,13 @@ from conftest import TINY_CONFIG, free_port, losses
 
 STOCK_HOOK = 'default_hooks.checkpoint.type=mmengine.CheckpointHook'
 SHORT = ('train_cfg.max_iters=2',)
+FAST = ('train_cfg.max_iters=8', 'optim_wrapper.optimizer.lr=1e-2', 'param_scheduler.0.start_factor=1.0')
 
 
 @pytest.fixture(scope='module')
 def one_process(tools, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('one')
-    options = ('train_dataloader.batch_size=2', 'train_cfg.max_iters=5')
+    options = ('train_dataloader.batch_size=2', *FAST)
     tools.train(work_dir, options=options)
     return losses(work_dir)
 
@@ -23,12 +24,13 @@ def one_process(tools, tmp_path_factory):
 class TestTwoProcesses:
     """Two processes with one image each do what one process does with two."""
 
-    options = ('train_dataloader.batch_size=1', 'train_cfg.max_iters=5')
+    options = ('train_dataloader.batch_size=1', *FAST)
 
     def check(self, curve, expected):
-        assert list(curve) == list(expected) == [1, 2, 3, 4, 5]
+        assert list(curve) == list(expected) == list(range(1, 9))
+        # The steps are large: gradients that were not averaged would show from the second iteration on.
+        assert expected[8] < 0.92 * expected[1]
         assert list(curve.values()) == pytest.approx(list(expected.values()), rel=1e-4)
-        assert len({round(loss, 4) for loss in expected.values()}) == 5
 
     def test_on_one_machine(self, tools, one_process, tmp_path):
         command = ('tools/dist_train.sh', TINY_CONFIG, 2, '--work-dir', tmp_path)
