@@ -69,7 +69,8 @@ def losses(work_dir) -> dict[int, float]:
     """Iteration to loss, from the logs of all runs in a work directory; later runs win."""
     found = {}
     for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in log.read_text().splitlines():
+        # A run that was killed may have left half a line, the last one.
+        for line in filter(lambda line: line.endswith('}'), log.read_text().splitlines()):
             scalars = json.loads(line)
             if 'loss' in scalars:
                 found[scalars['step']] = scalars['loss']
