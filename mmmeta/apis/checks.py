@@ -3,7 +3,7 @@
 import inspect
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,12 @@ def check_backbone(cfg: Config) -> None:
             build(MODELS.build, backbone)
 
 
-def build(builder: Any, *args: Any, **kwargs: Any) -> Any:
+def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
     """Call a registry's build function, and tell a misspelt argument or type as a user's mistake.
 
     Args:
-        builder (callable): Called with the other arguments.
-        *args: Positional arguments.
-        **kwargs: Keyword arguments.
+        builder (callable): Called with the config.
+        cfg (dict): The config of what is built.
 
     Returns:
         Any: What ``builder`` returns.
@@ -86,7 +85,7 @@ def build(builder: Any, *args: Any, **kwargs: Any) -> Any:
         UsageError: A ``type`` is not registered, or a class does not take an argument.
     """
     try:
-        return builder(*args, **kwargs)
+        return builder(cfg)
     except TypeError as error:
         if 'unexpected keyword argument' not in str(error):
             raise
