@@ -16,6 +16,22 @@ TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
 TEST_LOADERS = ('test_dataloader',)
 
 
+def check_config_exists(path: str) -> None:
+    """Check that a config file is there.
+
+    Raises:
+        UsageError: It is not; a similar name beside it is suggested.
+    """
+    if not os.path.isfile(path):
+        folder = Path(path).parent
+        names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
+        close = difflib.get_close_matches(Path(path).name, names, n=1)
+        hint = (
+            f': did you mean {folder / close[0]}?' if close else ': the configs are listed by ls configs/*.py'
+        )
+        raise UsageError(f"there is no config '{path}'{hint}")
+
+
 def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str | None = None) -> Config:
     """Read a config, merge command-line options, and check that the packages it needs can run.
 
@@ -32,14 +48,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str 
         UsageError: There is no such file, it is no Python, or an option does not fit it.
         StackError: A package that it needs is missing or cannot run.
     """
-    if not os.path.isfile(path):
-        folder = Path(path).parent
-        names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
-        close = difflib.get_close_matches(Path(path).name, names, n=1)
-        hint = (
-            f': did you mean {folder / close[0]}?' if close else ': the configs are listed by ls configs/*.py'
-        )
-        raise UsageError(f"there is no config '{path}'{hint}")
+    check_config_exists(path)
     try:
         cfg = Config.fromfile(path)
     except ModuleNotFoundError as error:

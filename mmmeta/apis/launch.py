@@ -15,6 +15,7 @@ from torch.distributed.run import get_args_parser, run
 from mmmeta.errors import UsageError
 
 from .cli import command_line
+from .config import check_config_exists
 
 
 def _number(name: str, default: int, minimum: int) -> int:
@@ -61,8 +62,7 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
     port = _number('PORT', 0 if num_nodes == 1 else 29500, 0)
     if node_rank >= num_nodes:
         raise UsageError(f'NODE_RANK={node_rank}: the machines are counted from 0 to {num_nodes - 1}')
-    if not os.path.isfile(config):
-        raise UsageError(f"there is no config '{config}': the configs are listed by ls configs/*.py")
+    check_config_exists(config)
     gpus = torch.cuda.device_count()
     if gpus and num_processes > gpus:
         raise UsageError(

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from conftest import free_port
 from timm_peer import ALL_MODELS, build, randomise
 from torch import nn
 
@@ -183,14 +184,6 @@ def test_with_cp_under_ddp_equals_one_process(tmp_path):
     for name, parameter in model.named_parameters():
         scale = max(parameter.grad.abs().max(), largest / 100)
         assert (gradients[name] - parameter.grad).abs().max() / scale < 1e-4, name
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return sock.getsockname()[1]
 
 
 def test_drop_path_grows_linearly_over_the_blocks():
