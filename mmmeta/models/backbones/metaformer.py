@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from mmmeta.errors import UsageError
 from mmmeta.models.layers import (
     TOKEN_MIXERS,
+    Attention,
     MetaFormerBlock,
     build_norm,
     frozen_running_stats,
@@ -62,12 +63,39 @@ def _positive_ints(name: str, value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _build_token_mixer(spec: str | dict, dim: int, arch: dict) -> nn.Module:
+def _resolve_window(window: Any, token_mixers: tuple) -> tuple:
+    """A window or None for each stage; a single one goes to all stages that attend."""
+    attends = [name == 'attention' for name in map(_mixer_name, token_mixers)]
+    if not isinstance(window, (list, tuple)):
+        if window is not None and not any(attends):
+            raise UsageError(f'window={window} without an attention mixer in any stage: leave it out')
+        return tuple(window if attend else None for attend in attends)
+    if len(window) != len(attends):
+        raise UsageError(
+            f'window={window} has {len(window)} entries for {len(attends)} stages: give one for each stage, '
+            'None where there is none, or a single number for all stages with attention'
+        )
+    for i, (entry, attend) in enumerate(zip(window, attends, strict=True)):
+        if entry is not None and not attend:
+            raise UsageError(
+                f'window={window}: stage {i} has no attention, its token mixer is '
+                f"'{_mixer_name(token_mixers[i])}'; give None there"
+            )
+    return tuple(window)
+
+
+def _mixer_name(spec: str | dict) -> str | None:
+    return spec.get('type') if isinstance(spec, dict) else spec
+
+
+def _build_token_mixer(spec: str | dict, dim: int, arch: dict, windows: dict[str, Any]) -> nn.Module:
     """Build the token mixer of a block: one of ours, or any module registered in ``MODELS``."""
     args = {'type': spec} if isinstance(spec, str) else dict(spec)
     name = args.pop('type', None)
     if name in TOKEN_MIXERS:
         inherited = {key: arch[key] for key in MIXER_ARGS.get(name, ())}
+        if name == 'attention':
+            inherited.update(windows)
         return TOKEN_MIXERS[name](dim, **{**inherited, **args})
     mixer = MODELS.get(name) if isinstance(name, str) else None
     if mixer is None:
@@ -111,12 +139,12 @@ class Embedding(nn.Module):
         return self.post_norm(self.conv(self.pre_norm(x)))
 
 
-def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """Run a block that keeps nothing but its input for backward, and runs again there."""
+def _checkpointed(block: nn.Module, *inputs: Tensor | tuple | None) -> Tensor:
+    """Run a block that keeps nothing but its inputs for backward, and runs again there."""
     contexts = {}
     if any(isinstance(m, _BatchNorm) for m in block.modules()):
         contexts['context_fn'] = lambda: (nullcontext(), frozen_running_stats(block))
-    return checkpoint(block, x, use_reentrant=False, **contexts)
+    return checkpoint(block, *inputs, use_reentrant=False, **contexts)
 
 
 class Stage(nn.Module):
@@ -135,8 +163,11 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``, recomputing blocks in backward if asked to."""
         x = self.downsample(x)
+        # The blocks of a stage have the same windows on the same map.
+        mixer = self.blocks[0].token_mixer
+        plan = mixer.plan(x) if isinstance(mixer, Attention) else None
         for block in self.blocks:
-            x = _checkpointed(block, x) if with_cp else block(x)
+            x = _checkpointed(block, x, plan) if with_cp else block(x, plan)
         return x
 
 
@@ -185,6 +216,15 @@ class MetaFormer(BaseModule):
             norms: the other norms do the same in both modes. Defaults to False.
         drop_path_rate (float): Stochastic depth of the last block, in [0, 1); it grows linearly from 0 at
             the first. Defaults to 0.0.
+        window (int | sequence | None): Window of attention in tokens: a side for all stages with attention,
+            or for each stage a side, height and width, or None for no window. Odd and positive in mode
+            ``'slide'``. Defaults to None: attention over the whole map.
+        border (str): A sliding window at the border: ``'shift'``, moved inwards, or ``'truncate'``. Defaults
+            to ``'shift'``.
+        window_mode (str): ``'slide'``, around each query, or ``'block'``, windows beside each other. Defaults
+            to ``'slide'``.
+        backend (str): ``'sdpa'`` or, if it is installed, ``'natten'``; see :class:`Attention`. Defaults to
+            ``'sdpa'``.
         with_cp (bool): Recompute blocks in backward instead of keeping their activations. Defaults to False.
         init_cfg (dict | list | None): Initialisation. Defaults to None, which stands for the papers': normal
             with standard deviation 0.02, truncated, for weights of linear and convolution layers, zero
@@ -207,6 +247,10 @@ class MetaFormer(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         drop_path_rate: float = 0.0,
+        window: int | Sequence | None = None,
+        border: str = 'shift',
+        window_mode: str = 'slide',
+        backend: str = 'sdpa',
         with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
@@ -231,6 +275,8 @@ class MetaFormer(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
+        self.window = _resolve_window(window, arch['token_mixers'])
+        self.window_rule = dict(border=border, window_mode=window_mode, backend=backend)
 
         stem = arch['stem']
         stem_dims = (in_channels, *stem['dims'], self.dims[0])
@@ -321,13 +367,16 @@ class MetaFormer(BaseModule):
 
     def _build_stage(self, i: int, drop_paths: Sequence[float]) -> Stage:
         arch, dim = self.arch, self.dims[i]
+        windows = dict(window=self.window[i])
+        if self.window[i] is not None:
+            windows.update(self.window_rule)
         downsample = (
             Embedding(self.dims[i - 1], dim, 3, 2, 1, pre_norm=arch['embed_norm']) if i else nn.Identity()
         )
         blocks = [
             MetaFormerBlock(
                 dim,
-                _build_token_mixer(arch['token_mixers'][i], dim, arch),
+                _build_token_mixer(arch['token_mixers'][i], dim, arch, windows),
                 norm=arch['norm'][i],
                 act=arch['act'],
                 mlp_ratio=arch['mlp_ratio'],

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from .activations import build_activation
-from .norms import build_norm
+from .chunks import chunk_rows, may_chunk
+from .norms import LayerNorm2d, build_norm
 from .pointwise import Pointwise
+from .windows import WindowPlan
 
 
 class Mlp(nn.Module):
@@ -59,9 +61,12 @@ def _scale(dim: int, init: float | None) -> nn.Parameter | None:
     return None if init is None else nn.Parameter(torch.full((dim,), float(init)))
 
 
-def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
-    """``x`` of shape (B, C, H, W) times a scale of shape (C,), or ``x`` where there is no scale."""
-    return x if scale is None else x * scale[:, None, None]
+def _residual(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: Tensor | None) -> Tensor:
+    """``res_scale * x + layer_scale * branch`` with scales of shape (C,), in as few passes as can be."""
+    if layer_scale is not None:
+        x = x if res_scale is None else x * res_scale[:, None, None]
+        return torch.addcmul(x, branch, layer_scale[:, None, None])
+    return x + branch if res_scale is None else torch.addcmul(branch, x, res_scale[:, None, None])
 
 
 class MetaFormerBlock(nn.Module):
@@ -106,9 +111,28 @@ class MetaFormerBlock(nn.Module):
         self.layer_scale2 = _scale(dim, layer_scale_init)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        branch = self.drop_path(self.token_mixer(self.norm1(x)))
-        x = _scaled(x, self.res_scale1) + _scaled(branch, self.layer_scale1)
+    def forward(self, x: Tensor, plan: WindowPlan | None = None) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape.
+
+        Args:
+            x (Tensor): Features.
+            plan (WindowPlan | None): What an attention mixer laid out for this map. Defaults to None.
+        """
+        branch = self.norm1(x)
+        branch = self.token_mixer(branch) if plan is None else self.token_mixer(branch, plan)
+        branch = self.drop_path(branch)
+        x = _residual(x, self.res_scale1, branch, self.layer_scale1)
+        # What follows is the same for each position, if the norm is.
+        per_position = isinstance(self.norm2, LayerNorm2d)
+        if may_chunk(x) and per_position and x.is_contiguous(memory_format=torch.channels_last):
+            tokens = x.permute(0, 2, 3, 1).flatten(0, 2)
+            for rows in tokens.split(chunk_rows(tokens[:1, 0], self.mlp.fc1.out_features)):
+                piece = rows.t()[None, :, :, None]  # a map of one column
+                piece.copy_(self._forward_mlp(piece))
+            return x
+        return self._forward_mlp(x)
+
+    def _forward_mlp(self, x: Tensor) -> Tensor:
+        """The second half of the block."""
         branch = self.drop_path(self.mlp(self.norm2(x)))
-        return _scaled(x, self.res_scale2) + _scaled(branch, self.layer_scale2)
+        return _residual(x, self.res_scale2, branch, self.layer_scale2)

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 
 from .activations import build_activation
+from .chunks import chunk_rows, may_chunk
 from .pointwise import Pointwise
+from .windows import (
+    BACKENDS,
+    WindowPlan,
+    check_natten,
+    natten_attention,
+    plan_windows,
+    resolve_window,
+    windowed_attention,
+)
 
 
 class Identity(nn.Module):
@@ -141,41 +151,119 @@ class SepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
+        if may_chunk(x):
+            rows = max(16, chunk_rows(x[:, 0, :1], self.pwconv1.out_features))
+            if rows < x.shape[2]:
+                return self._forward_in_strips(x, rows)
         return self.pwconv2(self.dwconv(self.act(self.pwconv1(x))))
+
+    def _forward_in_strips(self, x: Tensor, rows: int) -> Tensor:
+        """Mix ``rows`` rows at a time, with those around them that the kernel reaches."""
+        height, reach = x.shape[2], self.dwconv.padding[0]
+        out = torch.empty_like(x)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(top - reach, 0), min(bottom + reach, height)
+            strip = self.act(self.pwconv1(x[:, :, first:last]))
+            if first == 0 or last == height:
+                strip = F.pad(strip, (0, 0, reach - (top - first), reach - (last - bottom)))
+            strip = F.conv2d(
+                strip, self.dwconv.weight, self.dwconv.bias, padding=(0, reach), groups=strip.shape[1]
+            )
+            out[:, :, top:bottom] = self.pwconv2(strip)
+        return out
 
 
 class Attention(nn.Module):
-    """Vanilla multi-head self-attention over all positions, without positional terms.
+    """Vanilla multi-head self-attention without positional terms, over all positions or over windows.
+
+    Windows change no parameter: weights trained with global attention load, and the other way round. What
+    each rule of windows is, :func:`~mmmeta.models.layers.windows.plan_windows` says.
 
     Args:
         dim (int): Channels C, a multiple of ``head_dim``.
         head_dim (int): Channels of a head. Defaults to 32.
         bias (bool): Whether the projections have biases. Defaults to False.
+        window (int | tuple[int, int] | None): Side of the window, or its height and width, in tokens; odd in
+            mode ``'slide'``. A map that the window covers is attended to as a whole. Defaults to None, global
+            attention.
+        border (str): What a sliding window does at the border: ``'shift'`` inwards, so that it always has
+            the same number of keys, or ``'truncate'``. Defaults to ``'shift'``.
+        window_mode (str): ``'slide'``, a window around each query, or ``'block'``, windows beside each other.
+            Defaults to ``'slide'``.
+        backend (str): ``'sdpa'``, PyTorch's fused attention, or ``'natten'``, the kernels of an installed
+            NATTEN, on GPUs, for shifted sliding windows. Defaults to ``'sdpa'``.
 
     Raises:
-        UsageError: ``dim`` is not a multiple of ``head_dim``.
+        UsageError: ``dim`` is not a multiple of ``head_dim``, a value is not one of those that its argument
+            takes, or NATTEN cannot be used.
     """
 
-    def __init__(self, dim: int, head_dim: int = 32, bias: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int = 32,
+        bias: bool = False,
+        window: int | tuple[int, int] | None = None,
+        border: str = 'shift',
+        window_mode: str = 'slide',
+        backend: str = 'sdpa',
+    ) -> None:
         super().__init__()
         if head_dim < 1 or dim % head_dim:
             raise UsageError(f'head_dim={head_dim} does not divide the {dim} channels: choose a divisor')
         self.head_dim = head_dim
+        self.window = None if window is None else resolve_window(window, window_mode, border)
+        self.border = border
+        self.window_mode = window_mode
+        self.backend = backend
+        if backend not in BACKENDS:
+            raise UsageError(f"backend='{backend}': choose one of {', '.join(BACKENDS)}")
+        if backend == 'natten':
+            check_natten(self.window, window_mode, border)
         self.qkv = Pointwise(dim, 3 * dim, bias=bias)
         self.proj = Pointwise(dim, dim, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix ``(B, C, H, W)``."""
+    def _is_global(self, height: int, width: int) -> bool:
+        """Whether every query sees the whole map."""
+        if self.window is None:
+            return True
+        if isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt):
+            return False  # exported for any size: windows that cover the map are right too, only slower
+        return height <= self.window[0] and width <= self.window[1]
+
+    def plan(self, x: Tensor) -> WindowPlan | None:
+        """Lay out the windows of ``(B, C, H, W)``; None where nothing is to be laid out.
+
+        Layers with the same windows share the plan of a map: see ``forward``.
+        """
+        batch, _, *size = x.shape
+        if self._is_global(*size) or self.backend == 'natten':
+            return None
+        return plan_windows(size, self.window, self.window_mode, self.border, batch, device=x.device)
+
+    def forward(self, x: Tensor, plan: WindowPlan | None = None) -> Tensor:
+        """Mix ``(B, C, H, W)``, by a plan of a layer with the same windows or by one of its own."""
         batch, _, height, width = x.shape
-        qkv = self.qkv(x).permute(0, 2, 3, 1).reshape(batch, height * width, 3, -1, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v)
-        x = x.transpose(1, 2).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
-        return self.proj(x)
+        qkv = self.qkv(x).permute(0, 2, 3, 1)
+        if self._is_global(height, width):
+            qkv = qkv.reshape(batch, height * width, 3, -1, self.head_dim)
+            x = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
+        elif self.backend == 'natten':
+            q, k, v = qkv.reshape(batch, height, width, 3, -1, self.head_dim).unbind(3)
+            x = natten_attention(q, k, v, self.window)
+        else:
+            plan = plan or self.plan(x)
+            x = windowed_attention(qkv.reshape(batch * height * width, -1), plan, self.head_dim)
+        return self.proj(x.reshape(batch, height, width, -1).permute(0, 3, 1, 2))
 
     def extra_repr(self) -> str:
-        """Show the head width in ``print(model)``."""
-        return f'head_dim={self.head_dim}'
+        """Show the head width and the windows in ``print(model)``."""
+        text = f'head_dim={self.head_dim}'
+        if self.window is None:
+            return text
+        rule = self.border if self.window_mode == 'slide' else self.window_mode
+        return f'{text}, window={self.window[0]}x{self.window[1]}, {rule}, {self.backend}'
 
 
 TOKEN_MIXERS = {

@@ -1,0 +1,295 @@
+"""Which keys each query of a windowed attention sees, laid out for one call of fused attention.
+
+The map is cut into tiles of queries. The keys that the queries of a tile see lie in one rectangle around it,
+the span; they are gathered once for the tile, and a boolean mask picks each query's own. Time and memory are
+linear in the number of tokens; the mask is the same for all heads.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmmeta.errors import UsageError
+
+WINDOW_MODES = ('slide', 'block')
+BORDERS = ('shift', 'truncate')
+BACKENDS = ('sdpa', 'natten')
+# Side of a tile of queries. A larger one gathers less but multiplies more keys that the mask then discards:
+# with a window of 13 on two CPU threads 8 was the fastest of 4 to 16 (tools/analysis_tools/benchmark.py).
+TILE = 8
+# Tiles at a time on CPU; measured beside TILE.
+CHUNK = 2
+# Gradients of the values are wrong in older ones.
+NATTEN_VERSION = (0, 21, 7)
+NATTEN_DEVICE = 'cuda'
+
+
+class WindowPlan(NamedTuple):
+    """Indices into the tokens of a batch of maps, in row order, and the mask between them.
+
+    Attributes:
+        queries (Tensor): Token of each query of each tile, ``(B * tiles * T,)``; a tile that reaches over the
+            border repeats the last one.
+        keys (Tensor): Token of each key of each tile's span, ``(B * tiles * S,)``.
+        mask (Tensor): True where a query sees a key, ``(B * tiles, 1, T, S)``.
+        places (Tensor): Where each token stands among the queries, ``(B * H * W,)``.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    mask: Tensor
+    places: Tensor
+
+
+def resolve_window(window: Any, mode: str = 'slide', border: str = 'shift') -> tuple[int, int]:
+    """Check a window and return its height and width.
+
+    Args:
+        window (int | tuple[int, int]): Side, or height and width, in tokens; odd in mode ``'slide'``, where a
+            query stands in the middle of its window.
+        mode (str): ``'slide'`` or ``'block'``. Defaults to ``'slide'``.
+        border (str): ``'shift'`` or ``'truncate'``. Defaults to ``'shift'``.
+
+    Raises:
+        UsageError: One of them is not what it may be.
+    """
+    if mode not in WINDOW_MODES:
+        raise UsageError(f"window_mode='{mode}': choose one of {', '.join(WINDOW_MODES)}")
+    if border not in BORDERS:
+        raise UsageError(f"border='{border}': choose one of {', '.join(BORDERS)}")
+    sides = tuple(window) if isinstance(window, (list, tuple)) else (window, window)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise UsageError(f'window={window!r}: give a positive integer, or two for height and width')
+    if mode == 'slide' and not all(side % 2 for side in sides):
+        raise UsageError(f'window={window!r}: a sliding window has a token in its middle, give odd numbers')
+    return sides
+
+
+def _plan_axis(
+    length: int, window: int, tile: int, span: int, mode: str, border: str, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of queries ``(tiles, t)`` and keys ``(tiles, s)`` along an axis, and who sees whom."""
+    first = torch.arange(0, length, tile, device=device)[:, None]
+    queries = (first + torch.arange(tile, device=device)).clamp(max=length - 1)
+    if mode == 'block':
+        start = first
+        low = first.expand_as(queries)
+        high = low + window - 1
+    else:
+        left, right = window // 2, (window - 1) // 2
+        start = (first - left).clamp(min=0, max=torch.sym_max(length - span, 0))
+        if border == 'shift':
+            low = (queries - left).clamp(min=0, max=torch.sym_max(length - window, 0))
+            high = low + window - 1
+        else:
+            low, high = queries - left, queries + right
+    keys = start + torch.arange(span, device=device)
+    inside = keys < length
+    # Two bounds rather than a distance: some compilers get the gradients of an absolute value wrong.
+    seen = (low[..., None] <= keys[:, None]) & (keys[:, None] <= high[..., None]) & inside[:, None]
+    return queries, keys.clamp(max=length - 1), seen
+
+
+def plan_windows(
+    size: tuple[int, int],
+    window: tuple[int, int],
+    mode: str = 'slide',
+    border: str = 'shift',
+    batch: int = 1,
+    tile: int = TILE,
+    device: torch.device | str = 'cpu',
+) -> WindowPlan:
+    """Lay out a windowed attention.
+
+    Along an axis of length n a query i of a window k sees, with ``left = k // 2``, ``right = k - 1 - left``,
+
+    - mode ``'slide'``, border ``'shift'`` (Neighborhood Attention, arXiv:2204.07143): k keys from
+      ``min(max(i - left, 0), n - k)``, so that a window is moved inwards at the border; all n if n < k;
+    - mode ``'slide'``, border ``'truncate'`` (Longformer, arXiv:2004.05150): ``i - left`` to ``i + right``,
+      as far as they are on the map;
+    - mode ``'block'`` (Swin, arXiv:2103.14030, without its shift): the keys j of its own block,
+      ``j // k == i // k``; ``border`` has no meaning.
+
+    A window of the map is the product of those along its axes.
+
+    Args:
+        size (tuple[int, int]): Height and width of the map in tokens.
+        window (tuple[int, int]): Height and width of the window in tokens; any positive numbers.
+        mode (str): ``'slide'`` or ``'block'``. Defaults to ``'slide'``.
+        border (str): ``'shift'`` or ``'truncate'``. Defaults to ``'shift'``.
+        batch (int): Maps. Defaults to 1.
+        tile (int): Side of a tile of queries in mode ``'slide'``; what is computed does not depend on it.
+        device (torch.device | str): Where the indices are made. Defaults to ``'cpu'``.
+
+    Returns:
+        WindowPlan: Indices and mask.
+    """
+    tiles = window if mode == 'block' else (tile, tile)
+    # Keys along each axis that a tile needs; in fours, as fused kernels want eights in all.
+    needed = (side if mode == 'block' else side + tile - 1 for side in window)
+    spans = [-(-count // 4) * 4 for count in needed]
+    if spans[0] * spans[1] % 128 == 64:
+        spans[1] += 4  # NaN gradients of cuDNN's kernel were reported for such numbers of keys
+    height, width = size
+    (qy, ky, seen_y), (qx, kx, seen_x) = (
+        _plan_axis(length, side, t, span, mode, border, device)
+        for length, side, t, span in zip(size, window, tiles, spans, strict=True)
+    )
+
+    def combine(rows: Tensor, columns: Tensor) -> Tensor:
+        # (tiles_y, a) and (tiles_x, b) to the tokens of (tiles_y, tiles_x, a, b), for each map of the batch.
+        tokens = (rows[:, None, :, None] * width + columns[None, :, None, :]).flatten()
+        maps = torch.arange(batch, device=device)[:, None] * (height * width)
+        return (maps + tokens).flatten()
+
+    mask = seen_y[:, None, :, None, :, None] & seen_x[None, :, None, :, None, :]
+    mask = mask.flatten(4, 5).flatten(2, 3).flatten(0, 1)[:, None]
+    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    tile_of = (y // tiles[0]) * qx.shape[0] + x // tiles[1]
+    places = (tile_of * tiles[0] + y % tiles[0]) * tiles[1] + x % tiles[1]
+    offsets = torch.arange(batch, device=device)[:, None] * (qy.numel() * qx.numel())
+    return WindowPlan(
+        combine(qy, qx), combine(ky, kx), mask.repeat(batch, 1, 1, 1), (offsets + places.flatten()).flatten()
+    )
+
+
+def _attend(qkv: Tensor, queries: Tensor, keys: Tensor, mask: Tensor, head_dim: int) -> Tensor:
+    """Attention of some tiles, ``(tiles * T, C)``."""
+    dim = qkv.shape[1] // 3
+    # One gather of whole rows each; heads are views of them.
+    q = qkv[:, :dim].index_select(0, queries)
+    kv = qkv[:, dim:].index_select(0, keys)
+    return _attend_gathered(q, kv, mask, head_dim)
+
+
+def _attend_gathered(q: Tensor, kv: Tensor, mask: Tensor, head_dim: int) -> Tensor:
+    """Attention of gathered queries ``(tiles * T, C)`` over keys and values ``(tiles * S, 2 * C)``."""
+    tiles, _, num_queries, num_keys = mask.shape
+    k, v = kv.view(tiles, num_keys, 2, -1, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    q = q.view(tiles, num_queries, -1, head_dim).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(0, 1).flatten(1)
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """:func:`_attend` with a few tiles at a time, gathered again in backward.
+
+    A CPU spends more time on getting the memory for all gathered keys than on attending to them; those of a
+    few tiles stay in its cache. Nothing but the input is kept for backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, queries: Tensor, keys: Tensor, mask: Tensor, head_dim: int) -> Tensor:
+        ctx.save_for_backward(qkv, queries, keys, mask)
+        ctx.head_dim = head_dim
+        out = qkv.new_empty(len(queries), qkv.shape[1] // 3)
+        parts = _chunks(queries, keys, mask), out.split(CHUNK * mask.shape[2])
+        for part, rows in zip(*parts, strict=True):
+            rows.copy_(_attend(qkv, *part, head_dim))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        qkv, queries, keys, mask = ctx.saved_tensors
+        dim = qkv.shape[1] // 3
+        grad_qkv = torch.zeros_like(qkv)
+        parts = _chunks(queries, keys, mask), grad.split(CHUNK * mask.shape[2])
+        for (q_rows, kv_rows, seen), rows in zip(*parts, strict=True):
+            with torch.enable_grad():
+                q = qkv[:, :dim].index_select(0, q_rows).requires_grad_()
+                kv = qkv[:, dim:].index_select(0, kv_rows).requires_grad_()
+                out = _attend_gathered(q, kv, seen, ctx.head_dim)
+            grad_q, grad_kv = torch.autograd.grad(out, (q, kv), rows)
+            grad_qkv[:, :dim].index_add_(0, q_rows, grad_q)
+            grad_qkv[:, dim:].index_add_(0, kv_rows, grad_kv)
+        return grad_qkv, None, None, None, None
+
+
+def _chunks(queries: Tensor, keys: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Queries, keys and mask of ``CHUNK`` tiles at a time."""
+    _, _, num_queries, num_keys = mask.shape
+    return zip(
+        queries.split(CHUNK * num_queries), keys.split(CHUNK * num_keys), mask.split(CHUNK), strict=True
+    )
+
+
+def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
+    """Multi-head attention of each query over the keys that a plan lets it see.
+
+    Args:
+        qkv (Tensor): Queries, keys and values beside each other, ``(B * H * W, 3 * C)``.
+        plan (WindowPlan): What :func:`plan_windows` laid out for that batch and map.
+        head_dim (int): Channels of a head.
+
+    Returns:
+        Tensor: ``(B * H * W, C)``.
+    """
+    chunked = qkv.device.type == 'cpu' and not torch.compiler.is_compiling()
+    attend = _ChunkedAttention.apply if chunked else _attend
+    return attend(qkv, plan.queries, plan.keys, plan.mask, head_dim).index_select(0, plan.places)
+
+
+def check_natten(window: tuple[int, int] | None, mode: str, border: str) -> None:
+    """Check that an installed NATTEN can compute a window, and computes it right.
+
+    Args:
+        window (tuple[int, int] | None): Height and width of the window.
+        mode (str): ``'slide'``; NATTEN is asked for nothing else.
+        border (str): ``'shift'``, NATTEN's own rule.
+
+    Raises:
+        UsageError: The window is none of NATTEN's, or NATTEN is missing, too old or without its kernels.
+    """
+    if window is None or mode != 'slide' or border != 'shift' or min(window) < 3:
+        raise UsageError(
+            f"backend='natten' with window={window}, window_mode='{mode}', border='{border}': NATTEN has "
+            "shifted sliding windows of 3 and more, leave backend='natten' out"
+        )
+    try:
+        import natten
+    except ImportError as error:
+        raise UsageError(
+            "backend='natten' needs NATTEN, which is not installed: see natten.org for the wheel of your "
+            'torch and CUDA, or leave it out'
+        ) from error
+    found = natten.__version__
+    if tuple(int(part) for part in re.findall(r'\d+', found)[:3]) < NATTEN_VERSION:
+        needed = '.'.join(map(str, NATTEN_VERSION))
+        raise UsageError(
+            f"backend='natten' needs NATTEN {needed} or newer, older ones have wrong gradients, and this is "
+            f'{found}: see natten.org, or leave it out'
+        )
+    if not natten.HAS_LIBNATTEN:
+        raise UsageError(
+            f"backend='natten': NATTEN {found} is installed without kernels for torch {torch.__version__}: "
+            'see natten.org for the right wheel, or leave it out'
+        )
+
+
+def natten_attention(query: Tensor, key: Tensor, value: Tensor, window: tuple[int, int]) -> Tensor:
+    """Shifted sliding windows by NATTEN.
+
+    Args:
+        query (Tensor): ``(B, H, W, heads, head_dim)``, on a CUDA device.
+        key (Tensor): As ``query``.
+        value (Tensor): As ``query``.
+        window (tuple[int, int]): Height and width of the window.
+
+    Returns:
+        Tensor: As ``query``.
+
+    Raises:
+        UsageError: The tensors are not on a CUDA device.
+    """
+    import natten
+
+    if query.device.type != NATTEN_DEVICE:
+        raise UsageError(f"backend='natten' runs on CUDA, not on {query.device.type}: leave it out there")
+    # NATTEN refuses windows that are larger than the map; a window as large sees the same keys.
+    size = tuple(min(side, length) for side, length in zip(window, query.shape[1:3], strict=True))
+    return natten.na2d(query, key, value, kernel_size=size)
