@@ -98,6 +98,14 @@ def ade_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def coco_root(tmp_path_factory) -> Path:
+    """A generated data set in COCO's layout."""
+    from mmmeta.datasets import generate_coco
+
+    return generate_coco(tmp_path_factory.mktemp('data'), num_train=10, num_val=4, size=96)
+
+
+@pytest.fixture(scope='session')
 def tools(ade_root) -> Tools:
     """The command lines, on the generated data set."""
     pytest.importorskip('mmseg', reason='the command lines are tried with MMSegmentation')

@@ -1,4 +1,4 @@
-"""Every config is built, run forward, and given one loss and backward."""
+"""Every config is built, run forward, and given one loss and backward, with its own pipeline."""
 
 from pathlib import Path
 
@@ -9,28 +9,55 @@ from conftest import ROOT
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.config import adapt_to_device, load_config
 
-mmseg = pytest.importorskip('mmseg', reason='the configs inherit from MMSegmentation')
+pytest.importorskip('mmseg', reason='the configs inherit from MMSegmentation and MMDetection')
+pytest.importorskip('mmdet', reason='the configs inherit from MMSegmentation and MMDetection')
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/*.py'))
+ADE20K = [path for path in CONFIGS if path.endswith('_ade20k.py')]
+COCO = [path for path in CONFIGS if path.endswith('_coco.py')]
+METHODS = {
+    'UperNet': 'upernet',
+    'Semantic FPN': 'fpn',
+    'RetinaNet': 'retinanet',
+    'Mask R-CNN': 'mask_rcnn',
+    'Cascade Mask R-CNN': 'cascade_mask_rcnn',
+}
 
 
-def batch_of(cfg, ade_root, count=2):
-    """Images and annotations of the generated data set through the config's own training pipeline."""
-    from mmengine.registry import init_default_scope
+def steps(pipeline):
+    """Every step of a pipeline, those inside choices included."""
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):
+            yield from steps(step)
+        else:
+            yield step
+            yield from steps(step.get('transforms', ()))
+
+
+def learn(cfg, data_root):
+    """One loss and backward on two images of a generated data set; the model, and what reached it."""
+    from mmengine.registry import MODELS, init_default_scope
     from mmengine.runner import Runner
 
-    init_default_scope('mmseg')
-    loader = cfg.train_dataloader.to_dict()
-    loader['dataset']['data_root'] = str(ade_root)
-    loader.update(num_workers=0, persistent_workers=False, batch_size=count)
-    return next(iter(Runner.build_dataloader(loader, seed=0)))
-
-
-@pytest.mark.parametrize('path', CONFIGS)
-def test_a_config_learns_from_its_own_pipeline(path, ade_root):
-    from mmengine.registry import MODELS
-
-    cfg = load_config(path)
     adapt_to_device(cfg)
+    init_default_scope(cfg.default_scope)
+    loader = cfg.train_dataloader.to_dict()
+    loader['dataset']['data_root'] = str(data_root)
+    loader.update(num_workers=0, persistent_workers=False, batch_size=2)
+    batch = next(iter(Runner.build_dataloader(loader, seed=0)))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.train()
+    data = model.data_preprocessor(batch, training=True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    return model.eval(), data
+
+
+@pytest.mark.parametrize('path', ADE20K)
+def test_a_segmentor_learns_from_its_own_pipeline(path, ade_root):
+    cfg = load_config(path)
     crop = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'RandomCrop']
     assert tuple(crop[0].crop_size) == (512, 512)
     # The same pipeline at an eighth of the size.
@@ -40,32 +67,48 @@ def test_a_config_learns_from_its_own_pipeline(path, ade_root):
             step.crop_size = (64, 64)
         elif step['type'] == 'RandomResize':
             step.scale = (256, 64)
-    batch = batch_of(cfg, ade_root)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.train()
-    data = model.data_preprocessor(batch, training=True)
+    model, data = learn(cfg, ade_root)
     assert data['inputs'].shape == (2, 3, 64, 64)
-    loss, _ = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert all(p.grad is not None for p in model.parameters())
-    model.eval()
     with torch.no_grad():
         assert model(data['inputs'][:1], mode='tensor').shape == (1, 150, 16, 16)
 
 
-def test_there_is_a_config_for_each_row_of_the_papers():
+@pytest.mark.parametrize('path', COCO)
+def test_a_detector_learns_from_its_own_pipeline(path, coco_root):
+    cfg = load_config(path)
+    # The same pipeline at an eighth of the size.
+    for step in steps(cfg.train_dataloader.dataset.pipeline):
+        if step['type'] == 'Resize':
+            step.scale = (166, 100)
+        elif step['type'] == 'RandomChoiceResize':
+            step.scales = [(short // 8, 166) for short, _ in step.scales]
+        elif step['type'] == 'RandomCrop':
+            step.crop_size = (48, 75)
+    model, data = learn(cfg, coco_root)
+    with torch.no_grad():
+        features = model.extract_feat(data['inputs'])
+        assert [feature.shape[1] for feature in features] == [256] * 5
+        results = model(**data, mode='predict')
+    assert len(results) == 2
+    assert ('masks' in results[0].pred_instances) == ('mask' in path)
+
+
+@pytest.mark.parametrize(('table', 'configs'), [('ade20k', ADE20K), ('coco', COCO)])
+def test_there_is_a_config_for_each_row_of_the_papers(table, configs):
     rows = {
-        f'configs/{dict(UperNet="upernet").get(row["method"], "fpn")}_{row["backbone"]}_ade20k.py'
-        for row in load_paper_table('ade20k')
+        f'configs/{METHODS[row["method"]]}_{row["backbone"]}_{table}.py'
+        for row in load_paper_table(table)
         if 'former' in row['backbone']
     }
-    assert rows == set(CONFIGS)
+    assert rows == set(configs)
 
 
-@pytest.mark.parametrize('path', CONFIGS)
-def test_schedule_and_recipe(path):
+def test_there_are_no_other_configs():
+    assert sorted(ADE20K + COCO) == CONFIGS
+
+
+@pytest.mark.parametrize('path', ADE20K)
+def test_schedule_and_recipe_of_a_segmentor(path):
     cfg = load_config(path)
     name = Path(path).stem
     upernet = name.startswith('upernet')
@@ -84,15 +127,59 @@ def test_schedule_and_recipe(path):
     assert scales == [(int(2048 * r), int(512 * r)) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
 
 
+@pytest.mark.parametrize('path', COCO)
+def test_schedule_and_recipe_of_a_detector(path):
+    cfg = load_config(path)
+    method, _, rest = Path(path).stem.partition(
+        '_' + next(f for f in ('pool', 'conv', 'ca') if f'_{f}former' in path)
+    )
+    size = rest.split('_')[1]
+    one_x = 'poolformer' in path
+    assert cfg.custom_imports['imports'] == ['mmmeta']
+    assert cfg.train_cfg.max_epochs == (12 if one_x else 36)
+    assert list(cfg.param_scheduler[-1].milestones) == ([8, 11] if one_x else [27, 33])
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 16
+    assert cfg.auto_scale_lr.enable is False
+    optimizer = cfg.optim_wrapper.optimizer
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == (
+        'AdamW',
+        2e-4 if path.startswith('configs/mask_rcnn_pool') else 1e-4,
+        1e-4 if one_x else 0.05,
+    )
+    names = {step.type for step in steps(cfg.train_dataloader.dataset.pipeline)}
+    assert ('RandomCrop' in names) == ('RandomChoiceResize' in names) == (not one_x)
+    resize = [step.scale for step in steps(cfg.test_dataloader.dataset.pipeline) if step.type == 'Resize']
+    assert resize == [(1333, 800)]
+    backbone = cfg.model.backbone
+    assert backbone.arch == size
+    assert backbone.get('window') == (13 if 'caformer' in path else None)
+    if method == 'retinanet':
+        # Strides 8 to 32; the first stage has no norm that nobody uses.
+        assert list(backbone.out_indices) == [1, 2, 3]
+    if method == 'cascade_mask_rcnn':
+        heads = cfg.model.roi_head.bbox_head
+        assert [(h.num_shared_convs, h.num_shared_fcs, h.loss_bbox.type) for h in heads] == [
+            (4, 1, 'GIoULoss')
+        ] * 3
+
+
 def test_one_dimensional_parameters_are_not_decayed():
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS, init_default_scope
 
-    cfg = load_config('configs/upernet_caformer_s18_ade20k.py')
-    init_default_scope('mmseg')
-    backbone = MODELS.build(cfg.model.backbone)
-    groups = build_optim_wrapper(backbone, cfg.optim_wrapper).optimizer.param_groups
-    assert len(groups) == len(list(backbone.parameters()))
-    for group in groups:
-        (parameter,) = group['params']
-        assert group['weight_decay'] == (0.0 if parameter.ndim == 1 else 0.01)
+    for path in (
+        'upernet_caformer_s18_ade20k',
+        'mask_rcnn_caformer_s18_coco',
+        'cascade_mask_rcnn_caformer_s18_coco',
+    ):
+        cfg = load_config(f'configs/{path}.py')
+        init_default_scope(cfg.default_scope)
+        backbone = MODELS.build(cfg.model.backbone)
+        groups = build_optim_wrapper(backbone, cfg.optim_wrapper).optimizer.param_groups
+        assert len(groups) == len(list(backbone.parameters()))
+        for group in groups:
+            (parameter,) = group['params']
+            decay = cfg.optim_wrapper.optimizer.weight_decay
+            assert group['weight_decay'] == (0.0 if parameter.ndim == 1 else decay)

@@ -1,14 +1,18 @@
 """Parameters and multiply-accumulates of a model, as the papers count them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmmeta.errors import UsageError
+from mmmeta.models.layers import Attention
+from mmmeta.models.layers.windows import count_pairs
 
 
 def _cpu_attention_flops(query: tuple, key: tuple, value: tuple, *_, out_shape: tuple = (), **__) -> int:
@@ -19,6 +23,10 @@ def _cpu_attention_flops(query: tuple, key: tuple, value: tuple, *_, out_shape: 
 CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
 
 
+# Proposals that box and mask heads are counted on, as MMDetection 2 did for the figures in print.
+BOX_PROPOSALS, MASK_PROPOSALS = 1000, 100
+
+
 @dataclass(frozen=True)
 class Complexity:
     """What a model costs.
@@ -26,41 +34,88 @@ class Complexity:
     Attributes:
         params (int): Entries of all parameters, auxiliary heads included.
         macs (int): Multiply-accumulates of a forward pass over one image: convolutions, linear maps and both
-            matrix products of attention; one MAC is two floating-point operations.
+            matrix products of attention, over those keys that a query sees; one MAC is two floating-point
+            operations.
+        masked_macs (int): Products that windowed attention computes beside them and masks, because it works
+            on tiles of queries.
     """
 
     params: int
     macs: int
+    masked_macs: int = 0
 
 
-def count_model(model: nn.Module, shape: tuple[int, int], **arguments: str) -> Complexity:
+def count_model(
+    model: nn.Module, shape: tuple[int, int], forward: Callable[[nn.Module, Tensor], Any] | None = None
+) -> Complexity:
     """Count a model on one image.
 
     Args:
-        model (nn.Module): Called with a batch of one image; on the meta device nothing is computed.
+        model (nn.Module): On the meta device nothing is computed.
         shape (tuple[int, int]): Height and width of the image.
-        **arguments: Further arguments of the call.
+        forward (callable | None): Called with the model and a batch of one image. Defaults to None, the
+            model's own forward.
 
     Returns:
         Complexity: The counts.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *shape, device=device)
+    masked = []
+
+    def count_masked(layer: Attention, inputs: tuple, _: Tensor) -> None:
+        batch, dim, *size = inputs[0].shape
+        if not layer.is_global(*size):
+            seen, multiplied = count_pairs(size, layer.window, layer.window_mode, layer.border)
+            masked.append(2 * batch * dim * (multiplied - seen))
+
+    hooks = [m.register_forward_hook(count_masked) for m in model.modules() if isinstance(m, Attention)]
     was_training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        model(image, **arguments)
-    model.train(was_training)
-    return Complexity(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+            model(image) if forward is None else forward(model, image)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    params = sum(p.numel() for p in model.parameters())
+    return Complexity(params, counter.get_total_flops() // 2 - sum(masked), sum(masked))
+
+
+def _infer(model: nn.Module, image: Tensor) -> None:
+    """A segmentor or a classifier at inference, without its auxiliary head."""
+    model(image, mode='tensor')
+
+
+def _detect(model: nn.Module, image: Tensor) -> None:
+    """The networks of a detector at inference; what chooses proposals and boxes in between costs no MACs."""
+    features = model.extract_feat(image)
+    if not hasattr(model, 'roi_head'):
+        model.bbox_head(features)
+        return
+    model.rpn_head(features)
+    roi_head = model.roi_head
+    for kind, count in (('bbox', BOX_PROPOSALS), ('mask', MASK_PROPOSALS)):
+        heads = getattr(roi_head, f'{kind}_head', None)
+        if heads is None:
+            continue
+        extractors = getattr(roi_head, f'{kind}_roi_extractor')
+        if not isinstance(heads, nn.ModuleList):
+            heads, extractors = [heads], [extractors]
+        for head, extractor in zip(heads, extractors, strict=True):
+            size = extractor.roi_layers[0].output_size
+            head(image.new_zeros(count, extractor.out_channels, *size))
 
 
 def count_config(cfg: Config, shape: tuple[int, int]) -> Complexity:
     """Count the model of a config, without allocating or computing it.
 
-    The MACs are those of inference: auxiliary heads, which only training runs, are left out, as papers do.
+    The MACs are those of inference as papers count them: without auxiliary heads, which only training runs;
+    in two-stage detectors with each box head on 1000 proposals and each mask head on 100.
 
     Args:
-        cfg (Config): A config of MMSegmentation or MMPretrain.
+        cfg (Config): A config of MMDetection, MMSegmentation or MMPretrain.
         shape (tuple[int, int]): Height and width of the image.
 
     Raises:
@@ -68,7 +123,8 @@ def count_config(cfg: Config, shape: tuple[int, int]) -> Complexity:
     """
     if 'model' not in cfg:
         raise UsageError(f"'{cfg.filename}' has no model: give a config that can be trained")
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    scope = cfg.get('default_scope', 'mmengine')
+    init_default_scope(scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-        return count_model(model, shape, mode='tensor')
+        return count_model(model, shape, _detect if scope == 'mmdet' else _infer)

@@ -10,7 +10,7 @@ def load_paper_table(name: str) -> list[dict[str, str]]:
     """Read one table of the papers.
 
     Args:
-        name (str): ``'imagenet'`` or ``'ade20k'``.
+        name (str): ``'imagenet'``, ``'ade20k'`` or ``'coco'``.
 
     Returns:
         list[dict[str, str]]: A dict for each row, cells as printed; an empty string where nothing is printed.

@@ -1,5 +1,6 @@
 """Small generated data sets in the layouts of the real ones."""
 
-from .shapes import generate_ade20k
+from .ade20k import generate_ade20k
+from .coco import generate_coco
 
-__all__ = ['generate_ade20k']
+__all__ = ['generate_ade20k', 'generate_coco']

@@ -224,8 +224,8 @@ class Attention(nn.Module):
         self.qkv = Pointwise(dim, 3 * dim, bias=bias)
         self.proj = Pointwise(dim, dim, bias=bias)
 
-    def _is_global(self, height: int, width: int) -> bool:
-        """Whether every query sees the whole map."""
+    def is_global(self, height: int, width: int) -> bool:
+        """Whether every query of a map of that size sees all of it, without any window."""
         if self.window is None:
             return True
         if isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt):
@@ -238,7 +238,7 @@ class Attention(nn.Module):
         Layers with the same windows share the plan of a map: see ``forward``.
         """
         batch, _, *size = x.shape
-        if self._is_global(*size) or self.backend == 'natten':
+        if self.is_global(*size) or self.backend == 'natten':
             return None
         return plan_windows(size, self.window, self.window_mode, self.border, batch, device=x.device)
 
@@ -246,7 +246,7 @@ class Attention(nn.Module):
         """Mix ``(B, C, H, W)``, by a plan of a layer with the same windows or by one of its own."""
         batch, _, height, width = x.shape
         qkv = self.qkv(x).permute(0, 2, 3, 1)
-        if self._is_global(height, width):
+        if self.is_global(height, width):
             qkv = qkv.reshape(batch, height * width, 3, -1, self.head_dim)
             x = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
         elif self.backend == 'natten':

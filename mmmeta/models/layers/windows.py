@@ -95,6 +95,17 @@ def _plan_axis(
     return queries, keys.clamp(max=length - 1), seen
 
 
+def _tiling(window: tuple[int, int], mode: str, tile: int) -> tuple[tuple[int, int], list[int]]:
+    """Height and width of a tile of queries and of the span of keys around it."""
+    tiles = window if mode == 'block' else (tile, tile)
+    # In fours, as fused kernels want eights in all.
+    needed = (side if mode == 'block' else side + tile - 1 for side in window)
+    spans = [-(-count // 4) * 4 for count in needed]
+    if spans[0] * spans[1] % 128 == 64:
+        spans[1] += 4  # NaN gradients of cuDNN's kernel were reported for such numbers of keys
+    return tiles, spans
+
+
 def plan_windows(
     size: tuple[int, int],
     window: tuple[int, int],
@@ -129,12 +140,7 @@ def plan_windows(
     Returns:
         WindowPlan: Indices and mask.
     """
-    tiles = window if mode == 'block' else (tile, tile)
-    # Keys along each axis that a tile needs; in fours, as fused kernels want eights in all.
-    needed = (side if mode == 'block' else side + tile - 1 for side in window)
-    spans = [-(-count // 4) * 4 for count in needed]
-    if spans[0] * spans[1] % 128 == 64:
-        spans[1] += 4  # NaN gradients of cuDNN's kernel were reported for such numbers of keys
+    tiles, spans = _tiling(window, mode, tile)
     height, width = size
     (qy, ky, seen_y), (qx, kx, seen_x) = (
         _plan_axis(length, side, t, span, mode, border, device)
@@ -156,6 +162,29 @@ def plan_windows(
     return WindowPlan(
         combine(qy, qx), combine(ky, kx), mask.repeat(batch, 1, 1, 1), (offsets + places.flatten()).flatten()
     )
+
+
+def count_pairs(
+    size: tuple[int, int], window: tuple[int, int], mode: str = 'slide', border: str = 'shift'
+) -> tuple[int, int]:
+    """Count pairs of a query and a key; two products of C channels belong to each.
+
+    Args:
+        size (tuple[int, int]): As :func:`plan_windows` takes them all.
+        window (tuple[int, int]): Height and width of the window.
+        mode (str): Defaults to ``'slide'``.
+        border (str): Defaults to ``'shift'``.
+
+    Returns:
+        tuple[int, int]: Pairs that see each other, and pairs that are multiplied, those that a mask discards
+        included.
+    """
+    seen, multiplied = 1, 1
+    for length, side, tile, span in zip(size, window, *_tiling(window, mode, TILE), strict=True):
+        mask = _plan_axis(length, side, tile, span, mode, border, torch.device('cpu'))[2]
+        seen *= int(mask.flatten(0, 1)[:length].sum())
+        multiplied *= mask.numel()
+    return seen, multiplied
 
 
 def _attend(qkv: Tensor, queries: Tensor, keys: Tensor, mask: Tensor, head_dim: int) -> Tensor:

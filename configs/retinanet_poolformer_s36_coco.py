@@ -1,0 +1,2 @@
+_base_ = './_base_/retinanet_coco.py'
+model = dict(backbone=dict(arch='s36'))
