@@ -20,10 +20,15 @@ torch.set_num_threads(1)
 class Tools:
     """Run the real command lines from the root of the checkout."""
 
-    def __init__(self, data_root: Path) -> None:
+    def __init__(self, config: str, data_root: Path, annotations: str | None = None) -> None:
+        self.config = config
         self.data_root = data_root
         loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
         self.data_options = [f'{loader}.dataset.data_root={data_root}' for loader in loaders]
+        if annotations:
+            self.data_options += [
+                f'{s}_evaluator.ann_file={data_root}/{annotations}' for s in ('val', 'test')
+            ]
 
     @staticmethod
     def environment(**variables):
@@ -60,8 +65,15 @@ class Tools:
         assert not [line for line in err.splitlines() if 'Traceback' in line and not line.startswith('[rank')]
         return errors[0]
 
-    def train(self, work_dir, *arguments, options=(), config=TINY_CONFIG):
-        command = [sys.executable, 'tools/train.py', config, '--work-dir', work_dir, *arguments]
+    def train(self, work_dir, *arguments, options=(), config=None):
+        command = [
+            sys.executable,
+            'tools/train.py',
+            config or self.config,
+            '--work-dir',
+            work_dir,
+            *arguments,
+        ]
         return self.run(*command, '--cfg-options', *self.data_options, *options)
 
 
@@ -109,4 +121,11 @@ def coco_root(tmp_path_factory) -> Path:
 def tools(ade_root) -> Tools:
     """The command lines, on the generated data set."""
     pytest.importorskip('mmseg', reason='the command lines are tried with MMSegmentation')
-    return Tools(ade_root)
+    return Tools(TINY_CONFIG, ade_root)
+
+
+@pytest.fixture(scope='session')
+def det_tools(coco_root) -> Tools:
+    """The command lines with a detector, on the generated data set."""
+    pytest.importorskip('mmdet', reason="detectors are MMDetection's")
+    return Tools('tests/data/tiny_mask_rcnn.py', coco_root, 'annotations/instances_val2017.json')

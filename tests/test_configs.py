@@ -1,5 +1,6 @@
 """Every config is built, run forward, and given one loss and backward, with its own pipeline."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,14 @@ METHODS = {
 }
 
 
-def steps(pipeline):
-    """Every step of a pipeline, those inside choices included."""
-    for step in pipeline:
-        if isinstance(step, (list, tuple)):
-            yield from steps(step)
-        else:
-            yield step
-            yield from steps(step.get('transforms', ()))
+def dicts(value):
+    """Every dict inside a config value, such as the steps of a pipeline and those inside its choices."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from dicts(part)
 
 
 def learn(cfg, data_root):
@@ -77,13 +78,17 @@ def test_a_segmentor_learns_from_its_own_pipeline(path, ade_root):
 def test_a_detector_learns_from_its_own_pipeline(path, coco_root):
     cfg = load_config(path)
     # The same pipeline at an eighth of the size.
-    for step in steps(cfg.train_dataloader.dataset.pipeline):
-        if step['type'] == 'Resize':
+    for step in dicts(cfg.train_dataloader.dataset.pipeline):
+        if step.get('type') == 'Resize':
             step.scale = (166, 100)
-        elif step['type'] == 'RandomChoiceResize':
+        elif step.get('type') == 'RandomChoiceResize':
             step.scales = [(short // 8, 166) for short, _ in step.scales]
-        elif step['type'] == 'RandomCrop':
+        elif step.get('type') == 'RandomCrop':
             step.crop_size = (48, 75)
+    # And an eighth of the proposals.
+    for part in dicts([cfg.model.train_cfg, cfg.model.test_cfg]):
+        for key in {'num', 'max_per_img'} & part.keys():
+            part[key] //= 8
     model, data = learn(cfg, coco_root)
     with torch.no_grad():
         features = model.extract_feat(data['inputs'])
@@ -130,11 +135,8 @@ def test_schedule_and_recipe_of_a_segmentor(path):
 @pytest.mark.parametrize('path', COCO)
 def test_schedule_and_recipe_of_a_detector(path):
     cfg = load_config(path)
-    method, _, rest = Path(path).stem.partition(
-        '_' + next(f for f in ('pool', 'conv', 'ca') if f'_{f}former' in path)
-    )
-    size = rest.split('_')[1]
-    one_x = 'poolformer' in path
+    method, family, size = re.fullmatch(r'configs/(.+)_(.+former)_(.+)_coco.py', path).groups()
+    one_x = family == 'poolformer'
     assert cfg.custom_imports['imports'] == ['mmmeta']
     assert cfg.train_cfg.max_epochs == (12 if one_x else 36)
     assert list(cfg.param_scheduler[-1].milestones) == ([8, 11] if one_x else [27, 33])
@@ -145,16 +147,18 @@ def test_schedule_and_recipe_of_a_detector(path):
     assert 'clip_grad' not in cfg.optim_wrapper
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == (
         'AdamW',
-        2e-4 if path.startswith('configs/mask_rcnn_pool') else 1e-4,
+        2e-4 if (method, family) == ('mask_rcnn', 'poolformer') else 1e-4,
         1e-4 if one_x else 0.05,
     )
-    names = {step.type for step in steps(cfg.train_dataloader.dataset.pipeline)}
+    names = {step.get('type') for step in dicts(cfg.train_dataloader.dataset.pipeline)}
     assert ('RandomCrop' in names) == ('RandomChoiceResize' in names) == (not one_x)
-    resize = [step.scale for step in steps(cfg.test_dataloader.dataset.pipeline) if step.type == 'Resize']
+    resize = [
+        step.scale for step in dicts(cfg.test_dataloader.dataset.pipeline) if step.get('type') == 'Resize'
+    ]
     assert resize == [(1333, 800)]
     backbone = cfg.model.backbone
     assert backbone.arch == size
-    assert backbone.get('window') == (13 if 'caformer' in path else None)
+    assert backbone.get('window') == (13 if family == 'caformer' else None)
     if method == 'retinanet':
         # Strides 8 to 32; the first stage has no norm that nobody uses.
         assert list(backbone.out_indices) == [1, 2, 3]

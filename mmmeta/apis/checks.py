@@ -2,8 +2,10 @@
 
 import inspect
 import os
+import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
         loaders (Sequence[str]): Names of the data loaders that the run uses.
 
     Raises:
-        UsageError: A folder is missing or empty, or an annotation file is missing.
+        UsageError: A folder is missing or empty, an annotation file is missing, or a metric would compare
+            with another one.
     """
     for name in loaders:
         for dataset in datasets(cfg.get(name) or {}):
@@ -47,6 +50,82 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
                     f"the annotations of {name} are missing: looked for '{annotations}'; put the file "
                     f'there, or set {name}.dataset.data_root'
                 )
+            if dataset.get('ann_file'):
+                _check_evaluator(cfg, name, annotations)
+
+
+def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
+    """Check that a metric which reads the annotations itself reads those of its data set."""
+    key = loader.replace('dataloader', 'evaluator')
+    evaluators = cfg.get(key) or []
+    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        path = evaluator.get('ann_file')
+        if loader == 'train_dataloader' or not path or '://' in path or evaluator.get('backend_args'):
+            continue
+        if not os.path.isfile(path):
+            raise UsageError(f"the annotations of {key} are missing: looked for '{path}'; set {key}.ann_file")
+        if not os.path.samefile(path, annotations):
+            raise UsageError(
+                f"{key} would compare with '{path}', and {loader} reads '{annotations}': set {key}.ann_file "
+                'to the same file'
+            )
+
+
+@contextmanager
+def explain_data_errors(cfg: Config, loaders: Sequence[str]) -> Iterator[None]:
+    """Tell what is wrong with a data set, where MMEngine's packages fail in the middle of it.
+
+    Args:
+        cfg (Config): The config.
+        loaders (Sequence[str]): Names of the data loaders that the run uses.
+
+    Raises:
+        UsageError: An image is missing or damaged, or an annotation file is empty or not in its format.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = _explain(error, cfg, loaders)
+        if message is None:
+            raise
+        raise UsageError(message) from error
+
+
+def _explain(error: Exception, cfg: Config, loaders: Sequence[str]) -> str | None:
+    """One sentence for an error that a file of a data set causes; None for any other."""
+    text = str(error)
+    # The last one: a worker process sends its traceback, lines of code included.
+    path = next(reversed(re.findall(r'failed to load image: (.+)', text)), None)
+    if '!buf.empty()' in text:  # OpenCV does not say which
+        path = next(_empty_files(cfg, loaders), None)
+    if path:
+        return f"'{path}' is damaged or no image: get it again, or take it out of the data set"
+    if isinstance(error, FileNotFoundError):
+        missing = re.search(r"No such file or directory: '(.+)'", text)
+        return f"'{missing[1]}' is not there: add it, or take it out of the data set" if missing else None
+    frames = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
+    files = [owner.ann_file for owner in frames if getattr(owner, 'ann_file', None)]
+    if not files:
+        return None
+    if 'need at least one array to concatenate' in text:
+        return (
+            f"no image is left of '{files[-1]}': it lists none, or none with an object of the classes to "
+            'train on; give another ann_file'
+        )
+    if isinstance(error, (KeyError, ValueError)):
+        return f"'{files[-1]}' is not in the format of its data set ({type(error).__name__}: {error})"
+    return None
+
+
+def _empty_files(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:
+    """Files without content in the image folders of the data sets."""
+    for name in loaders:
+        for dataset in datasets(cfg.get(name) or {}):
+            prefix = dataset.get('data_prefix') or {}
+            for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
+                for file in Path(dataset.get('data_root') or '', folder or '').rglob('*'):
+                    if file.is_file() and file.stat().st_size == 0:
+                        yield str(file)
 
 
 def _problem_with(folder: str) -> str | None:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmmeta.engine.checkpoint import use_safe_loading
 from mmmeta.errors import UsageError
 
-from .checks import build, check_backbone, check_data, check_writable
+from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
 from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, add_hook, use_own_engine
 
 
@@ -20,6 +20,8 @@ def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool)
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
     adapt_to_device(cfg)
+    if cfg.get('default_scope') == 'mmdet':
+        add_hook(cfg, 'mmmeta.CocoCheckHook')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     check_backbone(cfg)
     named = cfg.get('load_from')
@@ -61,7 +63,8 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     """
     use_own_engine(cfg)
     runner = _build_runner(cfg, TRAIN_LOADERS, trust_checkpoint)
-    runner.train()
+    with explain_data_errors(cfg, TRAIN_LOADERS):
+        runner.train()
     return runner
 
 
@@ -88,4 +91,5 @@ def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False
     runner = _build_runner(cfg, TEST_LOADERS, trust_checkpoint)
     if checkpoint is None:
         runner._init_model_weights()
-    return runner.test()
+    with explain_data_errors(cfg, TEST_LOADERS):
+        return runner.test()

@@ -19,8 +19,8 @@ NAMES = (
     'tie suitcase frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard '
     'tennis_racket bottle wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot '
     'hot_dog pizza donut cake chair couch potted_plant bed dining_table toilet tv laptop mouse remote '
-    'keyboard cell_phone microwave oven toaster sink refrigerator book clock vase scissors teddy_bear hair_drier '
-    'toothbrush'
+    'keyboard cell_phone microwave oven toaster sink refrigerator book clock vase scissors '
+    'teddy_bear hair_drier toothbrush'
 )
 IDS = (i for i in range(1, 91) if i not in UNUSED)
 CATEGORIES = {name.replace('_', ' '): i for name, i in zip(NAMES.split(), IDS, strict=True)}

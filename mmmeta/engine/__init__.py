@@ -1,12 +1,13 @@
 """Hooks, loops, optimisers: what a run needs beside MMEngine's own."""
 
-from .hooks import CheckpointHook, CompleteCheckpointHook, MeanLossHook
+from .hooks import CheckpointHook, CocoCheckHook, CompleteCheckpointHook, MeanLossHook
 from .loops import IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
 
 __all__ = [
     'Bf16OptimWrapper',
     'CheckpointHook',
+    'CocoCheckHook',
     'CompleteCheckpointHook',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
+from mmmeta.errors import UsageError
 from mmmeta.registry import HOOKS
 
 from .checkpoint import check_complete, from_plain, to_plain
@@ -105,6 +106,58 @@ class CompleteCheckpointHook(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         check_complete(model, checkpoint.get('state_dict', checkpoint), runner._load_from)
+
+
+@HOOKS.register_module()
+class CocoCheckHook(Hook):
+    """Refuse data in COCO's format that MMDetection would silently train or test wrongly on.
+
+    MMDetection skips annotations of categories that it does not know, numbers the classes by those that the
+    file has, and meets a missing image when its turn comes.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the data of training, and of validation if there is any."""
+        self._check(runner.train_dataloader.dataset)
+        if runner.val_loop is not None:
+            self._check(runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the data of the test."""
+        self._check(runner.test_dataloader.dataset)
+
+    def _check(self, dataset: Any) -> None:
+        parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+        for part in filter(None, parts):  # inside ConcatDataset, RepeatDataset and the like
+            self._check(part)
+        if not (hasattr(dataset, 'cat_ids') and hasattr(dataset, 'cat_img_map')):
+            return
+        classes, name = dataset.metainfo['classes'], type(dataset).__name__
+        remedy = 'or name the classes to train on in metainfo=dict(classes=...) of the data set'
+        if len(dataset.cat_ids) != len(classes):
+            raise UsageError(
+                f"'{dataset.ann_file}' lists {len(dataset.cat_ids)} of the {len(classes)} classes of {name}: "
+                f'give it all categories, {remedy}'
+            )
+        used = {category for category, images in dataset.cat_img_map.items() if images}
+        unknown = ', '.join(map(str, sorted(used - set(dataset.cat_ids))))
+        # Who names some of the classes wants the others left out.
+        if unknown and tuple(classes) == tuple(type(dataset).METAINFO['classes']):
+            raise UsageError(
+                f"'{dataset.ann_file}' has objects of the categories {unknown}, which are "
+                f'no classes of {name}: correct their category_id, {remedy}'
+            )
+        if dataset.backend_args:
+            return  # the images are not on this machine
+        paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+        folders = {os.path.dirname(path) for path in paths}
+        there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
+        missing = [path for path in paths if path not in there]
+        if missing:
+            raise UsageError(
+                f"'{dataset.ann_file}' lists {len(missing)} images that are not there, such as "
+                f"'{missing[0]}': add them, or take them out of the annotations"
+            )
 
 
 @HOOKS.register_module()
