@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo demo-det test lint format clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
+	@echo "make demo-det [the same]          the same with Mask R-CNN, on data in COCO's layout"
 	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
 	@echo "make lint                         check style and format"
 	@echo "make format                       format the code"
@@ -17,6 +18,9 @@ setup:
 
 demo: setup
 	@$(BIN)/python tools/demo.py $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--processes "$(GPUS)")
+
+demo-det: setup
+	@$(BIN)/python tools/demo.py --task detection $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--processes "$(GPUS)")
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)

@@ -1,26 +1,33 @@
 #!/usr/bin/env python
-"""A first run: generate a small data set, train CAFormer-S18 + UperNet on it, and show what it learned."""
+"""A first run: generate a small data set, train CAFormer-S18 on it, and show what it learned."""
 
 import argparse
 
 import torch
 
 from mmmeta.apis.cli import command_line
-from mmmeta.apis.demo import run_demo
+from mmmeta.apis.demo import DEMOS, run_demo
 
 
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--data', help='folder with ADEChallengeData2016/ (default: a generated data set)')
     parser.add_argument(
-        '--work-dir', default='work_dirs/demo', help='where results go (default: %(default)s)'
+        '--task',
+        choices=list(DEMOS),
+        default='segmentation',
+        help='UperNet in the layout of ADE20K, or Mask R-CNN in that of COCO (default: %(default)s)',
     )
+    parser.add_argument(
+        '--data', help='folder with ADEChallengeData2016/ or coco/ (default: a generated data set)'
+    )
+    parser.add_argument('--work-dir', help='where results go (default: work_dirs/demo_<task>)')
     parser.add_argument('--processes', type=int, help='processes (default: the number of GPUs, 1 without)')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     processes = args.processes or max(1, torch.cuda.device_count())
-    run_demo(args.data or None, args.work_dir, processes, args.cfg_options)
+    work_dir = args.work_dir or f'work_dirs/demo_{args.task}'
+    run_demo(args.task, args.data or None, work_dir, processes, args.cfg_options)
 
 
 if __name__ == '__main__':

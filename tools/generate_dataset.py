@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Generate a small data set in ADE20K's layout, to try things on."""
+"""Generate a small data set in the layout of ADE20K or COCO, to try things on."""
 
 import argparse
 
 from mmmeta.apis.cli import command_line
-from mmmeta.datasets import generate_ade20k
+from mmmeta.datasets import generate_ade20k, generate_coco
+
+LAYOUTS = dict(ade20k=generate_ade20k, coco=generate_coco)
 
 
 def main() -> None:
@@ -12,13 +14,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('root', help='folder in which ADEChallengeData2016/ is made')
+    parser.add_argument('root', help='folder in which ADEChallengeData2016/ or coco/ is made')
+    parser.add_argument('--layout', choices=list(LAYOUTS), default='ade20k', help='of which data set')
     parser.add_argument('--num-train', type=int, default=240, help='training images')
     parser.add_argument('--num-val', type=int, default=40, help='validation images')
     parser.add_argument('--size', type=int, default=160, help='short side of the images in pixels')
     parser.add_argument('--seed', type=int, default=0, help='seed of the scenes')
     args = parser.parse_args()
-    print(generate_ade20k(args.root, args.num_train, args.num_val, args.size, args.seed))
+    generate = LAYOUTS[args.layout]
+    print(generate(args.root, args.num_train, args.num_val, args.size, args.seed))
 
 
 if __name__ == '__main__':

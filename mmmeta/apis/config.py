@@ -194,15 +194,19 @@ def enable_drawing(cfg: Config, folder: str) -> None:
 
 def use_own_engine(cfg: Config) -> None:
     """Put our checkpoints, resuming and logging in the place of MMEngine's, which they extend."""
-    hooks = cfg.setdefault('default_hooks', {})
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
-    if checkpoint.get('type') == 'CheckpointHook':
-        checkpoint.type = 'mmmeta.CheckpointHook'
+    replace_hook(cfg, 'checkpoint', 'CheckpointHook')
     train_cfg = cfg.get('train_cfg') or {}
     if train_cfg.get('type') == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
         train_cfg.pop('by_epoch', None)
         train_cfg.type = 'mmmeta.IterBasedTrainLoop'
     add_hook(cfg, 'mmmeta.MeanLossHook')
+
+
+def replace_hook(cfg: Config, key: str, name: str) -> None:
+    """Put our hook in the place of MMEngine's default hook of the same name, with the same arguments."""
+    hook = cfg.setdefault('default_hooks', {}).setdefault(key, dict(type=name))
+    if hook.get('type') == name:
+        hook['type'] = f'mmmeta.{name}'
 
 
 def add_hook(cfg: Config, name: str) -> None:

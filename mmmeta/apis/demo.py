@@ -6,15 +6,64 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmmeta.analysis.curves import plot_loss
 from mmmeta.analysis.segmentation import most_common_class_miou
-from mmmeta.datasets import generate_ade20k
+from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = 'configs/demo/upernet_caformer_s18_shapes.py'
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What differs between the tasks.
+
+    Attributes:
+        title (str): The network.
+        config (str): The config.
+        folder (str): Name of the data set's folder.
+        generate (callable): Makes a small data set in the folder that it is given.
+        metrics (dict[str, str]): Names of the metrics that are reported, and their keys; values up to
+            ``scale`` stand for 100 percent.
+        scale (float): See ``metrics``.
+        annotations (str | None): What the metric compares with, relative to the data set; None where that is
+            no file of its own.
+        pictures (str): Where the pictures are, in their folder.
+    """
+
+    title: str
+    config: str
+    folder: str
+    generate: Callable[[Path], Path]
+    metrics: dict[str, str]
+    scale: float = 1.0
+    annotations: str | None = None
+    pictures: str = ''
+
+
+DEMOS = {
+    'segmentation': Demo(
+        'CAFormer-S18 + UperNet',
+        'configs/demo/upernet_caformer_s18_shapes.py',
+        'ADEChallengeData2016',
+        generate_ade20k,
+        {'mIoU': 'mIoU'},
+        scale=100.0,
+        pictures='vis_data/vis_image/',
+    ),
+    'detection': Demo(
+        'CAFormer-S18 + Mask R-CNN',
+        'configs/demo/mask_rcnn_caformer_s18_shapes.py',
+        'coco',
+        generate_coco,
+        {'AP50 box': 'coco/bbox_mAP_50', 'AP50 mask': 'coco/segm_mAP_50'},
+        annotations='annotations/instances_val2017.json',
+    ),
+}
 
 
 def _run(step: str, *command: str) -> None:
@@ -25,19 +74,21 @@ def _run(step: str, *command: str) -> None:
         raise UsageError(f'{step} failed (exit status {result.returncode}); what went wrong stands above')
 
 
-def _miou(work_dir: Path) -> float:
-    """The mIoU that the newest evaluation in a work directory found."""
+def _results(work_dir: Path) -> dict[str, float]:
+    """What the newest evaluation in a work directory found."""
     results = sorted(work_dir.glob('*/[0-9]*.json'))
     if not results:
         raise UsageError(f"no evaluation in '{work_dir}'")
-    return json.loads(results[-1].read_text())['mIoU']
+    return json.loads(results[-1].read_text())
 
 
-def run_demo(data: str | None, work_dir: str, processes: int, options: list[str]) -> None:
-    """Train and evaluate CAFormer-S18 + UperNet through the command lines, and report.
+def run_demo(task: str, data: str | None, work_dir: str, processes: int, options: list[str]) -> None:
+    """Train and evaluate a network through the command lines, and report.
 
     Args:
-        data (str | None): Folder that holds ``ADEChallengeData2016``; None generates a small data set.
+        task (str): ``'segmentation'``, CAFormer-S18 with UperNet, or ``'detection'``, with Mask R-CNN.
+        data (str | None): Folder that holds ``ADEChallengeData2016`` or ``coco``; None generates a small data
+            set.
         work_dir (str): Where everything goes.
         processes (int): Processes to train and test on.
         options (list[str]): More ``KEY=VALUE`` pairs for ``--cfg-options``.
@@ -46,34 +97,43 @@ def run_demo(data: str | None, work_dir: str, processes: int, options: list[str]
         UsageError: A step failed.
     """
     start = time.monotonic()
-    data_root = Path(data) / 'ADEChallengeData2016' if data else generate_ade20k(ROOT / 'data/shapes')
+    demo = DEMOS[task]
+    data_root = Path(data) / demo.folder if data else demo.generate(ROOT / 'data/shapes')
     data_root = data_root.resolve()
     work = Path(work_dir).resolve()
     # What an earlier run left would mix with this one's results; nothing else in the folder is touched.
     for part in ('before', 'train', 'after'):
         shutil.rmtree(work / part, ignore_errors=True)
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    options = ['--cfg-options', *(f'{name}.dataset.data_root={data_root}' for name in loaders), *options]
+    data_options = [f'{name}.dataset.data_root={data_root}' for name in loaders]
+    if demo.annotations:
+        metrics = ('val_evaluator', 'test_evaluator')
+        data_options += [f'{name}.ann_file={data_root / demo.annotations}' for name in metrics]
+    options = ['--cfg-options', *data_options, *options]
 
-    def evaluate(step: str, checkpoint: str, *more: str) -> float:
+    def evaluate(step: str, checkpoint: str, *more: str) -> dict[str, float]:
         folder = work / step
-        command = ('tools/dist_test.sh', CONFIG, checkpoint, str(processes), '--work-dir', str(folder))
+        command = ('tools/dist_test.sh', demo.config, checkpoint, str(processes), '--work-dir', str(folder))
         _run(f'evaluate {step} training', *command, *more, *options)
-        return _miou(folder)
+        found = _results(folder)
+        # A detector that finds nothing at all is not evaluated.
+        return {name: 100 / demo.scale * found.get(key, 0.0) for name, key in demo.metrics.items()}
 
     before = evaluate('before', 'none')
-    command = ('tools/dist_train.sh', CONFIG, str(processes), '--work-dir', str(work / 'train'))
+    command = ('tools/dist_train.sh', demo.config, str(processes), '--work-dir', str(work / 'train'))
     _run('train', *command, *options)
     checkpoint = (work / 'train/last_checkpoint').read_text()
     pictures = work / 'after/pictures'
     after = evaluate('after', checkpoint, '--show-dir', str(pictures))
     plot_loss(work / 'train', work / 'loss.png')
-    guess = most_common_class_miou(data_root / 'annotations/validation')
 
-    print(f'\n{"mIoU (%)":24}{"before":>10}{"after":>10}{"ratio":>10}')
-    print(f'{"CAFormer-S18 + UperNet":24}{before:10.2f}{after:10.2f}{after / max(before, 0.01):9.1f}x')
-    print(f'{"most common class":24}{guess:10.2f}{guess:10.2f}')
-    print(f'\nannotation | prediction: {pictures}/vis_data/vis_image/')
+    print(f'\n{demo.title:36}{"before":>10}{"after":>10}{"ratio":>10}')
+    for name, value in before.items():
+        print(f'{name + " (%)":36}{value:10.2f}{after[name]:10.2f}{after[name] / max(value, 0.01):9.1f}x')
+    if task == 'segmentation':
+        guess = most_common_class_miou(data_root / 'annotations/validation')
+        print(f'{"mIoU (%) of the most common class":36}{guess:10.2f}{guess:10.2f}')
+    print(f'\nannotation | prediction: {pictures}/{demo.pictures}')
     print(f'loss curve:              {work}/loss.png')
     print(f'checkpoint:              {checkpoint}')
     print(f'time:                    {time.monotonic() - start:.0f} s')

@@ -12,7 +12,7 @@ from mmmeta.engine.checkpoint import use_safe_loading
 from mmmeta.errors import UsageError
 
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
-from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, add_hook, use_own_engine
+from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, add_hook, replace_hook, use_own_engine
 
 
 def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Runner:
@@ -88,6 +88,7 @@ def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False
     for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg.pop(key, None)
     add_hook(cfg, 'mmmeta.CompleteCheckpointHook')
+    replace_hook(cfg, 'logger', 'LoggerHook')
     runner = _build_runner(cfg, TEST_LOADERS, trust_checkpoint)
     if checkpoint is None:
         runner._init_model_weights()

@@ -1,6 +1,6 @@
 """Hooks, loops, optimisers: what a run needs beside MMEngine's own."""
 
-from .hooks import CheckpointHook, CocoCheckHook, CompleteCheckpointHook, MeanLossHook
+from .hooks import CheckpointHook, CocoCheckHook, CompleteCheckpointHook, LoggerHook, MeanLossHook
 from .loops import IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
 
@@ -11,6 +11,7 @@ __all__ = [
     'CompleteCheckpointHook',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
+    'LoggerHook',
     'MeanLossHook',
     'ResumableBatchSampler',
 ]

@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce_dict, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
+from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
@@ -158,6 +159,16 @@ class CocoCheckHook(Hook):
                 f"'{dataset.ann_file}' lists {len(missing)} images that are not there, such as "
                 f"'{missing[0]}': add them, or take them out of the annotations"
             )
+
+
+@HOOKS.register_module()
+class LoggerHook(MMEngineLoggerHook):
+    """MMEngine's ``LoggerHook``; one process writes the file with the metrics of a test, not all of them."""
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the metrics, and write them to ``<timestamp>.json``."""
+        if is_main_process():
+            super().after_test_epoch(runner, metrics)
 
 
 @HOOKS.register_module()
