@@ -3,7 +3,7 @@
 _base_ = '../mask_rcnn_caformer_s18_coco.py'
 data_root = 'data/shapes/coco'
 scale = (192, 128)
-max_iters = 300
+max_iters = 400
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -28,14 +28,13 @@ test_evaluator = val_evaluator
 # Fewer proposals, as there are fewer places on a small image.
 model = dict(
     backbone=dict(drop_path_rate=0.0),
-    train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=64))),
+    train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(max_per_img=200), rcnn=dict(max_per_img=20)),
 )
 randomness = dict(seed=0)
-optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=max_iters // 10),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=max_iters // 10, end=max_iters, by_epoch=False),
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=50, end=max_iters, by_epoch=False),
 ]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters + 1)
 log_processor = dict(by_epoch=False)

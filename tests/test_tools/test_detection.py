@@ -66,6 +66,15 @@ def test_two_processes_train_and_test(det_tools, tmp_path):
     assert results[0]
 
 
+def test_amp_on_a_cpu(det_tools, tmp_path):
+    command = (sys.executable, 'tools/train.py', det_tools.config, '--work-dir', tmp_path / 'work', '--amp')
+    message = det_tools.fail(*command, '--cfg-options', *det_tools.data_options)
+    assert message == (
+        "error: --amp on a CPU means bfloat16, which MMCV's operators of detectors lack: leave it out"
+    )
+    assert not (tmp_path / 'work').exists()
+
+
 class TestBadData:
     """Each on a copy of the data set."""
 

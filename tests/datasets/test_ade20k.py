@@ -10,7 +10,8 @@ from PIL import Image
 
 from mmmeta.analysis.segmentation import most_common_class_miou
 from mmmeta.datasets import generate_ade20k
-from mmmeta.datasets.shapes import GROUNDS, OBJECTS
+from mmmeta.datasets.ade20k import LABELS, OTHER
+from mmmeta.datasets.scenes import GROUNDS, OBJECTS
 from mmmeta.errors import UsageError
 
 
@@ -34,7 +35,7 @@ def test_layout_and_labels(tmp_path):
         assert (annotation.mode, image.mode, image.format) == ('L', 'RGB', 'JPEG')
         assert annotation.size == image.size
         counts.update(np.unique(np.asarray(annotation)).tolist())
-    assert set(counts) == {0, *GROUNDS.values(), *OBJECTS.values()}
+    assert set(counts) == {OTHER, *LABELS.values()}
     assert all(1 <= label <= 150 for label in counts if label)
     # Every class is seen often, and none in every image.
     assert min(counts.values()) >= 5
@@ -44,15 +45,15 @@ def test_layout_and_labels(tmp_path):
 def test_labels_have_the_names_of_ade20k():
     mmseg = pytest.importorskip('mmseg.datasets', reason='MMSegmentation has the class names')
     classes = mmseg.ADE20KDataset.METAINFO['classes']
-    assert {kind: classes[label - 1] for kind, label in GROUNDS.items()} == {k: k for k in GROUNDS}
+    assert [classes[LABELS[kind] - 1] for kind in GROUNDS] == list(GROUNDS)
     names = ['ball', 'plate', 'box', 'windowpane', 'lamp', 'tent']
-    assert [classes[label - 1].strip() for label in OBJECTS.values()] == names
+    assert [classes[LABELS[kind] - 1].strip() for kind in OBJECTS] == names
 
 
 def test_neither_colour_nor_outline_alone_tells_the_class():
     shapes, temperatures = ({kind[i] for kind in OBJECTS} for i in (0, 1))
     assert set(OBJECTS) == {(s, t) for s in shapes for t in temperatures}
-    assert len(set(OBJECTS.values())) == len(OBJECTS)
+    assert len(set(LABELS.values())) == len(LABELS) == len(GROUNDS) + len(OBJECTS)
 
 
 def test_the_same_arguments_give_the_same_files(tmp_path):

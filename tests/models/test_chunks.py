@@ -1,0 +1,76 @@
+"""At inference on a CPU parts of a block work in pieces; nothing but the time changes."""
+
+import pytest
+import torch
+from timm_peer import randomise
+
+from mmmeta.models import CAFormer, ConvFormer, PoolFormerV2
+from mmmeta.models.layers import ACTIVATIONS, SepConv, StarReLU, build_activation, chunks
+
+TINY = dict(base='s18', depths=(2, 1, 2, 1), dims=(8, 16, 32, 64))
+
+
+@pytest.mark.parametrize('size', [(96, 64), (131, 85), (32, 300)])
+@pytest.mark.parametrize('family', [CAFormer, ConvFormer, PoolFormerV2])
+def test_pieces_make_the_whole(family, size, monkeypatch):
+    base = 's12' if family is PoolFormerV2 else 's18'
+    arch = dict(TINY, base=base, layer_scale_init=(None, 0.5, 0.7, None), res_scale=(False, True, True, True))
+    model = family(arch)
+    randomise(model)
+    model.eval()
+    image = torch.randn(2, 3, *size)
+    expected = [out.detach() for out in model(image)]  # with gradients, nothing is in pieces
+    for limit in (1 << 10, 1 << 14, 1 << 30):
+        monkeypatch.setattr(chunks, 'CHUNK_BYTES', limit)
+        with torch.no_grad():
+            outs = model(image)
+        for out, reference in zip(outs, expected, strict=True):
+            assert (out - reference).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_pieces_under_autocast(dtype, monkeypatch):
+    model = CAFormer(TINY).eval()
+    randomise(model)
+    image = torch.randn(1, 3, 96, 64)
+    with torch.no_grad(), torch.autocast('cpu', dtype):
+        expected = model(image)
+        monkeypatch.setattr(chunks, 'CHUNK_BYTES', 1 << 10)
+        outs = model(image)
+    for out, reference in zip(outs, expected, strict=True):
+        assert out.dtype == reference.dtype
+        assert (out - reference).abs().max() < 0.02 * reference.abs().max()
+
+
+def test_strips_are_really_taken(monkeypatch):
+    layer = SepConv(8)
+    strips = []
+    forward = layer._forward_in_strips
+    monkeypatch.setattr(layer, '_forward_in_strips', lambda x, rows: strips.append(rows) or forward(x, rows))
+    monkeypatch.setattr(chunks, 'CHUNK_BYTES', 1)
+    x = torch.randn(1, 8, 40, 20)
+    expected = layer(x)
+    assert strips == []
+    with torch.no_grad():
+        assert (layer(x) - expected).abs().max() < 1e-6
+    assert strips == [16]
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
+def test_activations_write_over_their_input_at_inference_alone(name):
+    act, x = build_activation(name), torch.randn(5, 7)
+    expected, original = act(x.clone().requires_grad_()).detach(), x.clone()
+    with torch.no_grad():
+        assert torch.equal(act(x), expected)
+    if name in ('StarReLU', 'SquaredReLU'):
+        assert torch.equal(x, expected)
+    else:
+        assert torch.equal(x, original)
+
+
+def test_an_activation_of_ones_own_leaves_its_input_alone():
+    x = torch.randn(5, 7)
+    original = x.clone()
+    with torch.no_grad():
+        StarReLU()(x)
+    assert torch.equal(x, original)
