@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import util
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmmeta import models
 from mmmeta.errors import UsageError
@@ -119,14 +119,12 @@ def _measure_layer(
     torch.set_num_threads(threads)
     layer = Attention(dim, window=window).to(device)
 
-    def run(size: int) -> Tensor | None:
+    def run(size: int) -> None:
         x = torch.randn(1, dim, size, size, device=device).to(memory_format=torch.channels_last)
         with torch.set_grad_enabled(train):
             out = layer(x.requires_grad_(train))
         if train:
             out.sum().backward()
-        if device == 'cuda':
-            torch.cuda.synchronize()
 
     run(16)  # what the first call of anything costs
     peak = _peak(lambda: run(side), device)

@@ -35,23 +35,30 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             remote = '://' in root or dataset.get('backend_args')
             if remote:
                 continue
-            prefix = dataset.get('data_prefix') or ''
-            folders = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
-            for folder in (os.path.join(root, f) for f in folders if f is not None):
+            for folder in _folders(dataset):
                 problem = _problem_with(folder) if folder else None
                 if problem:
                     raise UsageError(
                         f"the data of {name} {problem}: looked for images or annotations in '{folder}'; put "
                         f'the data set there, or set {name}.dataset.data_root'
                     )
-            annotations = os.path.join(root, dataset.get('ann_file') or '')
-            if dataset.get('ann_file') and not os.path.isfile(annotations):
+            if not dataset.get('ann_file'):
+                continue
+            annotations = os.path.join(root, dataset['ann_file'])
+            if not os.path.isfile(annotations):
                 raise UsageError(
                     f"the annotations of {name} are missing: looked for '{annotations}'; put the file "
                     f'there, or set {name}.dataset.data_root'
                 )
-            if dataset.get('ann_file'):
-                _check_evaluator(cfg, name, annotations)
+            _check_evaluator(cfg, name, annotations)
+
+
+def _folders(dataset: dict) -> list[str]:
+    """The folders of images and annotation images of a data set's config."""
+    prefix = dataset.get('data_prefix') or ''
+    folders = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
+    root = dataset.get('data_root') or ''
+    return [os.path.join(root, folder) for folder in folders if folder is not None]
 
 
 def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
@@ -60,7 +67,7 @@ def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
     evaluators = cfg.get(key) or []
     for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
         path = evaluator.get('ann_file')
-        if loader == 'train_dataloader' or not path or '://' in path or evaluator.get('backend_args'):
+        if not path or '://' in path or evaluator.get('backend_args'):
             continue
         if not os.path.isfile(path):
             raise UsageError(f"the annotations of {key} are missing: looked for '{path}'; set {key}.ann_file")
@@ -121,9 +128,8 @@ def _empty_files(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:
     """Files without content in the image folders of the data sets."""
     for name in loaders:
         for dataset in datasets(cfg.get(name) or {}):
-            prefix = dataset.get('data_prefix') or {}
-            for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
-                for file in Path(dataset.get('data_root') or '', folder or '').rglob('*'):
+            for folder in _folders(dataset):
+                for file in Path(folder).rglob('*'):
                     if file.is_file() and file.stat().st_size == 0:
                         yield str(file)
 

@@ -1,12 +1,12 @@
 """A small generated data set in the layout of ADE20K, for a first run and for tests."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .layout import write_once
+from .layout import generate
 from .scenes import OBJECTS, draw_colour, draw_grounds, draw_size, outline
 
 # Labels as in ADE20K's annotations, 1 to 150; grey crosses are "other": label 0, which ADE20K ignores.
@@ -60,45 +60,18 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image
     return image, annotation
 
 
-def generate_ade20k(
-    root: str | Path,
-    num_train: int = 240,
-    num_val: int = 40,
-    size: int = 160,
-    seed: int = 0,
-    progress: Callable[[str], None] = print,
-) -> Path:
-    """Write a generated data set as ``root/ADEChallengeData2016``, in ADE20K's own layout.
+def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
+    """Write the data set into an empty folder."""
+    splits = (('training', 'ADE_train', num_train), ('validation', 'ADE_val', num_val))
+    for split, (name, stem, count) in enumerate(splits):
+        images, annotations = folder / 'images' / name, folder / 'annotations' / name
+        images.mkdir(parents=True)
+        annotations.mkdir(parents=True)
+        for i in range(count):
+            rng = np.random.default_rng([seed, split, i])
+            image, annotation = draw_scene(rng, *draw_size(rng, size))
+            image.save(images / f'{stem}_{i + 1:08d}.jpg', quality=92)
+            annotation.save(annotations / f'{stem}_{i + 1:08d}.png')
 
-    The same arguments give the same files; where they are already, nothing is done.
 
-    Args:
-        root (str | Path): Folder for the data set.
-        num_train (int): Training images. Defaults to 240.
-        num_val (int): Validation images. Defaults to 40.
-        size (int): Short side of the images in pixels, at least 64; the long side is up to 1.5 times that.
-            Defaults to 160.
-        seed (int): Seed of the scenes. Defaults to 0.
-        progress (callable): Is told what is done. Defaults to print.
-
-    Returns:
-        Path: ``root/ADEChallengeData2016``.
-
-    Raises:
-        UsageError: A number is too small, or something else stands at that place.
-    """
-
-    def write(folder: Path) -> None:
-        splits = (('training', 'ADE_train', num_train), ('validation', 'ADE_val', num_val))
-        for split, (name, stem, count) in enumerate(splits):
-            images, annotations = folder / 'images' / name, folder / 'annotations' / name
-            images.mkdir(parents=True)
-            annotations.mkdir(parents=True)
-            for i in range(count):
-                rng = np.random.default_rng([seed, split, i])
-                image, annotation = draw_scene(rng, *draw_size(rng, size))
-                image.save(images / f'{stem}_{i + 1:08d}.jpg', quality=92)
-                annotation.save(annotations / f'{stem}_{i + 1:08d}.png')
-
-    arguments = dict(num_train=num_train, num_val=num_val, size=size, seed=seed, version=1)
-    return write_once(Path(root) / 'ADEChallengeData2016', arguments, write, progress)
+generate_ade20k = partial(generate, 'ADEChallengeData2016', _write)

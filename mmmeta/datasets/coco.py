@@ -1,14 +1,14 @@
 """A small generated data set in the layout of COCO, for a first run and for tests."""
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .layout import write_once
+from .layout import generate
 from .scenes import OBJECTS, draw_colour, draw_grounds, draw_size, outline
 
 # All 80 categories, as in COCO's own files: configs and metrics count on them. Identifiers have gaps.
@@ -120,52 +120,25 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image
     return image, annotations
 
 
-def generate_coco(
-    root: str | Path,
-    num_train: int = 240,
-    num_val: int = 40,
-    size: int = 160,
-    seed: int = 0,
-    progress: Callable[[str], None] = print,
-) -> Path:
-    """Write a generated data set as ``root/coco``, in COCO's own layout.
+def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
+    """Write the data set into an empty folder."""
+    (folder / 'annotations').mkdir()
+    categories = [dict(id=i, name=name, supercategory='thing') for name, i in CATEGORIES.items()]
+    for split, (name, count) in enumerate((('train2017', num_train), ('val2017', num_val))):
+        (folder / name).mkdir()
+        images, annotations = [], []
+        for i in range(count):
+            rng = np.random.default_rng([seed, split, i])
+            image, objects = draw_scene(rng, *draw_size(rng, size))
+            # Identifiers of the two splits differ, as in COCO.
+            image_id = split * num_train + i + 1
+            file_name = f'{image_id:012d}.jpg'
+            image.save(folder / name / file_name, quality=92)
+            images.append(dict(id=image_id, file_name=file_name, height=image.height, width=image.width))
+            for annotation in objects:
+                annotations.append(dict(annotation, id=len(annotations) + 1, image_id=image_id))
+        content = dict(images=images, annotations=annotations, categories=categories)
+        (folder / f'annotations/instances_{name}.json').write_text(json.dumps(content))
 
-    The same arguments give the same files; where they are already, nothing is done.
 
-    Args:
-        root (str | Path): Folder for the data set.
-        num_train (int): Training images. Defaults to 240.
-        num_val (int): Validation images. Defaults to 40.
-        size (int): Short side of the images in pixels, at least 64; the long side is up to 1.5 times that.
-            Defaults to 160.
-        seed (int): Seed of the scenes. Defaults to 0.
-        progress (callable): Is told what is done. Defaults to print.
-
-    Returns:
-        Path: ``root/coco``.
-
-    Raises:
-        UsageError: A number is too small, or something else stands at that place.
-    """
-
-    def write(folder: Path) -> None:
-        (folder / 'annotations').mkdir()
-        categories = [dict(id=i, name=name, supercategory='thing') for name, i in CATEGORIES.items()]
-        for split, (name, count) in enumerate((('train2017', num_train), ('val2017', num_val))):
-            (folder / name).mkdir()
-            images, annotations = [], []
-            for i in range(count):
-                rng = np.random.default_rng([seed, split, i])
-                image, objects = draw_scene(rng, *draw_size(rng, size))
-                # Identifiers of the two splits differ, as in COCO.
-                image_id = split * num_train + i + 1
-                file_name = f'{image_id:012d}.jpg'
-                image.save(folder / name / file_name, quality=92)
-                images.append(dict(id=image_id, file_name=file_name, height=image.height, width=image.width))
-                for annotation in objects:
-                    annotations.append(dict(annotation, id=len(annotations) + 1, image_id=image_id))
-            content = dict(images=images, annotations=annotations, categories=categories)
-            (folder / f'annotations/instances_{name}.json').write_text(json.dumps(content))
-
-    arguments = dict(num_train=num_train, num_val=num_val, size=size, seed=seed, version=1)
-    return write_once(Path(root) / 'coco', arguments, write, progress)
+generate_coco = partial(generate, 'coco', _write)

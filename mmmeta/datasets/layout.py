@@ -10,27 +10,42 @@ from mmmeta.errors import UsageError
 MARKER = 'generated.json'
 
 
-def write_once(
-    target: Path, arguments: dict[str, int], write: Callable[[Path], None], progress: Callable[[str], None]
+def generate(
+    name: str,
+    write: Callable[[Path, int, int, int, int], None],
+    root: str | Path,
+    num_train: int = 240,
+    num_val: int = 40,
+    size: int = 160,
+    seed: int = 0,
+    progress: Callable[[str], None] = print,
 ) -> Path:
-    """Write a generated data set, unless it is there.
+    """Write a generated data set as ``root/name``, unless it is there.
 
-    A data set that is there already, complete and made from the same arguments, is left as it is; one that
-    was interrupted is never seen under its name.
+    The same arguments give the same files. A data set that is there already, complete and made from the same
+    arguments, is left as it is; one that was interrupted is never seen under its name. ``generate_ade20k``
+    and ``generate_coco`` are this function with its first two arguments.
 
     Args:
-        target (Path): Folder of the data set.
-        arguments (dict[str, int]): What it is made from: ``num_train``, ``num_val``, ``size`` and others.
-        write (callable): Writes it into the folder that it is given.
-        progress (callable): Is told what is done.
+        name (str): Name of the data set's folder.
+        write (callable): Writes the data set; called with a folder, ``num_train``, ``num_val``, ``size`` and
+            ``seed``.
+        root (str | Path): Folder for the data set.
+        num_train (int): Training images. Defaults to 240.
+        num_val (int): Validation images. Defaults to 40.
+        size (int): Short side of the images in pixels, at least 64; the long side is up to 1.5 times that.
+            Defaults to 160.
+        seed (int): Seed of the scenes. Defaults to 0.
+        progress (callable): Is told what is done. Defaults to print.
 
     Returns:
-        Path: ``target``.
+        Path: ``root/name``.
 
     Raises:
         UsageError: A number is too small, or something else stands at that place.
     """
-    num_train, num_val, size = (arguments[key] for key in ('num_train', 'num_val', 'size'))
+    arguments = dict(num_train=num_train, num_val=num_val, size=size, seed=seed, version=1)
+    target = Path(root) / name
     if num_train < 1 or num_val < 1 or size < 64:
         raise UsageError(
             f'num_train={num_train}, num_val={num_val}, size={size}: give at least one image of each kind, '
@@ -46,7 +61,7 @@ def write_once(
     draft = target.with_name(f'{target.name}.part')
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    write(draft)
+    write(draft, num_train, num_val, size, seed)
     (draft / MARKER).write_text(json.dumps(arguments))
     if target.exists():
         shutil.rmtree(target)

@@ -30,7 +30,7 @@ def main() -> None:
     print(f'{"config":52} {"size":>9} {"params (M)":>11} {"MACs (G)":>9} {"masked (G)":>11}')
     for path in args.configs:
         cfg = load_config(path)
-        shape = tuple(args.shape or SHAPES[cfg.default_scope])
+        shape = tuple(args.shape or SHAPES.get(cfg.get('default_scope'), SHAPES['mmseg']))
         count = count_config(cfg, shape)
         print(
             f'{path:52} {shape[0]:>4}x{shape[1]:<4} {count.params / 1e6:11.1f} {count.macs / 1e9:9.1f} '

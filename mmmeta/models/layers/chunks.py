@@ -11,9 +11,14 @@ from torch import Tensor
 CHUNK_BYTES = 8 << 20
 
 
+def on_eager_cpu(x: Tensor) -> bool:
+    """Whether each operation runs by itself on a CPU, where no compiler fuses them."""
+    return x.device.type == 'cpu' and not torch.compiler.is_compiling()
+
+
 def may_chunk(x: Tensor) -> bool:
-    """Whether a piece at a time is faster: at inference, on a CPU, where no compiler does better."""
-    return x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether a piece at a time is faster and nothing has to be kept for backward."""
+    return on_eager_cpu(x) and not torch.is_grad_enabled()
 
 
 def chunk_rows(row: Tensor, width: int) -> int:

@@ -16,13 +16,15 @@ from torch.autograd.function import once_differentiable
 
 from mmmeta.errors import UsageError
 
+from .chunks import on_eager_cpu
+
 WINDOW_MODES = ('slide', 'block')
 BORDERS = ('shift', 'truncate')
 BACKENDS = ('sdpa', 'natten')
 # Side of a tile of queries. A larger one gathers less but multiplies more keys that the mask then discards:
-# with a window of 13 on two CPU threads 8 was the fastest of 4 to 16 (tools/analysis_tools/benchmark.py).
+# with a window of 13 on 50x84 tokens and two CPU threads 8 was as fast as 14, faster than 4, 6, 10, 12, 16.
 TILE = 8
-# Tiles at a time on CPU; measured beside TILE.
+# Tiles at a time on CPU: 2 was the fastest of 1, 2, 4, 8 and 16 at 50x84.
 CHUNK = 2
 # Gradients of the values are wrong in older ones.
 NATTEN_VERSION = (0, 21, 7)
@@ -258,8 +260,7 @@ def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
     Returns:
         Tensor: ``(B * H * W, C)``.
     """
-    chunked = qkv.device.type == 'cpu' and not torch.compiler.is_compiling()
-    attend = _ChunkedAttention.apply if chunked else _attend
+    attend = _ChunkedAttention.apply if on_eager_cpu(qkv) else _attend
     return attend(qkv, plan.queries, plan.keys, plan.mask, head_dim).index_select(0, plan.places)
 
 
