@@ -5,7 +5,7 @@ import torch
 from timm_peer import randomise
 
 from mmmeta.models import CAFormer, ConvFormer, PoolFormerV2
-from mmmeta.models.layers import ACTIVATIONS, SepConv, StarReLU, build_activation, chunks
+from mmmeta.models.layers import ACTIVATIONS, MetaFormerBlock, SepConv, StarReLU, build_activation, chunks
 
 TINY = dict(base='s18', depths=(2, 1, 2, 1), dims=(8, 16, 32, 64))
 
@@ -43,17 +43,32 @@ def test_pieces_under_autocast(dtype, monkeypatch):
 
 
 def test_strips_are_really_taken(monkeypatch):
-    layer = SepConv(8)
-    strips = []
-    forward = layer._forward_in_strips
-    monkeypatch.setattr(layer, '_forward_in_strips', lambda x, rows: strips.append(rows) or forward(x, rows))
+    block = MetaFormerBlock(8, SepConv(8), norm='LN').eval()
+    mixer, strips = block.token_mixer, []
+    mix_rows = mixer.mix_rows
+    monkeypatch.setattr(
+        mixer, 'mix_rows', lambda x, *outside: strips.append((x.shape[2], *outside)) or mix_rows(x, *outside)
+    )
     monkeypatch.setattr(chunks, 'CHUNK_BYTES', 1)
     x = torch.randn(1, 8, 40, 20)
-    expected = layer(x)
+    original = x.clone()
+    expected = block(x)
     assert strips == []
     with torch.no_grad():
-        assert (layer(x) - expected).abs().max() < 1e-6
-    assert strips == [16]
+        assert (block(x) - expected).abs().max() < 1e-6
+    assert strips == [(19, 3, 0), (22, 0, 0), (11, 0, 3)]
+    assert torch.equal(x, original)
+
+
+def test_stochastic_depth_drops_whole_images_without_gradients_too(monkeypatch):
+    monkeypatch.setattr(chunks, 'CHUNK_BYTES', 1)
+    block = MetaFormerBlock(8, SepConv(8), norm='LN', drop_path=0.5).train()
+    x = torch.randn(8, 8, 40, 20).contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    expected = block(x).detach()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert (block(x) - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize('name', ACTIVATIONS)

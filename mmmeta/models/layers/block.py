@@ -7,6 +7,7 @@ from .activations import build_activation
 from .chunks import chunk_rows, may_chunk
 from .norms import LayerNorm2d, build_norm
 from .pointwise import Pointwise
+from .token_mixers import SepConv
 from .windows import WindowPlan
 
 
@@ -123,19 +124,40 @@ class MetaFormerBlock(nn.Module):
             x (Tensor): Features.
             plan (WindowPlan | None): What an attention mixer laid out for this map. Defaults to None.
         """
-        branch = self.norm1(x)
-        branch = self.token_mixer(branch) if plan is None else self.token_mixer(branch, plan)
-        branch = self.drop_path(branch)
-        x = _residual(x, self.res_scale1, branch, self.layer_scale1)
-        # What follows is the same for each position, if the norm is.
-        per_position = isinstance(self.norm2, LayerNorm2d)
-        if may_chunk(x) and per_position and x.is_contiguous(memory_format=torch.channels_last):
+        # In pieces where nothing but the kernel of the mixer joins positions. Stochastic depth does too.
+        in_pieces = may_chunk(x) and not self.training and isinstance(self.norm1, LayerNorm2d)
+        if in_pieces and isinstance(self.token_mixer, SepConv):
+            x = self._mix_in_strips(x)
+        else:
+            branch = self.norm1(x)
+            branch = self.token_mixer(branch) if plan is None else self.token_mixer(branch, plan)
+            x = _residual(x, self.res_scale1, self.drop_path(branch), self.layer_scale1)
+        if in_pieces and x.is_contiguous(memory_format=torch.channels_last):
             tokens = x.permute(0, 2, 3, 1).flatten(0, 2)
             for rows in tokens.split(chunk_rows(tokens[:1, 0], self.mlp.fc1.out_features)):
                 piece = rows.t()[None, :, :, None]  # a map of one column
                 piece.copy_(self._forward_mlp(piece))
             return x
         return self._forward_mlp(x)
+
+    def _mix_in_strips(self, x: Tensor) -> Tensor:
+        """The first half of the block with a convolution, some rows at a time."""
+        mixer, height = self.token_mixer, x.shape[2]
+        # In thinner strips the rows around them, which are computed twice, would weigh.
+        rows = max(16, chunk_rows(x[:, 0, :1], mixer.pwconv1.out_features))
+        out = None
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(top - mixer.reach, 0), min(bottom + mixer.reach, height)
+            branch = self.norm1(x[:, :, first:last])
+            branch = mixer.mix_rows(branch, mixer.reach - (top - first), mixer.reach - (last - bottom))
+            strip = _residual(x[:, :, top:bottom], self.res_scale1, branch, self.layer_scale1)
+            if rows >= height:
+                return strip
+            if out is None:
+                out = torch.empty_like(x, dtype=strip.dtype)
+            out[:, :, top:bottom] = strip
+        return out
 
     def _forward_mlp(self, x: Tensor) -> Tensor:
         """The second half of the block."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 
 from .activations import build_activation
-from .chunks import chunk_rows, may_chunk
 from .pointwise import Pointwise
 from .windows import (
     BACKENDS,
@@ -151,27 +150,28 @@ class SepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        if may_chunk(x):
-            rows = max(16, chunk_rows(x[:, 0, :1], self.pwconv1.out_features))
-            if rows < x.shape[2]:
-                return self._forward_in_strips(x, rows)
         return self.pwconv2(self.dwconv(self.act(self.pwconv1(x))))
 
-    def _forward_in_strips(self, x: Tensor, rows: int) -> Tensor:
-        """Mix ``rows`` rows at a time, with those around them that the kernel reaches."""
-        height, reach = x.shape[2], self.dwconv.padding[0]
-        out = torch.empty_like(x)
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            first, last = max(top - reach, 0), min(bottom + reach, height)
-            strip = self.act(self.pwconv1(x[:, :, first:last]))
-            if first == 0 or last == height:
-                strip = F.pad(strip, (0, 0, reach - (top - first), reach - (last - bottom)))
-            strip = F.conv2d(
-                strip, self.dwconv.weight, self.dwconv.bias, padding=(0, reach), groups=strip.shape[1]
-            )
-            out[:, :, top:bottom] = self.pwconv2(strip)
-        return out
+    @property
+    def reach(self) -> int:
+        """Rows above and below a position that the kernel sees."""
+        return self.dwconv.padding[0]
+
+    def mix_rows(self, x: Tensor, above: int, below: int) -> Tensor:
+        """Mix the rows of a strip around which ``reach`` rows are known.
+
+        Args:
+            x (Tensor): Rows of a map, ``(B, C, H, W)``, with those around them that the map has.
+            above (int): Rows that lie outside the map above ``x``, at most ``reach``.
+            below (int): The same below.
+
+        Returns:
+            Tensor: ``(B, C, H + above + below - 2 * reach, W)``.
+        """
+        x = F.pad(self.act(self.pwconv1(x)), (0, 0, above, below))
+        conv = self.dwconv
+        x = F.conv2d(x, conv.weight, conv.bias, padding=(0, self.reach), groups=conv.groups)
+        return self.pwconv2(x)
 
 
 class Attention(nn.Module):
