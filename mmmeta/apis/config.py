@@ -98,11 +98,19 @@ def datasets(loader: ConfigDict) -> Iterator[ConfigDict]:
             yield value
 
 
+def pretrained_checkpoints(cfg: Config) -> Iterator[str]:
+    """The places of the weights that parts of the model start from."""
+    for value in _dicts(cfg.model):
+        if value.get('type') == 'Pretrained' and isinstance(value.get('checkpoint'), str):
+            yield value['checkpoint']
+
+
 def adapt_to_device(cfg: Config) -> None:
     """Let a config written for GPUs run on a machine that has none; nothing changes where there is one.
 
-    SyncBN, which has no CPU form, becomes BN; mixed precision becomes bfloat16; processes talk through gloo;
-    the optimiser steps in PyTorch's fused kernel, which takes a twentieth of the time there.
+    SyncBN, which has no CPU form, becomes BN; mixed precision becomes bfloat16, or float32 for detectors,
+    since MMCV's operators have no bfloat16 there; processes talk through gloo; the optimiser steps in
+    PyTorch's fused kernel, which takes a twentieth of the time there.
     """
     if get_device() != 'cpu':
         return
@@ -111,7 +119,7 @@ def adapt_to_device(cfg: Config) -> None:
             value['type'] = 'BN'
     cfg.pop('sync_bn', None)
     if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
-        enable_amp(cfg)
+        _replace_cuda_amp(cfg)
     optimizer = cfg.get('optim_wrapper', {}).get('optimizer', {})
     if optimizer.get('type') in ('Adam', 'AdamW', 'SGD') and torch.__version__ >= '2.4':
         optimizer.setdefault('fused', True)
@@ -141,12 +149,19 @@ def enable_amp(cfg: Config) -> None:
             "--amp on a CPU means bfloat16, which MMCV's operators of detectors lack: leave it out"
         )
     if get_device() == 'cpu':
-        for key in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(key, None)
-        wrapper.type = 'mmmeta.Bf16OptimWrapper'
+        _replace_cuda_amp(cfg)
     elif name == 'OptimWrapper':
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _replace_cuda_amp(cfg: Config) -> None:
+    """Give the optimiser the wrapper of the lowest precision that a CPU has for this kind of model."""
+    wrapper = cfg.optim_wrapper
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)
+    detects = cfg.get('default_scope') == 'mmdet'
+    wrapper.type = 'OptimWrapper' if detects else 'mmmeta.Bf16OptimWrapper'
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

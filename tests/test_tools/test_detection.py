@@ -9,6 +9,8 @@ import torch
 from conftest import ROOT, losses, metrics
 from PIL import Image
 
+from mmmeta.apis.config import adapt_to_device, load_config
+
 
 def test_training_is_resumed_as_if_it_had_not_been_interrupted(det_tools, tmp_path):
     det_tools.train(tmp_path / 'whole')
@@ -73,6 +75,14 @@ def test_amp_on_a_cpu(det_tools, tmp_path):
         "error: --amp on a CPU means bfloat16, which MMCV's operators of detectors lack: leave it out"
     )
     assert not (tmp_path / 'work').exists()
+
+
+def test_mixed_precision_of_a_config_is_float32_on_a_cpu(det_tools):
+    options = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'}
+    cfg = load_config(det_tools.config, options)
+    adapt_to_device(cfg)
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert 'loss_scale' not in cfg.optim_wrapper
 
 
 class TestBadData:
