@@ -5,6 +5,8 @@ Any OpenMMLab config reaches what is registered here by prefix, ``type='mmmeta.C
 ``locations`` are imported at the first look-up, which keeps ``import mmmeta`` cheap.
 """
 
+from importlib import import_module
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -13,7 +15,18 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
+
+class _ModelRegistry(Registry):
+    """Models; the heads, which need MMPretrain, are imported when one of them is looked up."""
+
+    def get(self, key: str) -> type | None:
+        """Look a name up."""
+        if key.rpartition('.')[2] in ('MetaFormerLinearHead', 'MetaFormerMlpHead'):
+            import_module('mmmeta.models.heads')
+        return super().get(key)
+
+
+MODELS = _ModelRegistry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmmeta', locations=['mmmeta.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmmeta', locations=['mmmeta.engine'])
 DATA_SAMPLERS = Registry(

@@ -5,6 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -129,3 +132,15 @@ def det_tools(coco_root) -> Tools:
     """The command lines with a detector, on the generated data set."""
     pytest.importorskip('mmdet', reason="detectors are MMDetection's")
     return Tools('tests/data/tiny_mask_rcnn.py', coco_root, 'annotations/instances_val2017.json')
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serve a folder over HTTP on the loopback."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f'http://127.0.0.1:{httpd.server_port}'
+        httpd.shutdown()

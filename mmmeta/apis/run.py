@@ -10,9 +10,18 @@ from mmengine.runner import Runner
 
 from mmmeta.engine.checkpoint import use_safe_loading
 from mmmeta.errors import UsageError
+from mmmeta.weights import is_remote
 
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
-from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, add_hook, replace_hook, use_own_engine
+from .config import (
+    TEST_LOADERS,
+    TRAIN_LOADERS,
+    adapt_to_device,
+    add_hook,
+    pretrained_checkpoints,
+    replace_hook,
+    use_own_engine,
+)
 
 
 def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Runner:
@@ -25,9 +34,12 @@ def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     check_backbone(cfg)
     named = cfg.get('load_from')
-    if named and '://' not in named and not os.path.isfile(os.path.expanduser(named)):
-        raise UsageError(f"there is no checkpoint '{named}': give the path of a file")
-    use_safe_loading([named or _last_checkpoint(cfg.work_dir)] if trust_checkpoint else [])
+    # A test with a checkpoint needs no other weights.
+    pretrained = [] if named and 'train_cfg' not in cfg else list(pretrained_checkpoints(cfg))
+    for location in (named, *pretrained):
+        if location and not is_remote(location) and not os.path.isfile(os.path.expanduser(location)):
+            raise UsageError(f"there is no checkpoint '{location}': give the path of a file")
+    use_safe_loading([named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else [])
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu' and not dist.is_initialized():
         if cfg.launcher != 'pytorch':
             raise UsageError(
@@ -62,6 +74,7 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
         UsageError: The data, a checkpoint, an argument or a type named in the config is not there.
     """
     use_own_engine(cfg)
+    add_hook(cfg, 'mmmeta.CompleteBackboneHook')
     runner = _build_runner(cfg, TRAIN_LOADERS, trust_checkpoint)
     with explain_data_errors(cfg, TRAIN_LOADERS):
         runner.train()

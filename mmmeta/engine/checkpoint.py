@@ -1,21 +1,26 @@
 """Checkpoints that need no code to be read, and the reading of those that do."""
 
-import os
-import pickle
-import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmmeta.errors import UsageError
+from mmmeta.weights import (
+    OURS,
+    describe,
+    differences,
+    find_state_dict,
+    read_location,
+    recognise,
+    translate,
+    trust,
+)
 
 TAG = '__mmmeta__'
 PLAIN_TYPES = (
@@ -97,39 +102,6 @@ def from_plain(value: Any) -> Any:
     return value
 
 
-def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) -> Any:
-    """Read a local checkpoint.
-
-    Args:
-        path (str): The file.
-        map_location (Any): As :func:`torch.load` takes it. Defaults to None.
-        trusted (bool): Whether code in the file may run. Defaults to False.
-
-    Raises:
-        UsageError: There is no such file, it is damaged, or it needs code to be read and is not trusted.
-    """
-    path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise UsageError(f"there is no checkpoint '{path}': give the path of a file")
-    with open(path, 'rb') as file:
-        first = file.read(1)
-    # Files of PyTorch are zip archives or, before 1.6, pickles.
-    if first not in (b'P', b'\x80'):
-        raise UsageError(f"'{path}' is no checkpoint of PyTorch: give a file that torch.save has written")
-    try:
-        return torch.load(path, map_location=map_location, weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        needs = re.search(r'GLOBAL ([\w.]+)', str(error))
-        raise UsageError(
-            f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any code: "
-            'if you trust where it comes from, say --trust-checkpoint'
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise UsageError(
-            f"'{path}' is damaged or cut off ({str(error).splitlines()[0]}): get or write it again"
-        ) from error
-
-
 def use_safe_loading(trusted: Collection[str] = ()) -> None:
     """Let MMEngine read checkpoints without running code in them.
 
@@ -139,52 +111,49 @@ def use_safe_loading(trusted: Collection[str] = ()) -> None:
     Args:
         trusted (Collection[str]): Paths, as they are named elsewhere, whose code may run. Defaults to ().
     """
-
-    def load_from_local(filename: str, map_location: Any = None) -> Any:
-        return read_checkpoint(filename, map_location, filename in trusted)
-
-    def load_from_http(filename: str, map_location: Any = None) -> Any:
-        name = os.path.basename(urlparse(filename).path)
-        path = os.path.join(torch.hub.get_dir(), 'checkpoints', name)
-        if get_local_rank() == 0 and not os.path.isfile(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            torch.hub.download_url_to_file(filename, path)
-        barrier()
-        return read_checkpoint(path, map_location, filename in trusted)
-
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    trust(trusted)
+    CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), loader=read_location, force=True)
 
 
-def check_complete(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
+def adopt_layout(checkpoint: dict, source: str) -> None:
+    """Give what was read from a file the form of our own checkpoints, in place.
+
+    Args:
+        checkpoint (dict): A checkpoint of ours, of another repository, or a bare state dict.
+        source (str): Where it comes from, for the error.
+
+    Raises:
+        UsageError: There are no tensors in it.
+    """
+    state_dict = find_state_dict(checkpoint, source)
+    found = recognise(list(state_dict))
+    if found is not None and found[0] is not OURS:
+        state_dict, _ = translate(state_dict, source)
+        checkpoint.clear()
+    checkpoint['state_dict'] = state_dict
+
+
+def check_complete(
+    model: nn.Module, state_dict: dict[str, torch.Tensor], source: str, prefix: str = ''
+) -> None:
     """Refuse a state dict that is not exactly that of a model.
 
     Args:
         model (nn.Module): The model, without wrappers.
-        state_dict (dict[str, Tensor]): What is about to be loaded; a leading ``module.`` does not count.
+        state_dict (dict[str, Tensor]): What is about to be loaded.
         source (str): Where it comes from, for the error.
+        prefix (str): Compare only tensors whose names begin so. Defaults to ``''``, all of them.
 
     Raises:
         UsageError: Tensors are missing, unexpected or of another shape.
     """
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name.removeprefix('module.'): tuple(tensor.shape) for name, tensor in state_dict.items()}
-    problems = {
-        'missing': [name for name in own if name not in given],
-        'unexpected': [name for name in given if name not in own],
-        'of another shape': [
-            f'{name} {given[name]} instead of {shape}'
-            for name, shape in own.items()
-            if name in given and given[name] != shape
-        ],
-    }
-    told = [
-        f'{len(names)} {kind} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
-        for kind, names in problems.items()
-        if names
-    ]
-    if told:
+    own, given = (
+        {name: tensor.shape for name, tensor in tensors.items() if name.startswith(prefix)}
+        for tensors in (model.state_dict(), state_dict)
+    )
+    problems = differences(own, given)
+    if problems:
         raise UsageError(
             f"'{source}' is not a checkpoint of this config's model: of {len(own)} tensors "
-            f'{"; ".join(told)}. Give the config that it was trained with'
+            f'{describe(problems)}. Give the config that it was trained with'
         )

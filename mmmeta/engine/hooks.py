@@ -14,9 +14,10 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmmeta.errors import UsageError
+from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 
-from .checkpoint import check_complete, from_plain, to_plain
+from .checkpoint import adopt_layout, check_complete, from_plain, to_plain
 
 
 def _train_sampler(runner: Runner) -> Any:
@@ -94,19 +95,42 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self.file_backend.remove(path)
 
 
+def _bare_model(runner: Runner) -> torch.nn.Module:
+    """The model without what distributed training and test-time augmentation wrap around it."""
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 @HOOKS.register_module()
 class CompleteCheckpointHook(Hook):
     """Refuse to test with a checkpoint that is not exactly that of the config's model.
 
-    MMEngine loads what fits, logs a warning, and evaluates a network with random parts.
+    MMEngine loads what fits, logs a warning, and evaluates a network with random parts. A checkpoint in the
+    layout of another repository is translated first.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before anything is loaded."""
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        check_complete(model, checkpoint.get('state_dict', checkpoint), runner._load_from)
+        adopt_layout(checkpoint, runner._load_from)
+        check_complete(_bare_model(runner), checkpoint['state_dict'], runner._load_from)
+
+
+@HOOKS.register_module()
+class CompleteBackboneHook(Hook):
+    """Refuse to train from a checkpoint that does not have the whole backbone of the config's model.
+
+    The other parts may differ, as heads do for another number of classes; MMEngine tells which.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare names and shapes before anything is loaded; not when a run is resumed."""
+        model = _bare_model(runner)
+        if runner._resume or not isinstance(getattr(model, 'backbone', None), MetaFormer):
+            return
+        adopt_layout(checkpoint, runner._load_from)
+        check_complete(model, checkpoint['state_dict'], runner._load_from, 'backbone.')
 
 
 @HOOKS.register_module()

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit, update_init_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +21,7 @@ from mmmeta.models.layers import (
     frozen_running_stats,
 )
 from mmmeta.registry import MODELS
+from mmmeta.weights import load_backbone, recognise, translate
 
 # What an `arch` dict may set, with the values of arXiv:2210.13452 that hold where it does not.
 ARCH_DEFAULTS = MappingProxyType(
@@ -226,9 +227,10 @@ class MetaFormer(BaseModule):
         backend (str): ``'sdpa'`` or, if it is installed, ``'natten'``; see :class:`Attention`. Defaults to
             ``'sdpa'``.
         with_cp (bool): Recompute blocks in backward instead of keeping their activations. Defaults to False.
-        init_cfg (dict | list | None): Initialisation. Defaults to None, which stands for the papers': normal
-            with standard deviation 0.02, truncated, for weights of linear and convolution layers, zero
-            for their biases.
+        init_cfg (dict | list | None): Initialisation. ``dict(type='Pretrained', checkpoint=...)`` loads
+            published weights of any layout, completely or not at all: see :meth:`init_weights`. Defaults to
+            None, which stands for the papers': normal with standard deviation 0.02, truncated, for weights
+            of linear and convolution layers, zero for their biases.
 
     Raises:
         UsageError: A value is not one of those that its argument takes.
@@ -418,6 +420,65 @@ class MetaFormer(BaseModule):
             if i in self.out_indices:
                 outs.append(self.norms[str(i)](x))
         return tuple(outs)
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        ``dict(type='Pretrained', checkpoint=...)`` takes a path, a URL, ``timm://`` and a model of timm's
+        such as ``timm://caformer_s18.sail_in1k``, or ``mmmeta://`` and a name of our zoo such as
+        ``mmmeta://caformer_s18_in21ft1k``. Beside ``checkpoint`` it takes ``strict`` (bool), True unless
+        given: False loads what fits, and tells the rest as a warning; and ``map_location``, ``'cpu'``.
+
+        Raises:
+            UsageError: The weights cannot be read or do not fit.
+        """
+        init_cfg = self.init_cfg
+        cfgs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
+        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        if self._is_init:
+            pretrained = []
+        # MMEngine would load what fits, and log a warning.
+        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        super().init_weights()
+        self.init_cfg = init_cfg
+        for cfg in pretrained:
+            arguments = {key: value for key, value in cfg.items() if key != 'type'}
+            # What MMEngine's checkpoints of whole models need; ours are found by themselves.
+            arguments.pop('prefix', None)
+            unknown = sorted(set(arguments) - {'checkpoint', 'strict', 'map_location'})
+            if unknown or 'checkpoint' not in arguments:
+                raise UsageError(
+                    f'init_cfg={dict(cfg)} of {type(self).__name__}: Pretrained takes checkpoint, strict and '
+                    'map_location'
+                )
+            location = arguments.pop('checkpoint')
+            load_backbone(self, location, archs=self._named_archs(), **arguments)
+            if hasattr(self, '_params_init_info'):
+                update_init_info(self, init_info=f'PretrainedInit: load from {location}')
+
+    @staticmethod
+    def _named_archs() -> dict[str, dict]:
+        """The members of all families, by what one would write to build them."""
+        return {
+            f"{family.__name__} arch='{name}'": family.resolve_arch(name)
+            for family in MetaFormer.__subclasses__()
+            for name in family.arch_table
+        }
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Load tensors of any layout, wherever in a model the backbone is."""
+        own = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+        found = recognise([name.removeprefix(prefix) for name in own])
+        if found is not None and found[0].name != 'mmmeta':
+            state, _ = translate(
+                {name.removeprefix(prefix): tensor for name, tensor in own.items()}, 'state_dict'
+            )
+            for name in own:
+                del state_dict[name]
+            state_dict.update(
+                {prefix + name.removeprefix('backbone.'): tensor for name, tensor in state.items()}
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _frozen_modules(self) -> list[nn.Module]:
         return [] if self.frozen_stages < 0 else [self.stem, *self.stages[: self.frozen_stages]]

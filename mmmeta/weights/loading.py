@@ -1,0 +1,218 @@
+"""Load weights completely, or refuse them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmmeta.errors import UsageError
+
+from .fetch import fetch, forget, is_remote, known_family
+from .files import DamagedFileError, find_state_dict, is_trusted, read_checkpoint
+from .layouts import translate
+
+
+def read_location(location: str, map_location: Any = 'cpu') -> Any:
+    """Read the file at a location, see :func:`~mmmeta.weights.fetch.fetch`.
+
+    Args:
+        location (str): A path, ``mmmeta://...``, ``timm://...`` or a URL.
+        map_location (Any): As :func:`torch.load` takes it. Defaults to ``'cpu'``.
+
+    Returns:
+        Any: What the file holds.
+
+    Raises:
+        UsageError: It cannot be got or read. A damaged download is removed from the cache.
+    """
+    path = fetch(location)
+    try:
+        return read_checkpoint(path, map_location, is_trusted(location))
+    except DamagedFileError as error:
+        if not is_remote(location):
+            raise
+        forget(path)
+        raise UsageError(
+            f"what came from '{location}' was not the whole file and is removed from the cache: try again "
+            f'({error})'
+        ) from error
+
+
+def load_weights(location: str, map_location: Any = 'cpu') -> tuple[dict[str, Tensor], str]:
+    """Read weights in any layout, with the names that ours have.
+
+    Args:
+        location (str): A path, ``mmmeta://...``, ``timm://...`` or a URL.
+        map_location (Any): As :func:`torch.load` takes it. Defaults to ``'cpu'``.
+
+    Returns:
+        tuple[dict[str, Tensor], str]: As :func:`~mmmeta.weights.layouts.translate`.
+
+    Raises:
+        UsageError: The file cannot be got or read, holds no MetaFormer, or a value in it is not finite.
+    """
+    state_dict = find_state_dict(read_location(location, map_location), location)
+    for name, tensor in state_dict.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UsageError(
+                f"'{location}' has values in {name} that are not finite numbers: get or train it again"
+            )
+    return translate(state_dict, location)
+
+
+def differences(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    """Compare names and shapes.
+
+    Args:
+        own (Mapping[str, Sequence[int]]): Shapes of a model's tensors.
+        given (Mapping[str, Sequence[int]]): Shapes of those that are to be loaded.
+
+    Returns:
+        dict[str, list[str]]: What is ``'missing'``, ``'unexpected'`` and ``'of another shape'``; without the
+        kinds that there are none of.
+    """
+    problems = {
+        'missing': [name for name in own if name not in given],
+        'unexpected': [name for name in given if name not in own],
+        'of another shape': [
+            f'{name} {tuple(given[name])} instead of {tuple(shape)}'
+            for name, shape in own.items()
+            if name in given and tuple(given[name]) != tuple(shape)
+        ],
+    }
+    return {kind: names for kind, names in problems.items() if names}
+
+
+def describe(problems: Mapping[str, Sequence[str]]) -> str:
+    """What :func:`differences` found, as words."""
+    return '; '.join(
+        f'{len(names)} {kind} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
+        for kind, names in problems.items()
+    )
+
+
+def load_backbone(
+    backbone: nn.Module,
+    location: str,
+    archs: Mapping[str, Mapping[str, Any]],
+    strict: bool = True,
+    map_location: Any = 'cpu',
+) -> None:
+    """Load published weights into a backbone: all of its tensors, or none.
+
+    Only the norms of its outputs may be new, which a classifier does not have. If the images of the backbone
+    have another number of channels than the three of the weights, the first convolution is adapted: for one
+    channel its three kernels are summed, for another number they are repeated in turn and scaled by
+    3 / channels, so that grey images give the same features.
+
+    Args:
+        backbone (nn.Module): The backbone.
+        location (str): A path, ``mmmeta://...``, ``timm://...`` or a URL.
+        archs (Mapping[str, Mapping]): Named architectures that a misfit may be told to be.
+        strict (bool): Whether to refuse what does not fit. If not, whatever fits is loaded, and the rest is
+            told as a warning. Defaults to True.
+        map_location (Any): As :func:`torch.load` takes it. Defaults to ``'cpu'``.
+
+    Raises:
+        UsageError: The weights cannot be read, or, with ``strict``, do not fit.
+    """
+    family = type(backbone).__name__
+    if strict:
+        _check_family(location, family, archs)
+    state_dict, layout = load_weights(location, map_location)
+    given = {
+        name.removeprefix('backbone.'): tensor
+        for name, tensor in state_dict.items()
+        if name.startswith('backbone.')
+    }
+    own = backbone.state_dict()
+    _adapt_stem(given, own)
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (own, given)]
+    new_norms = {name for name in own if name.startswith('norms.') and name not in given}
+    # Stages behind the last one that is asked for, and norms of outputs that are not.
+    stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
+    spare = {
+        name
+        for name in given
+        if (name.startswith('norms.') and name not in own)
+        or (name.startswith('stages.') and name.split('.')[1] not in stages)
+    }
+    shapes = [{n: s for n, s in part.items() if n not in new_norms | spare} for part in shapes]
+    problems = differences(*shapes)
+    if problems and strict:
+        fits = _fitting(given, archs) or "none of the papers' models"
+        raise UsageError(
+            f"'{location}' ({layout} layout) does not fit this {family}: of {len(shapes[0])} backbone "
+            f'tensors {describe(problems)}. What it has fits {fits}'
+        )
+    fitting = {
+        name: given[name] for name, shape in shapes[0].items() if name in given and given[name].shape == shape
+    }
+    backbone.load_state_dict(fitting, strict=False)
+    new = len({name.split('.')[1] for name in new_norms})
+    print_log(
+        f'loaded {len(fitting)} of {len(shapes[0])} backbone tensors from {location} ({layout} layout)'
+        + (f'; new: {new} output norm{"s" if new > 1 else ""}' if new else ''),
+        logger='current',
+    )
+    if problems:
+        print_log(
+            f'strict=False: {location} does not fit this {family}, and parts of it stay as they were: '
+            f'{describe(problems)}',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _adapt_stem(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Bring the kernels of the first convolution to the number of channels that the images have."""
+    stem = 'stem.0.conv.weight'
+    if stem in given and stem in own and given[stem].shape[1] == 3 != own[stem].shape[1]:
+        channels = own[stem].shape[1]
+        kernels = given[stem]
+        if channels == 1:
+            given[stem] = kernels.sum(1, keepdim=True)
+        else:
+            given[stem] = kernels[:, [i % 3 for i in range(channels)]] * (3 / channels)
+
+
+def _signature(state_dict: Mapping[str, Tensor]) -> tuple:
+    """Depths, widths and mixers of the stages in a backbone's tensors; mixers without tensors are None."""
+    depths, dims, mixers = [], [], []
+    for i in range(4):
+        blocks = [name for name in state_dict if name.startswith(f'stages.{i}.blocks.')]
+        depths.append(len({name.split('.')[3] for name in blocks}))
+        width = state_dict.get(f'stages.{i}.blocks.0.mlp.fc2.weight')
+        dims.append(None if width is None else width.shape[0])
+        kinds = dict(qkv='attention', pwconv1='sep_conv', random_matrix='random_mixing')
+        present = [
+            kind for key, kind in kinds.items() if any(f'.token_mixer.{key}' in name for name in blocks)
+        ]
+        mixers.append(present[0] if present else None)
+    scaled = any(name.endswith('layer_scale1') for name in state_dict)
+    return tuple(depths), tuple(dims), tuple(mixers), scaled
+
+
+def _fitting(state_dict: Mapping[str, Tensor], archs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The architectures that have tensors such as these."""
+    signature = _signature(state_dict)
+    fits = []
+    for name, arch in archs.items():
+        mixers = tuple(None if m in ('identity', 'pooling') else m for m in arch['token_mixers'])
+        scaled = any(init is not None for init in arch['layer_scale_init'])
+        if (tuple(arch['depths']), tuple(arch['dims']), mixers, scaled) == signature:
+            fits.append(name)
+    return ' or '.join(fits)
+
+
+def _check_family(location: str, family: str, archs: Mapping[str, Any]) -> None:
+    """Refuse weights that are known to be another family's; tensors do not tell an identity from pooling."""
+    known = known_family(location)
+    families = {name.split()[0].lower(): name.split()[0] for name in archs}
+    if known and family.lower() in families and known[0] != family.lower():
+        raise UsageError(
+            f"'{location}' is of another family than {family}: it fits {families[known[0]]} arch='{known[1]}'"
+        )

@@ -1,0 +1,98 @@
+"""Files of weights: what is read, and what is said of the others."""
+
+import pickle
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from safetensors.torch import save_file
+
+from mmmeta.errors import UsageError
+from mmmeta.weights import DamagedFileError, find_state_dict, read_checkpoint, write_state_dict
+
+WEIGHT = {'weight': torch.arange(1000.0)}
+
+
+@pytest.mark.parametrize('name', ['zip.pth', 'legacy.pth.tar', 'model.safetensors'])
+def test_formats(name, tmp_path):
+    path = tmp_path / name
+    if name.endswith('safetensors'):
+        save_file(WEIGHT, path)
+    else:
+        torch.save(WEIGHT, path, _use_new_zipfile_serialization='zip' in name)
+    assert torch.equal(read_checkpoint(str(path))['weight'], WEIGHT['weight'])
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DamagedFileError, match=rf"'{path}' is damaged or cut off"):
+        read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    ('content', 'likeness'),
+    [
+        (b'', ', the file is empty'),
+        (b'a list of things to do\n', ', it is a text'),
+        (b'<!DOCTYPE html><html><body>404</body></html>', ', it is a web page, as servers send'),
+        (b'\n<html>Not found</html>', ', it is a web page, as servers send'),
+        (b'version https://git-lfs.github.com/spec/v1\noid', ', it is the pointer of Git LFS'),
+        (b'\xff\xd8\xff\xe0 a picture', ': give a file of weights'),
+    ],
+)
+def test_other_files(content, likeness, tmp_path):
+    path = tmp_path / 'weights.pth'
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"'{path}' is no checkpoint{likeness}"):
+        read_checkpoint(str(path))
+
+
+def test_code_does_not_run_unless_trusted(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'ran'), 'w'))
+
+    path = tmp_path / 'evil.pth'
+    torch.save({'state_dict': WEIGHT, 'x': Payload()}, path)
+    with pytest.raises(UsageError, match='needs code to be read .*: if you trust where it comes from, say'):
+        read_checkpoint(str(path))
+    path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(UsageError, match='needs code to be read'):
+        read_checkpoint(str(path))
+    assert not (tmp_path / 'ran').exists()
+    torch.save({'state_dict': WEIGHT, 'x': HistoryBuffer()}, path)
+    assert isinstance(read_checkpoint(str(path), trusted=True)['x'], HistoryBuffer)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(UsageError, match="there is no checkpoint '.*no.pth': give the path of a file"):
+        read_checkpoint(str(tmp_path / 'no.pth'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'kind'),
+    [
+        ([1, 2], 'no dict'),
+        ({'epoch': 3, 'state_dict': {}}, 'a dict with the keys epoch, state_dict'),
+        ({'a': 1, 'b': 2, 'c': 3, 'd': 4}, 'a dict with the keys a, b, c, ...'),
+    ],
+)
+def test_a_file_without_weights(content, kind):
+    with pytest.raises(
+        UsageError, match=f"'x.pth' holds no weights, it is {kind}: give a state dict, bare or"
+    ):
+        find_state_dict(content, 'x.pth')
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_written_files_are_whole_or_not_there(name, tmp_path, monkeypatch):
+    path = tmp_path / name
+    write_state_dict({'weight': torch.arange(6.0).view(2, 3).T}, str(path))
+    written = find_state_dict(read_checkpoint(str(path)), name)
+    assert torch.equal(written['weight'], torch.arange(6.0).view(2, 3).T)
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', full)
+    monkeypatch.setattr('safetensors.torch.save_file', full)
+    with pytest.raises(OSError, match='No space left'):
+        write_state_dict(WEIGHT, str(tmp_path / f'other_{name}'))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
