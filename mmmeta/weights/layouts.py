@@ -255,12 +255,13 @@ def write_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str
     """Give tensors of ours the names and shapes of another layout.
 
     Args:
-        state_dict (Mapping[str, Tensor]): What :func:`translate` returns; tensors that the layout has no
-            place for, such as those of a neck, keep their names.
+        state_dict (Mapping[str, Tensor]): What :func:`translate` returns; parts that are neither backbone nor
+            classifier, such as a neck, keep their names.
         layout_name (str): One of ``LAYOUTS``.
 
     Returns:
-        dict[str, Tensor]: The tensors in the other layout.
+        dict[str, Tensor]: The tensors in the other layout, without the norms of outputs that it has no name
+        for.
 
     Raises:
         UsageError: The layout is unknown, or has no name for a tensor of the backbone.
@@ -268,6 +269,8 @@ def write_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str
     if layout_name not in LAYOUTS:
         raise UsageError(f"unknown layout '{layout_name}': choose one of {', '.join(LAYOUTS)}")
     layout = LAYOUTS[layout_name]
+    if layout is OURS:
+        return dict(state_dict)
     modules, classifier = layout.modules(), dict(layout.classifier)
     blocks = {modules[f'stages.{i}.blocks'] for i in STAGES}
     if layout.classifier_norm:
@@ -282,7 +285,8 @@ def write_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str
         if theirs is None and ours.startswith('backbone.'):
             theirs = _rename_backbone(ours.removeprefix('backbone.'), modules, layout.parts, blocks)
             if theirs is None:
-                nameless.append(ours)
+                if not ours.startswith('backbone.norms.'):
+                    nameless.append(ours)
                 continue
             block = re.match(r'.+\.blocks\.\d+\.', ours)
             pointwise = block is not None and tensor.ndim == 2 and not ours.endswith('random_matrix')

@@ -182,6 +182,13 @@ def test_unknown_layouts():
         translate({'conv1.weight': torch.zeros(1), 'bn1.weight': torch.zeros(1)}, 'x.pth')
     with pytest.raises(UsageError, match="unknown layout 'keras': choose one of mmmeta, timm, "):
         write_layout({}, 'keras')
-    state_dict = {f'backbone.{k}': v for k, v in CAFormer('s18').state_dict().items()}
-    with pytest.raises(UsageError, match=r'the layout of timm has no name for backbone.norms.0.weight'):
+    stems = dict(kernel_sizes=(3, 3), strides=(2, 2), paddings=(1, 1), dims=(32,))
+    state_dict = {f'backbone.{k}': v for k, v in CAFormer(dict(base='s18', stem=stems)).state_dict().items()}
+    with pytest.raises(UsageError, match=r'the layout of timm has no name for backbone.stem.1.conv.weight'):
         write_layout(state_dict, 'timm')
+
+
+def test_a_backbone_for_dense_prediction_leaves_its_output_norms_behind(caformer):
+    state_dict = {f'backbone.{k}': v for k, v in CAFormer('s18').state_dict().items()}
+    names = {name for name in caformer.state_dict() if not name.startswith('head.')}
+    assert set(write_layout(state_dict, 'timm')) == names
