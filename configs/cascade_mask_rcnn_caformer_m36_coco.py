@@ -2,6 +2,12 @@ _base_ = './_base_/cascade_mask_rcnn_3x_coco.py'
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV); attention in sliding windows, whose
 # size the paper does not print: 13x13 is what its MACs leave room for.
 model = dict(
-    backbone=dict(type='mmmeta.CAFormer', arch='m36', drop_path_rate=0.4, window=13),
+    backbone=dict(
+        type='mmmeta.CAFormer',
+        arch='m36',
+        drop_path_rate=0.4,
+        window=13,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_m36'),
+    ),
     neck=dict(in_channels=[96, 192, 384, 576]),
 )

@@ -1,4 +1,12 @@
 _base_ = './_base_/cascade_mask_rcnn_3x_coco.py'
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV); attention in sliding windows, whose
 # size the paper does not print: 13x13 is what its MACs leave room for.
-model = dict(backbone=dict(type='mmmeta.CAFormer', arch='s18', drop_path_rate=0.15, window=13))
+model = dict(
+    backbone=dict(
+        type='mmmeta.CAFormer',
+        arch='s18',
+        drop_path_rate=0.15,
+        window=13,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_s18'),
+    )
+)

@@ -1,3 +1,10 @@
 _base_ = './_base_/cascade_mask_rcnn_3x_coco.py'
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV).
-model = dict(backbone=dict(type='mmmeta.ConvFormer', arch='s36', drop_path_rate=0.3))
+model = dict(
+    backbone=dict(
+        type='mmmeta.ConvFormer',
+        arch='s36',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://convformer_s36'),
+    )
+)

@@ -1,2 +1,4 @@
 _base_ = './_base_/mask_rcnn_1x_coco.py'
-model = dict(backbone=dict(arch='s24'))
+model = dict(
+    backbone=dict(arch='s24', init_cfg=dict(type='Pretrained', checkpoint='mmmeta://poolformer_s24'))
+)

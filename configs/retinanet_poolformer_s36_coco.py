@@ -1,2 +1,4 @@
 _base_ = './_base_/retinanet_coco.py'
-model = dict(backbone=dict(arch='s36'))
+model = dict(
+    backbone=dict(arch='s36', init_cfg=dict(type='Pretrained', checkpoint='mmmeta://poolformer_s36'))
+)

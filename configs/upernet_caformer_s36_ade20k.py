@@ -1,3 +1,10 @@
 _base_ = './_base_/upernet_ade20k.py'
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV).
-model = dict(backbone=dict(type='mmmeta.CAFormer', arch='s36', drop_path_rate=0.3))
+model = dict(
+    backbone=dict(
+        type='mmmeta.CAFormer',
+        arch='s36',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_s36'),
+    )
+)

@@ -2,7 +2,12 @@ _base_ = './_base_/upernet_ade20k.py'
 channels = [96, 192, 384, 576]
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV).
 model = dict(
-    backbone=dict(type='mmmeta.ConvFormer', arch='m36', drop_path_rate=0.4),
+    backbone=dict(
+        type='mmmeta.ConvFormer',
+        arch='m36',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://convformer_m36'),
+    ),
     decode_head=dict(in_channels=channels),
     auxiliary_head=dict(in_channels=channels[2]),
 )

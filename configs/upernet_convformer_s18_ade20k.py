@@ -1,3 +1,10 @@
 _base_ = './_base_/upernet_ade20k.py'
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV).
-model = dict(backbone=dict(type='mmmeta.ConvFormer', arch='s18', drop_path_rate=0.2))
+model = dict(
+    backbone=dict(
+        type='mmmeta.ConvFormer',
+        arch='s18',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://convformer_s18'),
+    )
+)

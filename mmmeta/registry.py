@@ -8,8 +8,10 @@ Any OpenMMLab config reaches what is registered here by prefix, ``type='mmmeta.C
 from importlib import import_module
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -41,3 +43,5 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmmeta',
     locations=['mmmeta.engine'],
 )
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmmeta', locations=['mmmeta.evaluation'])
+METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmmeta', locations=['mmmeta.evaluation'])

@@ -121,6 +121,14 @@ def coco_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def imagenet_root(tmp_path_factory) -> Path:
+    """A generated data set in ImageNet's layout."""
+    from mmmeta.datasets import generate_imagenet
+
+    return generate_imagenet(tmp_path_factory.mktemp('data'), num_train=720, num_val=180, size=64)
+
+
+@pytest.fixture(scope='session')
 def tools(ade_root) -> Tools:
     """The command lines, on the generated data set."""
     pytest.importorskip('mmseg', reason='the command lines are tried with MMSegmentation')

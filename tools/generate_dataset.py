@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Generate a small data set in the layout of ADE20K or COCO, to try things on."""
+"""Generate a small data set in the layout of ADE20K, COCO or ImageNet, to try things on."""
 
 import argparse
 
 from mmmeta.apis.cli import command_line
-from mmmeta.datasets import generate_ade20k, generate_coco
+from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 
-LAYOUTS = dict(ade20k=generate_ade20k, coco=generate_coco)
+LAYOUTS = dict(ade20k=generate_ade20k, coco=generate_coco, imagenet=generate_imagenet)
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('root', help='folder in which ADEChallengeData2016/ or coco/ is made')
+    parser.add_argument('root', help='folder in which ADEChallengeData2016/, coco/ or imagenet/ is made')
     parser.add_argument('--layout', choices=list(LAYOUTS), default='ade20k', help='of which data set')
     parser.add_argument('--num-train', type=int, default=240, help='training images')
     parser.add_argument('--num-val', type=int, default=40, help='validation images')

@@ -17,6 +17,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: multi-scale and flip')
     parser.add_argument('--show-dir', help='draw every image with prediction and annotation into this folder')
+    parser.add_argument(
+        '--test-data',
+        metavar='CONFIG',
+        help='test on the data of another config and with its metrics, such as those in '
+        'configs/imagenet/robustness',
+    )
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -24,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate."""
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.test_data)
     cfg.launcher = args.launcher
     if args.show_dir:
         enable_drawing(cfg, args.show_dir)

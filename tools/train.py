@@ -5,7 +5,7 @@ import argparse
 
 from mmmeta.apis.cli import add_run_arguments, command_line
 from mmmeta.apis.config import enable_amp, enable_auto_scale_lr, load_config
-from mmmeta.apis.run import train
+from mmmeta.apis.run import resume_from, train
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,8 +39,7 @@ def main() -> None:
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        resume_from(cfg, None if args.resume == 'auto' else args.resume)
     train(cfg, trust_checkpoint=args.trust_checkpoint)
 
 

@@ -18,7 +18,8 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
-model = dict(data_preprocessor=dict(size=crop_size))
+# From random weights, since a first run needs no network.
+model = dict(data_preprocessor=dict(size=crop_size), backbone=dict(init_cfg=None))
 train_dataloader = dict(
     batch_size=4, num_workers=1, dataset=dict(data_root=data_root, pipeline=train_pipeline)
 )

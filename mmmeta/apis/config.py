@@ -33,7 +33,12 @@ def check_config_exists(path: str) -> None:
         raise UsageError(f"there is no config '{path}'{hint}")
 
 
-def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str | None = None) -> Config:
+def load_config(
+    path: str,
+    options: dict[str, Any] | None = None,
+    work_dir: str | None = None,
+    test_data: str | None = None,
+) -> Config:
     """Read a config, merge command-line options, and check that the packages it needs can run.
 
     Args:
@@ -41,6 +46,8 @@ def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str 
         options (dict | None): Dotted keys and the values that replace the file's. Defaults to None.
         work_dir (str | None): Where logs and checkpoints go. Defaults to None: what the config says, else
             ``work_dirs/<name of the config>``.
+        test_data (str | None): Another config, whose test data and metrics take the place of the file's; the
+            pipeline stays the file's. Defaults to None.
 
     Returns:
         Config: The config, with ``work_dir`` set.
@@ -66,6 +73,8 @@ def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str 
         if 'base' not in str(error):
             raise
         raise UsageError(f"the config '{path}' does not fit its base: {error.args[0]}") from error
+    if test_data:
+        _replace_test_data(cfg, test_data)
     if options:
         try:
             cfg.merge_from_dict(options)
@@ -79,6 +88,20 @@ def load_config(path: str, options: dict[str, Any] | None = None, work_dir: str 
         if loader and loader.get('num_workers') == 0:
             loader.persistent_workers = False  # PyTorch refuses it without workers
     return cfg
+
+
+def _replace_test_data(cfg: Config, path: str) -> None:
+    """Test on the data of another config, with its metrics."""
+    check_config_exists(path)
+    other = Config.fromfile(path)
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if key not in other]
+    if missing:
+        raise UsageError(f"'{path}' has no {' and no '.join(missing)}: give a config with test data")
+    if not cfg.get('test_dataloader'):
+        raise UsageError('this config has no test_dataloader whose data could be replaced')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset = ConfigDict({'pipeline': pipeline, **other.test_dataloader.dataset})
+    cfg.test_evaluator = other.test_evaluator
 
 
 def _dicts(value: Any) -> Iterator[dict]:

@@ -59,6 +59,19 @@ def _last_checkpoint(work_dir: str) -> str:
         return file.read().strip()
 
 
+def resume_from(cfg: Config, checkpoint: str | None) -> None:
+    """Let a run go on where an earlier one ended.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (str | None): File of the earlier run. None takes the last one in the work directory; if
+            there is none, the run starts as the config says.
+    """
+    cfg.resume = bool(checkpoint or _last_checkpoint(cfg.work_dir))
+    if cfg.resume:
+        cfg.load_from = checkpoint
+
+
 def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     """Train.
 

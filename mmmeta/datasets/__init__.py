@@ -2,5 +2,6 @@
 
 from .ade20k import generate_ade20k
 from .coco import generate_coco
+from .imagenet import generate_imagenet
 
-__all__ = ['generate_ade20k', 'generate_coco']
+__all__ = ['generate_ade20k', 'generate_coco', 'generate_imagenet']

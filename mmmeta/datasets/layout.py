@@ -23,8 +23,8 @@ def generate(
     """Write a generated data set as ``root/name``, unless it is there.
 
     The same arguments give the same files. A data set that is there already, complete and made from the same
-    arguments, is left as it is; one that was interrupted is never seen under its name. ``generate_ade20k``
-    and ``generate_coco`` are this function with its first two arguments.
+    arguments, is left as it is; one that was interrupted is never seen under its name. ``generate_ade20k``,
+    ``generate_coco`` and ``generate_imagenet`` are this function with its first two arguments.
 
     Args:
         name (str): Name of the data set's folder.

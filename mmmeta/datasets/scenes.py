@@ -12,8 +12,18 @@ OBJECTS = tuple((shape, hue) for shape in ('disc', 'square', 'triangle') for hue
 HUES = dict(warm=(0, 40), cold=(140, 185))  # of 256
 
 
-def _texture(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Texture of a ground, ``(height, width, 3)``; its hue says nothing, its pattern does."""
+def draw_texture(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the texture of a ground; its hue says nothing, its pattern does.
+
+    Args:
+        kind (str): One of ``GROUNDS``.
+        height (int): Height in pixels.
+        width (int): Width in pixels.
+        rng (np.random.Generator): Source of chance; equal states give equal textures.
+
+    Returns:
+        np.ndarray: ``(height, width, 3)``, of which what lies outside of 0 to 255 is to be clipped.
+    """
     colour = rng.uniform(70, 170, 3)
     if kind == 'sky':
         shade = np.linspace(-40, 40, height)[:, None] * rng.choice([-1, 1])
@@ -59,7 +69,7 @@ def draw_grounds(
     grounds = [(str(above), slice(0, horizon)), (str(below), slice(horizon, height))]
     pixels = np.empty((height, width, 3))
     for kind, rows in grounds:
-        pixels[rows] = _texture(kind, rows.stop - rows.start, width, rng)
+        pixels[rows] = draw_texture(kind, rows.stop - rows.start, width, rng)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), grounds
 
 

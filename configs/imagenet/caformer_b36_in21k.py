@@ -1,0 +1,5 @@
+_base_ = '../_base_/imagenet_caformer_in21k.py'
+model = dict(
+    backbone=dict(arch=dict(base='b36'), drop_path_rate=0.3),
+    head=dict(in_channels=768, dropout=0.4),
+)

@@ -1,0 +1,6 @@
+_base_ = '../_base_/imagenet_caformer_finetune_384.py'
+model = dict(
+    backbone=dict(arch=dict(base='s18'), drop_path_rate=0.3),
+    head=dict(in_channels=512, dropout=0.4),
+)
+load_from = 'mmmeta://caformer_s18'

@@ -1,0 +1,6 @@
+_base_ = '../_base_/imagenet_convformer_finetune.py'
+model = dict(
+    backbone=dict(arch=dict(base='b36'), drop_path_rate=0.3),
+    head=dict(in_channels=768, dropout=0.5),
+)
+load_from = 'mmmeta://convformer_b36_in21k'

@@ -1,0 +1,5 @@
+_base_ = '../_base_/imagenet_convformer.py'
+model = dict(
+    backbone=dict(arch=dict(base='m36'), drop_path_rate=0.4),
+    head=dict(in_channels=576, dropout=0.0),
+)

@@ -1,0 +1,6 @@
+_base_ = '../_base_/imagenet_convformer_finetune_384.py'
+model = dict(
+    backbone=dict(arch=dict(base='s36'), drop_path_rate=0.5),
+    head=dict(in_channels=512, dropout=0.4),
+)
+load_from = 'mmmeta://convformer_s36'

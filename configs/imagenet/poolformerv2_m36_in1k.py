@@ -1,0 +1,5 @@
+_base_ = '../_base_/imagenet.py'
+model = dict(
+    backbone=dict(type='mmmeta.PoolFormerV2', arch=dict(base='m36'), drop_path_rate=0.3),
+    head=dict(in_channels=768),
+)

@@ -1,0 +1,5 @@
+_base_ = '../_base_/imagenet.py'
+model = dict(
+    backbone=dict(type='mmmeta.RandFormer', arch=dict(base='s24'), drop_path_rate=0.1),
+    head=dict(in_channels=512),
+)
