@@ -18,7 +18,7 @@ setup(
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmmeta', 'mmmeta.*']),
     package_data={'mmmeta.analysis': ['paper/*']},
-    install_requires=['torch>=2.1', 'numpy', 'pillow'],
+    install_requires=['torch>=2.1', 'numpy', 'pillow', 'huggingface_hub', 'safetensors'],
     extras_require={
         'official': [
             'mmengine>=0.10.4,<0.11',

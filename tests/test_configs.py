@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.config import adapt_to_device, load_config
+from mmmeta.weights import find
 
 pytest.importorskip('mmseg', reason='the configs inherit from MMSegmentation and MMDetection')
 pytest.importorskip('mmdet', reason='the configs inherit from MMSegmentation and MMDetection')
@@ -41,6 +42,7 @@ def learn(cfg, data_root):
 
     adapt_to_device(cfg)
     init_default_scope(cfg.default_scope)
+    cfg.model.backbone.init_cfg = None  # published weights are far away
     loader = cfg.train_dataloader.to_dict()
     loader['dataset']['data_root'] = str(data_root)
     loader.update(num_workers=0, persistent_workers=False, batch_size=2)
@@ -96,6 +98,14 @@ def test_a_detector_learns_from_its_own_pipeline(path, coco_root):
         results = model(**data, mode='predict')
     assert len(results) == 2
     assert ('masks' in results[0].pred_instances) == ('mask' in path)
+
+
+@pytest.mark.parametrize('path', ADE20K + COCO)
+def test_it_starts_from_published_weights_of_its_backbone(path):
+    backbone = load_config(path).model.backbone
+    weights = find(backbone.init_cfg.checkpoint.removeprefix('mmmeta://'))
+    assert (f'mmmeta.{weights.family}', weights.size) == (backbone.type.lower(), backbone.arch)
+    assert (weights.num_classes, weights.image_size) == (1000, 224)
 
 
 @pytest.mark.parametrize(('table', 'configs'), [('ade20k', ADE20K), ('coco', COCO)])

@@ -1,9 +1,4 @@
-# Fine-tuning of CAFormer on ImageNet-1K at 224x224 as in arXiv:2210.13452, Tables XIV and XV: 30 epochs,
-# batch 1024, constant learning rate, averaged weights, no Mixup and no CutMix.
-_base_ = './imagenet_caformer.py'
-model = dict(train_cfg=dict(_delete_=True))
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
-param_scheduler = []
-train_cfg = dict(max_epochs=30)
-custom_hooks = [dict(type='EMAHook', momentum=1e-4)]
-auto_scale_lr = dict(base_batch_size=1024)
+# Fine-tuning of CAFormer at 224x224: ConvFormer's recipe with LAMB.
+_base_ = './imagenet_convformer_finetune.py'
+model = dict(backbone=dict(type='mmmeta.CAFormer'))
+optim_wrapper = dict(optimizer=dict(type='Lamb', lr=1e-4))

@@ -1,8 +1,5 @@
 _base_ = '../_base_/imagenet_poolformer.py'
-model = dict(
-    backbone=dict(type='mmmeta.PoolFormer', arch='m36', drop_path_rate=0.3),
-    head=dict(in_channels=768),
-)
+model = dict(backbone=dict(arch='m36', drop_path_rate=0.3), head=dict(in_channels=768))
 
 # The crop of the authors' evaluation takes 0.95 of the shorter side.
 test_pipeline = [

@@ -1,15 +1,2 @@
 _base_ = '../_base_/imagenet_poolformer.py'
-model = dict(
-    backbone=dict(type='mmmeta.PoolFormer', arch='s24', drop_path_rate=0.1),
-    head=dict(in_channels=512),
-)
-
-# The crop of the authors' evaluation takes 0.9 of the shorter side.
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs'),
-]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+model = dict(backbone=dict(arch='s24', drop_path_rate=0.1))

@@ -6,7 +6,10 @@ width = 16
 max_epochs = 2
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, base='s18', depths=(1, 1, 1, 1), dims=dims), drop_path_rate=0.0, window=3
+        arch=dict(_delete_=True, base='s18', depths=(1, 1, 1, 1), dims=dims),
+        drop_path_rate=0.0,
+        window=3,
+        init_cfg=None,
     ),
     neck=dict(in_channels=dims, out_channels=width),
     rpn_head=dict(in_channels=width, feat_channels=width),

@@ -8,7 +8,9 @@ scale = (64, 64)
 model = dict(
     data_preprocessor=dict(size=scale),
     backbone=dict(
-        arch=dict(_delete_=True, base='s18', depths=(1, 1, 1, 1), dims=dims), drop_path_rate=0.0
+        arch=dict(_delete_=True, base='s18', depths=(1, 1, 1, 1), dims=dims),
+        drop_path_rate=0.0,
+        init_cfg=None,
     ),
     decode_head=dict(in_channels=dims, channels=16, dropout_ratio=0.0, norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=dims[2], channels=16, dropout_ratio=0.0, norm_cfg=norm_cfg),

@@ -2,10 +2,16 @@
 
 import sys
 
+import peers
 import pytest
 import torch
 from conftest import Tools, losses, metrics
 from PIL import Image
+from timm_peer import randomise
+
+from mmmeta.apis.classify import config_of
+from mmmeta.apis.config import load_config
+from mmmeta.weights import ZOO
 
 pytest.importorskip('mmpretrain', reason="classification is MMPretrain's")
 CONFIG = 'tests/data/tiny_classifier.py'
@@ -84,3 +90,74 @@ def test_robustness_data_take_the_place_of_the_test_data(cls_tools, tmp_path):
     (tmp_path / 'other.py').write_text('test_evaluator = dict()')
     message = cls_tools.fail(*command, '--test-data', tmp_path / 'other.py', *options)
     assert f"'{tmp_path}/other.py' has no test_dataloader: give a config with test data" in message
+
+
+class TestImageDemo:
+    DEMO = (sys.executable, 'tools/image_demo.py')
+
+    @pytest.fixture(scope='class')
+    def image(self, tmp_path_factory):
+        """A picture in which chance has its say."""
+        path = tmp_path_factory.mktemp('images') / 'cats.png'
+        pixels = torch.randint(256, (150, 200, 3), generator=torch.Generator().manual_seed(0))
+        Image.fromarray(pixels.to(torch.uint8).numpy()).save(path)
+        return path
+
+    @pytest.fixture(scope='class')
+    def weights(self, tmp_path_factory):
+        """timm's PoolFormerV2-S12 and its file in the layout of the authors."""
+        peer = peers.timm_model('poolformerv2_s12')
+        randomise(peer)
+        path = tmp_path_factory.mktemp('weights') / 'poolformerv2_s12.pth'
+        torch.save(peers.sail_metaformer(peer.state_dict()), path)
+        return peer, path
+
+    def test_its_guesses_are_those_of_timm(self, tools, image, weights):
+        from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+        from timm.data import create_transform
+
+        peer, path = weights
+        output = tools.run(*self.DEMO, image, 'poolformerv2_s12', '--weights', path, COLUMNS='200')
+        transform = create_transform(224, crop_pct=1.0, interpolation='bicubic')
+        with torch.no_grad():
+            scores = peer(transform(Image.open(image))[None]).softmax(-1)[0]
+        for value, label in zip(*scores.topk(5), strict=True):
+            line = next(line for line in output.splitlines() if IMAGENET_CATEGORIES[label] in line)
+            assert line.strip('│ ').split('│')[0].strip() == str(int(label))
+            assert abs(float(line.strip('│ ').split('│')[2]) - value) < 2e-4
+
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            (('{image}x', 'caformer_s18'), "there is no image '{image}x': give a file or a folder"),
+            ((__file__, 'caformer_s18'), "'{file}' is damaged or no image: give another one"),
+            (('{image}', 'caformer_s19'), "there are no weights 'caformer_s19' in the zoo: did you mean "),
+            (
+                ('{image}', 'fpn_poolformer_s12_ade20k'),
+                'is a segmentor: choose a classifier, such as poolformer',
+            ),
+            (('{image}', 'a.py'), "'a.py' is a config, and no weights are published for it: give --weights"),
+            (
+                ('{image}', 'convformer_s18', '--weights', '{weights}'),
+                'is not the classifier convformer_s18: of ',
+            ),
+            (
+                ('{image}', 'poolformerv2_s12', '--weights', '{weights}', '--top', '0'),
+                'top=0: give a positive',
+            ),
+        ],
+    )
+    def test_mistakes(self, arguments, message, tools, image, weights):
+        values = dict(image=image, weights=weights[1], file=__file__)
+        error = tools.fail(*self.DEMO, *(argument.format(**values) for argument in arguments))
+        assert message.format(**values) in error
+
+
+@pytest.mark.parametrize('name', [w.name for w in ZOO.values() if w.num_classes != 150])
+def test_every_published_classifier_has_its_config(name):
+    cfg = load_config(config_of(name))
+    weights = ZOO[name]
+    assert cfg.model.head.num_classes == weights.num_classes
+    arch = cfg.model.backbone.arch
+    assert (arch if isinstance(arch, str) else arch['base']) == weights.size
+    assert cfg.model.backbone.type.lower() == f'mmmeta.{weights.family}'

@@ -5,7 +5,7 @@ import sys
 import pytest
 import timm
 import torch
-from conftest import losses, metrics
+from conftest import ROOT, TINY_CONFIG, losses, metrics
 from safetensors.torch import load_file, save_file
 from timm_peer import randomise
 
@@ -118,25 +118,73 @@ class TestPoolFormerOfMMSegmentation:
 
 
 class TestTraining:
-    def test_from_pretrained_weights(self, tools, tmp_path):
+    @pytest.fixture
+    def config(self, tmp_path):
+        """The small config, starting from the weights in a file."""
+
+        def write(checkpoint):
+            init_cfg = f"dict(_delete_=True, type='Pretrained', checkpoint='{checkpoint}')"
+            path = tmp_path / 'config.py'
+            path.write_text(
+                f"_base_ = '{ROOT}/{TINY_CONFIG}'\nmodel = dict(backbone=dict(init_cfg={init_cfg}))\n"
+            )
+            return path
+
+        return write
+
+    def test_from_pretrained_weights(self, tools, config, tmp_path):
         tools.train(tmp_path / 'first', options=['train_cfg.max_iters=1', 'train_cfg.val_interval=1'])
-        first = tmp_path / 'first/iter_1.pth'
-        init = [
-            'model.backbone.init_cfg.type=Pretrained',
-            f'model.backbone.init_cfg.checkpoint={first}',
-            'train_cfg.max_iters=1',
-        ]
-        output = tools.train(tmp_path / 'second', options=init)
-        assert 'backbone tensors from' in output
+        path = config(tmp_path / 'first/iter_1.pth')
+        output = tools.train(tmp_path / 'second', options=['train_cfg.max_iters=1'], config=path)
+        assert f'backbone tensors from {tmp_path}/first/iter_1.pth (mmmeta layout)' in output
         assert losses(tmp_path / 'second')
 
-    def test_from_a_backbone_of_another_size(self, tools, file, tmp_path):
-        command = (sys.executable, 'tools/train.py', tools.config, '--work-dir', tmp_path / 'work')
-        init = ('model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={file}')
-        message = tools.fail(*command, '--cfg-options', *tools.data_options, *init)
-        assert 'does not fit this' in message
+    def test_from_a_backbone_of_another_size(self, tools, config, file, tmp_path):
+        def refused(path, *options):
+            command = (sys.executable, 'tools/train.py', path, '--work-dir', tmp_path / 'work')
+            return tools.fail(*command, '--cfg-options', *tools.data_options, *options)
+
+        message = refused(config(file))
+        assert 'does not fit this CAFormer' in message
         assert "What it has fits CAFormer arch='s18'" in message
-        message = tools.fail(*command, '--cfg-options', *tools.data_options, f'load_from={file}')
+        message = refused(tools.config, f'load_from={file}')
         assert "is not a checkpoint of this config's model" in message
-        message = tools.fail(*command, '--cfg-options', *tools.data_options, *init[:1], f'{init[1]}x')
-        assert f"there is no checkpoint '{file}x'" in message
+        assert f"there is no checkpoint '{file}x'" in refused(config(f'{file}x'))
+
+
+def test_a_classifier_straight_from_the_hub(tools, imagenet_root, tmp_path):
+    """A published name as the checkpoint of a test, with the hub's cache on this machine and no network."""
+    from PIL import Image
+    from timm.data import ImageNetInfo, create_transform
+
+    peer = timm.create_model('poolformerv2_s12').eval()
+    randomise(peer)
+    repo = tmp_path / 'hf/models--timm--poolformerv2_s12.sail_in1k'
+    (repo / 'snapshots/abc').mkdir(parents=True)
+    (repo / 'refs').mkdir()
+    (repo / 'refs/main').write_text('abc')
+    save_file(peer.state_dict(), repo / 'snapshots/abc/model.safetensors')
+    command = (sys.executable, 'tools/test.py', 'configs/imagenet/poolformerv2_s12_in1k.py')
+    sketch = (
+        '--test-data',
+        'configs/imagenet/robustness/imagenet_sketch.py',
+        '--work-dir',
+        tmp_path / 'work',
+    )
+    data = (f'test_dataloader.dataset.data_root={imagenet_root}', 'test_dataloader.dataset.data_prefix=val')
+    options = ('--cfg-options', *data, 'test_evaluator.topk=[50]', 'test_dataloader.batch_size=16')
+    cached = dict(HF_HUB_CACHE=str(tmp_path / 'hf'), HF_HUB_OFFLINE='1')
+    tools.run(*command, 'mmmeta://poolformerv2_s12', *sketch, *options, **cached)
+
+    transform = create_transform(224, crop_pct=1.0, interpolation='bicubic')
+    info, found = ImageNetInfo('imagenet-1k'), []
+    classes = {info.index_to_label_name(i): i for i in range(1000)}
+    for path in sorted((imagenet_root / 'val').rglob('*.JPEG')):
+        with torch.no_grad():
+            best = peer(transform(Image.open(path))[None])[0].topk(50).indices
+        found.append(classes[path.parent.name] in best)
+    # A score on the edge may fall to either side.
+    assert abs(metrics(tmp_path / 'work')['accuracy/top50'] - 100 * sum(found) / len(found)) < 2
+
+    message = tools.fail(*command, 'mmmeta://poolformerv2_s24', *sketch, *options, **cached)
+    assert "cannot get 'timm://poolformerv2_s24.sail_in1k' (not in the cache, and the hub cannot" in message

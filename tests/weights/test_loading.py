@@ -228,7 +228,7 @@ class TestMisfits:
 
     def test_another_size(self, peer, tmp_path):
         message = self.refused(peer.state_dict(), tmp_path, arch='s36')
-        assert '(timm layout) does not fit this CAFormer: of 387 backbone tensors 186 missing (' in message
+        assert '(timm layout) does not fit this CAFormer: of 387 backbone tensors 189 missing (' in message
         assert message.endswith("). What it has fits CAFormer arch='s18'")
 
     def test_another_family(self, peer, tmp_path):
@@ -332,7 +332,7 @@ class TestVariants:
         peer = timm.create_model('convformer_s18', num_classes=21841)
         torch.save(peer.state_dict(), tmp_path / 'w.pth')
         pretrained(tmp_path / 'w.pth', ConvFormer)
-        assert 'loaded 241 of 241' in log.getvalue() or 'backbone tensors' in log.getvalue()
+        assert 'loaded 234 of 234 backbone tensors' in log.getvalue()
 
     def test_a_backbone_of_ones_own(self, peer, tmp_path, expected):
         torch.save(peer.state_dict(), tmp_path / 'w.pth')

@@ -34,6 +34,8 @@ class _NormedHead(ClsHead):
         for name, value in (('num_classes', num_classes), ('in_channels', in_channels)):
             if type(value) is not int or value < 1:
                 raise UsageError(f'{name}={value}: give a positive integer')
+        self.num_classes = num_classes
+        self.in_channels = in_channels
         self.norm = nn.LayerNorm(in_channels, eps=1e-6)
 
     def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:

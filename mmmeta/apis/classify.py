@@ -1,0 +1,164 @@
+"""Classify pictures with the published models."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from PIL import Image, UnidentifiedImageError
+
+from mmmeta.errors import UsageError
+from mmmeta.registry import MODELS
+from mmmeta.weights import describe, differences, find, load_weights
+
+from .config import load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs/imagenet'
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a picture may show.
+
+    Attributes:
+        label (int): Class.
+        name (str): Its name.
+        score (float): Probability that the model gives it.
+    """
+
+    label: int
+    name: str
+    score: float
+
+
+def config_of(name: str) -> str:
+    """The config of a model of the zoo.
+
+    Args:
+        name (str): Such as ``'caformer_s18'`` or ``'convformer_b36_384_in21ft1k'``.
+
+    Returns:
+        str: Path of the config.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    weights = find(name)
+    if weights.num_classes == 150:
+        raise UsageError(
+            f"'{name}' is a segmentor: choose a classifier, such as {weights.family}_{weights.size}"
+        )
+    training = name.removeprefix(f'{weights.family}_{weights.size}')
+    suffix = {'': '_in1k', '_384': '_384_in1k'}.get(training, training)
+    return str(CONFIGS / f'{weights.family}_{weights.size}{suffix}.py')
+
+
+def build_classifier(name: str, weights: str | None = None, device: str = 'cpu') -> BaseModel:
+    """Build a published classifier with its weights.
+
+    Args:
+        name (str): Name in the zoo, such as ``'caformer_s18'``, or path of a config.
+        weights (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to None:
+            those that are published under ``name``.
+        device (str): Where to put it. Defaults to ``'cpu'``.
+
+    Returns:
+        BaseModel: MMPretrain's ``ImageClassifier`` in eval mode; its config under ``_config``.
+
+    Raises:
+        UsageError: The name is unknown, or the weights cannot be read or are not exactly those of the model.
+    """
+    is_config = name.endswith('.py')
+    if is_config and weights is None:
+        raise UsageError(f"'{name}' is a config, and no weights are published for it: give --weights")
+    cfg = load_config(name if is_config else config_of(name))
+    if not cfg.get('test_dataloader'):  # ImageNet-21K has no images to test on; they are those of 1K
+        cfg.test_dataloader = load_config(config_of(name.removesuffix('_in21k'))).test_dataloader
+    location = weights or f'mmmeta://{name}'
+    state_dict, layout = load_weights(location)
+    init_default_scope(cfg.default_scope)
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    model = MODELS.build(cfg.model)
+    shapes = [{key: value.shape for key, value in part.items()} for part in (model.state_dict(), state_dict)]
+    problems = differences(*shapes)
+    if problems:
+        raise UsageError(
+            f"'{location}' ({layout} layout) is not the classifier {name}: of {len(shapes[0])} tensors "
+            f'{describe(problems)}. Give the model that it was trained as'
+        )
+    model.load_state_dict(state_dict)
+    model._config = cfg
+    return model.to(device).eval()
+
+
+def class_names(num_classes: int) -> Sequence[str]:
+    """Names of the classes of ImageNet-1K, for 1000, or ImageNet-21K, for 21841; numbers for others."""
+    if num_classes == 1000:
+        from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+        return IMAGENET_CATEGORIES
+    if num_classes == 21841:
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo('imagenet-22k')
+        return [info.index_to_description(i) for i in range(num_classes)]
+    return [str(i) for i in range(num_classes)]
+
+
+def find_images(path: str) -> list[str]:
+    """The image at a path, or those in a folder.
+
+    Raises:
+        UsageError: There is nothing, or a file is no image.
+    """
+    given = Path(path)
+    if not given.exists():
+        raise UsageError(f"there is no image '{path}': give a file or a folder")
+    files = sorted(file for file in given.iterdir() if file.is_file()) if given.is_dir() else [given]
+    images = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image.load()
+        except (UnidentifiedImageError, OSError) as error:
+            if given.is_dir() and isinstance(error, UnidentifiedImageError):
+                continue  # other files may lie beside images
+            raise UsageError(f"'{file}' is damaged or no image: give another one") from error
+        images.append(str(file))
+    if not images:
+        raise UsageError(f"there is no image in '{path}': give a file or a folder with some")
+    return images
+
+
+def classify(model: BaseModel, images: Sequence[str], top: int = 5) -> Iterator[tuple[str, list[Guess]]]:
+    """Classify pictures one after the other.
+
+    Args:
+        model (BaseModel): What :func:`build_classifier` returns.
+        images (Sequence[str]): Files.
+        top (int): How many guesses for each. Defaults to 5.
+
+    Yields:
+        tuple[str, list[Guess]]: The file, and the most likely classes, the likeliest first.
+
+    Raises:
+        UsageError: ``top`` is not positive.
+    """
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    if top < 1:
+        raise UsageError(f'top={top}: give a positive number')
+    inferencer = ImageClassificationInferencer(model)
+    names = class_names(model.head.num_classes)
+    for image in images:
+        scores = torch.from_numpy(inferencer(image)[0]['pred_scores'])
+        values, labels = scores.topk(min(top, len(scores)))
+        yield (
+            image,
+            [
+                Guess(int(label), names[int(label)], float(value))
+                for value, label in zip(values, labels, strict=True)
+            ],
+        )
