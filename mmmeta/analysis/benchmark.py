@@ -1,16 +1,21 @@
 """How fast backbones and windows are, and how much memory they take, measured side by side."""
 
 import ast
+import gc
 import multiprocessing
 import resource
 import statistics
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import util
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmmeta import models
 from mmmeta.errors import UsageError
@@ -57,6 +62,43 @@ def time_alternating(
             if turn >= warmup:
                 record.append(time.perf_counter() - start)
     return [Timing(statistics.median(record), min(record), max(record)) for record in seconds]
+
+
+class _StorageLog(TorchDispatchMode):
+    """Note every storage that operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, torch.Tensor):
+                storage = result.untyped_storage()
+                self.storages[storage._cdata] = weakref.ref(storage), storage.nbytes()
+        return results
+
+
+def bytes_kept(model: nn.Module, *inputs: torch.Tensor) -> int:
+    """Bytes that a forward pass leaves in memory: its outputs and what backward will need.
+
+    Parameters and inputs do not count. What counts is what is still there, whoever holds it, so that tensors
+    that are computed again in backward do not.
+
+    Args:
+        model (nn.Module): The model, in the mode that it is to be measured in.
+        inputs (Tensor): Its inputs.
+    """
+    given = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers(), *inputs)}
+    with _StorageLog() as log:
+        outputs = model(*inputs)
+    gc.collect()
+    kept = sum(
+        size for key, (storage, size) in log.storages.items() if key not in given and storage() is not None
+    )
+    del outputs
+    return kept
 
 
 def build_features(spec: str) -> nn.Module:

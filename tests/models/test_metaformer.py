@@ -11,6 +11,7 @@ from conftest import free_port
 from timm_peer import ALL_MODELS, build, randomise
 from torch import nn
 
+from mmmeta.analysis.benchmark import bytes_kept
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer, MetaFormer, PoolFormer, RandFormer
@@ -140,22 +141,10 @@ def test_with_cp_gives_identical_gradients_and_statistics(arch):
 
 
 def test_with_cp_keeps_less_for_backward():
-    def kept_bytes(with_cp):
-        model = CAFormer('s18', with_cp=with_cp)
-        parameters = {p.data_ptr() for p in model.parameters()}
-        kept = {}
-
-        def pack(tensor):
-            if tensor.data_ptr() not in parameters:
-                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            outs = model(torch.randn(1, 3, 128, 128))
-        assert outs
-        return sum(kept.values())
-
-    assert kept_bytes(True) < 0.5 * kept_bytes(False)
+    plain, recomputing = (
+        bytes_kept(CAFormer('s18', with_cp=with_cp), torch.randn(1, 3, 128, 128)) for with_cp in (False, True)
+    )
+    assert recomputing < 0.5 * plain
 
 
 def _train_step_under_ddp(rank, port, path):

@@ -1,8 +1,8 @@
 """The MetaFormer backbone."""
 
 import re
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from mmmeta.models.layers import (
     MetaFormerBlock,
     build_norm,
     frozen_running_stats,
+    keep_everything,
 )
 from mmmeta.registry import MODELS
 from mmmeta.weights import load_backbone, recognise, translate
@@ -140,11 +141,18 @@ class Embedding(nn.Module):
         return self.post_norm(self.conv(self.pre_norm(x)))
 
 
+@contextmanager
+def _second_run(block: nn.Module) -> Iterator[None]:
+    """What is different when a block runs again in backward."""
+    with keep_everything(), frozen_running_stats(block):
+        yield
+
+
 def _checkpointed(block: nn.Module, *inputs: Tensor | tuple | None) -> Tensor:
     """Run a block that keeps nothing but its inputs for backward, and runs again there."""
     contexts = {}
-    if any(isinstance(m, _BatchNorm) for m in block.modules()):
-        contexts['context_fn'] = lambda: (nullcontext(), frozen_running_stats(block))
+    if not torch.compiler.is_compiling() or any(isinstance(m, _BatchNorm) for m in block.modules()):
+        contexts['context_fn'] = lambda: (keep_everything(), _second_run(block))
     return checkpoint(block, *inputs, use_reentrant=False, **contexts)
 
 

@@ -4,6 +4,7 @@ from .activations import ACTIVATIONS, SquaredReLU, StarReLU, build_activation
 from .block import DropPath, MetaFormerBlock, Mlp
 from .norms import NORMS, GroupNorm1, LayerNorm2d, build_norm, frozen_running_stats
 from .pointwise import Pointwise
+from .recompute import keep_everything
 from .token_mixers import TOKEN_MIXERS, Attention, Identity, Pooling, RandomMixing, SepConv
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     'build_activation',
     'build_norm',
     'frozen_running_stats',
+    'keep_everything',
 ]

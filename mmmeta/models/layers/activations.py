@@ -1,5 +1,7 @@
 """Activations of the MetaFormer papers."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,31 @@ class SquaredReLU(nn.Module):
         if self.inplace and not torch.is_grad_enabled():
             return x.relu_().square_()
         return F.relu(x).square()
+
+
+class _StarReLU(torch.autograd.Function):
+    """``scale * relu(x) ** 2 + bias``, of which backward needs ``x`` alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
+        ctx.save_for_backward(x, scale if isinstance(scale, Tensor) else None)
+        ctx.scale = None if isinstance(scale, Tensor) else scale
+        out = F.relu(x).square_()
+        if torch.result_type(out, scale) != out.dtype:  # autocast: parameters are wider than features
+            return scale * out + bias
+        return out.mul_(scale).add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        scale = ctx.scale if scale is None else scale
+        of_x, of_scale, of_bias = ctx.needs_input_grad
+        positive = F.relu(x)
+        return (
+            (grad * positive * (2 * scale)).to(x.dtype) if of_x else None,
+            (grad * positive.square()).sum().reshape(1) if of_scale else None,
+            grad.sum().reshape(1) if of_bias else None,
+        )
 
 
 class StarReLU(nn.Module):
@@ -57,7 +84,9 @@ class StarReLU(nn.Module):
         """Apply it elementwise to a tensor of any shape."""
         if self.inplace and not torch.is_grad_enabled():
             return x.relu_().square_().mul_(self.scale).add_(self.bias)
-        return self.scale * F.relu(x).square() + self.bias
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return self.scale * F.relu(x).square() + self.bias
+        return _StarReLU.apply(x, self.scale, self.bias)
 
 
 ACTIVATIONS = {

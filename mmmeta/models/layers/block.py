@@ -1,12 +1,17 @@
 """The MetaFormer block: a token mixer and a channel MLP, each behind a norm and beside a residual."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .activations import build_activation
 from .chunks import chunk_rows, may_chunk
 from .norms import LayerNorm2d, build_norm
 from .pointwise import Pointwise
+from .recompute import through
 from .token_mixers import SepConv
 from .windows import WindowPlan
 
@@ -30,7 +35,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        return self.fc2(self.act(self.fc1(x)))
+        return through(self.act, self.fc2, self.fc1(x))
 
 
 class DropPath(nn.Module):
@@ -73,6 +78,11 @@ def _residual(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: 
     # One pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all
     # positions that nearly cancel, would show against other implementations.
     return torch.addcmul(branch, x, res_scale[:, None, None])
+
+
+def _normed(norm: nn.Module, branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``branch(norm(x))``; backward computes the norm again, unless that would count the batch twice."""
+    return branch(norm(x)) if isinstance(norm, _BatchNorm) else through(norm, branch, x)
 
 
 class MetaFormerBlock(nn.Module):
@@ -129,8 +139,8 @@ class MetaFormerBlock(nn.Module):
         if in_pieces and isinstance(self.token_mixer, SepConv):
             x = self._mix_in_strips(x)
         else:
-            branch = self.norm1(x)
-            branch = self.token_mixer(branch) if plan is None else self.token_mixer(branch, plan)
+            mixer = self.token_mixer if plan is None else partial(self.token_mixer, plan=plan)
+            branch = _normed(self.norm1, mixer, x)
             x = _residual(x, self.res_scale1, self.drop_path(branch), self.layer_scale1)
         if in_pieces and x.is_contiguous(memory_format=torch.channels_last):
             tokens = x.permute(0, 2, 3, 1).flatten(0, 2)
@@ -161,5 +171,5 @@ class MetaFormerBlock(nn.Module):
 
     def _forward_mlp(self, x: Tensor) -> Tensor:
         """The second half of the block."""
-        branch = self.drop_path(self.mlp(self.norm2(x)))
+        branch = self.drop_path(_normed(self.norm2, self.mlp, x))
         return _residual(x, self.res_scale2, branch, self.layer_scale2)

@@ -12,6 +12,7 @@ from mmmeta.errors import UsageError
 
 from .activations import build_activation
 from .pointwise import Pointwise
+from .recompute import through
 from .windows import (
     BACKENDS,
     WindowPlan,
@@ -150,7 +151,7 @@ class SepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        return self.pwconv2(self.dwconv(self.act(self.pwconv1(x))))
+        return self.pwconv2(through(self.act, self.dwconv, self.pwconv1(x)))
 
     @property
     def reach(self) -> int:
