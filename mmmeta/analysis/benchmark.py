@@ -106,24 +106,22 @@ def build_features(spec: str) -> nn.Module:
 
     Args:
         spec (str): One of ours, such as ``caformer_s18``, with arguments after commas, such as
-            ``caformer_s18,window=13``; or one of timm's, such as ``timm/caformer_s18``.
+            ``caformer_s18,window=13``; one of timm's, such as ``timm/caformer_s18``; or the backbone of one
+            of MMPretrain's, such as ``mmpretrain/poolformer-s12_32xb128_in1k``, which gives what that
+            classifier asks it for.
 
     Returns:
         nn.Module: The backbone in eval mode, with random weights.
 
     Raises:
-        UsageError: There is no such backbone, or timm is not installed.
+        UsageError: There is no such backbone, or the package is not installed.
     """
     name, *arguments = spec.split(',')
-    if name.startswith('timm/'):
-        if util.find_spec('timm') is None:
-            raise UsageError(f"'{spec}' needs timm, which is not installed: pip install timm")
-        import timm
-
-        name = name.removeprefix('timm/')
-        if not timm.is_model(name):
-            raise UsageError(f"timm has no model '{name}': see timm.list_models()")
-        return timm.create_model(name, features_only=True).eval()
+    package, _, foreign = name.rpartition('/')
+    if package in ('timm', 'mmpretrain'):
+        if util.find_spec(package) is None:
+            raise UsageError(f"'{spec}' needs {package}, which is not installed: pip install {package}")
+        return {'timm': _timm_features, 'mmpretrain': _mmpretrain_backbone}[package](foreign)
     family, _, arch = name.rpartition('_')
     if family not in FAMILIES:
         choices = ', '.join(f'{family}_<arch>' for family in FAMILIES if family != 'metaformer')
@@ -139,6 +137,45 @@ def build_features(spec: str) -> nn.Module:
         return getattr(models, FAMILIES[family])(arch, **options).eval()
     except TypeError as error:
         raise UsageError(f"'{spec}': {error}") from error
+
+
+def _timm_features(name: str) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model '{name}': see timm.list_models()")
+    return timm.create_model(name, features_only=True).eval()
+
+
+def _mmpretrain_backbone(name: str) -> nn.Module:
+    import mmpretrain
+
+    if name not in mmpretrain.list_models():
+        raise UsageError(f"MMPretrain has no model '{name}': see mmpretrain.list_models()")
+    backbone = mmpretrain.get_model(name, pretrained=False).backbone
+    backbone.eval()  # some return nothing
+    return backbone
+
+
+def run_features(
+    model: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    image: torch.Tensor,
+    train: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Run a backbone once.
+
+    Args:
+        model (callable): Maps images to features.
+        image (Tensor): Images, ``(B, C, H, W)``.
+        train (bool): Forward and backward instead of forward alone. Defaults to False.
+        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+    """
+    autocast = torch.autocast(image.device.type, dtype, enabled=dtype is not torch.float32)
+    with torch.inference_mode(not train), autocast:
+        features = model(image)
+    if train:
+        sum(feature.float().sum() for feature in features).backward()
 
 
 def _peak(run: Callable[[], object], device: str) -> int:

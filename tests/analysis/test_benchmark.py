@@ -1,5 +1,6 @@
 """The benchmark's command line; what it measures depends on the machine."""
 
+import json
 import re
 import subprocess
 import sys
@@ -31,6 +32,17 @@ def test_backbones_side_by_side():
     assert ratios[1] == pytest.approx(medians[0] / medians[1], rel=0.1)
 
 
+def test_training_and_a_file(tmp_path):
+    path = tmp_path / 'times.json'
+    arguments = ('--train', '--dtype', 'bfloat16', '--repeats', 1, '--json', path)
+    out = run('backbones', 'caformer_s18', 'caformer_s18,with_cp=True', '--shape', 64, 64, *arguments)
+    assert '1 x 64x64, cpu, 1 threads, bfloat16, training' in out
+    plain, checkpointed = json.loads(path.read_text())
+    assert plain['model'] == 'caformer_s18'
+    assert checkpointed['bytes_kept'] < 0.5 * plain['bytes_kept']
+    assert f' {plain["bytes_kept"] / 1e6:.0f}   1.00' in out
+
+
 def test_windows_over_the_size_of_the_map():
     out = run('windows', '--sides', 16, 32, '--dim', 32, '--window', 5, '--largest-global', 16)
     rows = re.findall(r'(\d+)x\1 +(\w+) +[\d.]+ s +\d+ MiB +[\d.]+ s +\d+ MiB', out)
@@ -53,6 +65,7 @@ def test_functions_take_turns():
         ('caformer_s18,window', 'arguments are Python values, such as window=13'),
         ('caformer_s18,windw=13', "unexpected keyword argument 'windw'"),
         ('timm/caformer_s81', "timm has no model 'caformer_s81'"),
+        ('mmpretrain/poolformer', "MMPretrain has no model 'poolformer'"),
     ],
 )
 def test_a_backbone_that_is_none(spec, message):

@@ -2,12 +2,24 @@
 """Measure backbones side by side, or windowed attention over the size of the map."""
 
 import argparse
+import json
+import os
+from dataclasses import asdict
 from functools import partial
 
 import torch
 
-from mmmeta.analysis.benchmark import build_features, measure_layer, time_alternating
+from mmmeta.analysis.benchmark import (
+    build_features,
+    bytes_kept,
+    measure_layer,
+    run_features,
+    time_alternating,
+)
+from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
+
+DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,13 +35,22 @@ def parse_args() -> argparse.Namespace:
         parents=[common],
     )
     backbones.add_argument(
-        'models', nargs='+', metavar='MODEL', help="such as timm/caformer_s18 or 'caformer_s18,window=13'"
+        'models',
+        nargs='+',
+        metavar='MODEL',
+        help="such as timm/caformer_s18, mmpretrain/poolformer-s12_32xb128_in1k or 'caformer_s18,window=13'",
     )
     backbones.add_argument(
         '--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'), help='may be repeated'
     )
     backbones.add_argument('--batch', type=int, default=1)
     backbones.add_argument('--repeats', type=int, default=5)
+    backbones.add_argument(
+        '--train', action='store_true', help='forward and backward, and the bytes that are kept in between'
+    )
+    backbones.add_argument('--dtype', choices=list(DTYPES), default='float32', help='other ones by autocast')
+    backbones.add_argument('--compile', action='store_true', help='compiled by torch.compile')
+    backbones.add_argument('--json', metavar='FILE', help='write the measurements into a file')
     windows = commands.add_parser(
         'windows',
         help='time and peak memory of a layer',
@@ -51,22 +72,42 @@ def parse_args() -> argparse.Namespace:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Time the backbones in turns at each size, fp32, channels last where a backbone asks for it."""
+    """Time the backbones in turns at each size, channels last where a backbone asks for it."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    models = [build_features(spec).to(device) for spec in args.models]
+    models = [build_features(spec).to(device).train(args.train) for spec in args.models]
+    kept = ''
+    if args.train:
+        kept = f' {"kept (MB)":>10} {"ratio":>6}'
+    task = ('training' if args.train else 'inference') + (', compiled' if args.compile else '')
+    records = []
     for height, width in args.shape or [(512, 512)]:
         image = torch.randn(args.batch, 3, height, width, device=device)
-        with torch.inference_mode():
-            runs = [partial(model, image) for model in models]
-            timings = time_alternating(runs, args.repeats)
-        print(f'\n{args.batch} x {height}x{width}, {device}, {args.threads} threads')
-        print(f'{"model":40} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"speed":>7}')
-        for spec, timing in zip(args.models, timings, strict=True):
+        # Before compiling, which would hide what is kept.
+        sizes = [bytes_kept(model, image) for model in models] if args.train else []
+        callables = [torch.compile(model) for model in models] if args.compile else models
+        runs = [partial(run_features, model, image, args.train, DTYPES[args.dtype]) for model in callables]
+        timings = time_alternating(runs, args.repeats)
+        print(
+            f'\n{args.batch} x {height}x{width}, {device}, {args.threads} threads, {args.dtype}, {task}, '
+            f'torch {torch.__version__}'
+        )
+        print(f'{"model":40} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"speed":>7}{kept}')
+        for i, (spec, timing) in enumerate(zip(args.models, timings, strict=True)):
             speed = timings[0].median / timing.median
+            memory = f' {sizes[i] / 1e6:10.0f} {sizes[i] / sizes[0]:6.2f}' if sizes else ''
             print(
-                f'{spec:40} {timing.median:11.3f} {timing.fastest:9.3f} {timing.slowest:9.3f} {speed:6.2f}x',
+                f'{spec:40} {timing.median:11.3f} {timing.fastest:9.3f} {timing.slowest:9.3f} {speed:6.2f}x'
+                f'{memory}',
                 flush=True,
             )
+            record = dict(
+                model=spec, height=height, width=width, batch=args.batch, dtype=args.dtype, task=task
+            )
+            record.update(asdict(timing), device=device, threads=args.threads, torch=torch.__version__)
+            records.append({**record, **({'bytes_kept': sizes[i]} if sizes else {})})
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump(records, file, indent=1)
 
 
 def draw_curve(args: argparse.Namespace) -> None:
@@ -90,6 +131,8 @@ def draw_curve(args: argparse.Namespace) -> None:
 def main() -> None:
     """Measure."""
     args = parse_args()
+    if getattr(args, 'json', None):
+        check_writable(os.path.dirname(args.json) or '.')
     torch.set_num_threads(args.threads)
     {'backbones': compare, 'windows': draw_curve}[args.command](args)
 
