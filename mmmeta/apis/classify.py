@@ -75,7 +75,7 @@ def build_classifier(name: str, weights: str | None = None, device: str = 'cpu')
         raise UsageError(f"'{name}' is a config, and no weights are published for it: give --weights")
     cfg = load_config(name if is_config else config_of(name))
     if not cfg.get('test_dataloader'):  # ImageNet-21K has no images to test on; they are those of 1K
-        cfg.test_dataloader = load_config(config_of(name.removesuffix('_in21k'))).test_dataloader
+        cfg.test_dataloader = load_config(config_of(Path(name).stem.removesuffix('_in21k'))).test_dataloader
     location = weights or f'mmmeta://{name}'
     state_dict, layout = load_weights(location)
     init_default_scope(cfg.default_scope)

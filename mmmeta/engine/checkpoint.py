@@ -1,20 +1,22 @@
 """Checkpoints that need no code to be read, and the reading of those that do."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmmeta.errors import UsageError
 from mmmeta.weights import (
     OURS,
+    check_finite,
     describe,
     differences,
+    find_new_norms,
     find_state_dict,
     read_location,
     recognise,
@@ -123,37 +125,60 @@ def adopt_layout(checkpoint: dict, source: str) -> None:
         source (str): Where it comes from, for the error.
 
     Raises:
-        UsageError: There are no tensors in it.
+        UsageError: There are no tensors in it, or not only finite numbers.
     """
     state_dict = find_state_dict(checkpoint, source)
+    check_finite(state_dict, source)
     found = recognise(list(state_dict))
-    if found is not None and found[0] is not OURS:
-        state_dict, _ = translate(state_dict, source)
+    bare = found is not None and found[0] is OURS and not found[1]  # a backbone of ours, by itself
+    if bare or (found is not None and found[0] is not OURS):
+        state_dict, layout = translate(state_dict, source)
         checkpoint.clear()
+        print_log(f'{source}: {len(state_dict)} tensors in {layout} layout', logger='current')
     checkpoint['state_dict'] = state_dict
 
 
-def check_complete(
-    model: nn.Module, state_dict: dict[str, torch.Tensor], source: str, prefix: str = ''
-) -> None:
+def check_complete(model: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
     """Refuse a state dict that is not exactly that of a model.
 
     Args:
         model (nn.Module): The model, without wrappers.
-        state_dict (dict[str, Tensor]): What is about to be loaded.
+        state_dict (Mapping[str, Tensor]): What is about to be loaded.
         source (str): Where it comes from, for the error.
-        prefix (str): Compare only tensors whose names begin so. Defaults to ``''``, all of them.
 
     Raises:
         UsageError: Tensors are missing, unexpected or of another shape.
     """
-    own, given = (
-        {name: tensor.shape for name, tensor in tensors.items() if name.startswith(prefix)}
-        for tensors in (model.state_dict(), state_dict)
+    problems = differences(
+        *({n: t.shape for n, t in part.items()} for part in (model.state_dict(), state_dict))
     )
-    problems = differences(own, given)
     if problems:
         raise UsageError(
-            f"'{source}' is not a checkpoint of this config's model: of {len(own)} tensors "
+            f"'{source}' is not a checkpoint of this config's model: of {len(model.state_dict())} tensors "
             f'{describe(problems)}. Give the config that it was trained with'
+        )
+
+
+def check_backbone_complete(
+    backbone: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str, prefix: str = 'backbone.'
+) -> None:
+    """Refuse a state dict of a whole model that does not have all of a backbone but its output norms.
+
+    Args:
+        backbone (nn.Module): The backbone.
+        state_dict (Mapping[str, Tensor]): What is about to be loaded.
+        source (str): Where it comes from, for the error.
+        prefix (str): What stands in front of the backbone's names. Defaults to ``'backbone.'``.
+
+    Raises:
+        UsageError: Tensors are missing, unexpected or of another shape.
+    """
+    own = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    given = {n.removeprefix(prefix): t.shape for n, t in state_dict.items() if n.startswith(prefix)}
+    new = find_new_norms(own, given)
+    problems = differences({name: shape for name, shape in own.items() if name not in new}, given)
+    if problems:
+        raise UsageError(
+            f"'{source}' does not have the backbone of this config's model: of {len(own)} tensors "
+            f'{describe(problems)}. Give weights of the same backbone, or change the config'
         )

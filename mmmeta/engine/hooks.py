@@ -17,7 +17,7 @@ from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 
-from .checkpoint import adopt_layout, check_complete, from_plain, to_plain
+from .checkpoint import adopt_layout, check_backbone_complete, check_complete, from_plain, to_plain
 
 
 def _train_sampler(runner: Runner) -> Any:
@@ -111,6 +111,9 @@ class CompleteCheckpointHook(Hook):
     layout of another repository is translated first.
     """
 
+    # Before other hooks, such as EMAHook, read what was loaded.
+    priority = 'VERY_HIGH'
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before anything is loaded."""
         adopt_layout(checkpoint, runner._load_from)
@@ -124,13 +127,15 @@ class CompleteBackboneHook(Hook):
     The other parts may differ, as heads do for another number of classes; MMEngine tells which.
     """
 
+    priority = 'VERY_HIGH'
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before anything is loaded; not when a run is resumed."""
         model = _bare_model(runner)
         if runner._resume or not isinstance(getattr(model, 'backbone', None), MetaFormer):
             return
         adopt_layout(checkpoint, runner._load_from)
-        check_complete(model, checkpoint['state_dict'], runner._load_from, 'backbone.')
+        check_backbone_complete(model.backbone, checkpoint['state_dict'], runner._load_from)
 
 
 @HOOKS.register_module()

@@ -9,9 +9,9 @@ from typing import Any
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from .fetch import is_remote
-from .files import DamagedFileError, find_state_dict, read_checkpoint, trust, write_state_dict
+from .files import DamagedFileError, check_finite, find_state_dict, read_checkpoint, trust, write_state_dict
 from .layouts import LAYOUTS, OURS, Layout, recognise, translate, write_layout
-from .loading import describe, differences, load_backbone, load_weights, read_location
+from .loading import describe, differences, find_new_norms, load_backbone, load_weights, read_location
 from .zoo import ZOO, Weights, find
 
 
@@ -28,9 +28,11 @@ __all__ = [
     'DamagedFileError',
     'Layout',
     'Weights',
+    'check_finite',
     'describe',
     'differences',
     'find',
+    'find_new_norms',
     'find_state_dict',
     'is_remote',
     'load_backbone',

@@ -1,14 +1,17 @@
 """Bring weights from where they lie onto this machine, into the caches that other tools use too."""
 
 import errno
+import hashlib
 import os
 import re
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_local_rank
+from mmengine.dist import barrier, get_rank
 
 from mmmeta.errors import UsageError
 
@@ -41,16 +44,18 @@ def fetch(location: str) -> str:
     if not is_remote(location):
         return os.path.expanduser(location)
     # One process of each machine brings the file, the others find it.
-    first = get_local_rank() == 0
-    path = _fetch(location) if first else ''
-    barrier()
+    first = int(os.environ.get('LOCAL_RANK', get_rank())) == 0
+    try:
+        path = _fetch(location) if first else ''
+    finally:
+        barrier()
     return path if first else _fetch(location)
 
 
 def forget(path: str) -> None:
     """Remove a damaged file from the cache that it lies in, so that the next try brings it anew."""
     for file in (os.path.realpath(path), path):
-        if os.path.lexists(file):
+        with suppress(FileNotFoundError):  # another process was faster
             os.remove(file)
 
 
@@ -84,8 +89,8 @@ class _UnreachableError(Exception):
 def _fetch_from(place: str) -> str:
     try:
         if place.startswith('timm://'):
-            return _fetch_from_hub(f'timm/{place.removeprefix("timm://")}', TIMM_FILE)
-        on_hub = re.fullmatch(rf'{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/(.+)', place)
+            return _fetch_from_hub(f'timm/{place.removeprefix("timm://").removeprefix("timm/")}', TIMM_FILE)
+        on_hub = re.fullmatch(rf'{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?', place)
         if on_hub:
             return _fetch_from_hub(on_hub[1], on_hub[3], revision=on_hub[2])
         if urlparse(place).scheme not in ('http', 'https'):
@@ -107,6 +112,7 @@ def _fetch_from_hub(repo: str, file: str, revision: str = 'main') -> str:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -115,25 +121,31 @@ def _fetch_from_hub(repo: str, file: str, revision: str = 'main') -> str:
         return hf_hub_download(repo, file, revision=revision)
     except LocalEntryNotFoundError as error:
         raise _UnreachableError('not in the cache, and the hub cannot be reached') from error
-    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
         raise _UnreachableError('the hub has no such file') from error
     except HfHubHTTPError as error:
         raise _UnreachableError(str(error).splitlines()[0]) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise _UnreachableError(f'{type(error).__name__}: {error}') from error
 
 
 def _fetch_from_web(url: str) -> str:
     name = os.path.basename(urlparse(url).path)
+    if '/resolve/' in url:  # a hub's mirror, where files of one name are many
+        name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}'
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
     if path.is_file():
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # As PyTorch and OpenMMLab name files: the start of the hash between the last hyphen and the suffix.
-    hash_prefix = re.search(r'-([0-9a-f]{8,})\.', name)
+    hash_prefix = re.search(r'-(?=[0-9]*[a-f])([0-9a-f]{8,})\.', name)  # digits alone are a date
     try:
         torch.hub.download_url_to_file(url, str(path), hash_prefix and hash_prefix[1])
     except HTTPError as error:
         raise _UnreachableError(f'HTTP {error.code} {error.reason}') from error
-    except (URLError, ConnectionError, TimeoutError) as error:
+    except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
         raise _UnreachableError(str(getattr(error, 'reason', error))) from error
     except RuntimeError as error:
         if 'invalid hash' not in str(error):

@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import pickletools
 import re
 import struct
-from collections.abc import Collection
+import zipfile
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +17,8 @@ from mmmeta.errors import UsageError
 
 # Where torch.save's files begin: zip archives or, before 1.6 and of other tools, pickles.
 ZIP, PICKLE = b'PK', b'\x80'
+# Magic number, protocol version, system information, the object itself, and the keys of its storages.
+LEGACY_PICKLES = 5
 # Under these keys tools keep a state dict, in this order: of two, timm evaluates the averaged weights.
 STATE_DICT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 
@@ -63,21 +68,40 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
         return _read_safetensors(path, map_location)
     if not start.startswith((ZIP, PICKLE)):
         raise DamagedFileError(f"'{path}' is no checkpoint{_likeness(start)}: give a file of weights")
+    damage = _damage(path, start)
+    if damage:
+        raise DamagedFileError(f"'{path}' is damaged or cut off ({damage}): get or write it again")
     try:
         return torch.load(path, map_location=map_location, weights_only=not trusted)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        cause = str(error)
-        needs = re.search(r'GLOBAL ([\w.]+)', cause)
-        # The code of a pickle cannot be told from damage; that of a whole archive can.
-        cut_off = 'truncated' in cause or (needs is None and not isinstance(error, pickle.UnpicklingError))
-        if cut_off:
-            raise DamagedFileError(
-                f"'{path}' is damaged or cut off ({cause.splitlines()[0]}): get or write it again"
-            ) from error
+    except pickle.UnpicklingError as error:
+        needs = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise UsageError(
             f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any code: "
             'if you trust where it comes from, say --trust-checkpoint'
         ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        if not re.search('PytorchStreamReader|unexpected EOF|corrupt|truncated|Ran out of input', str(error)):
+            raise
+        raise DamagedFileError(
+            f"'{path}' is damaged or cut off ({str(error).splitlines()[0]}): get or write it again"
+        ) from error
+
+
+def _damage(path: str, start: bytes) -> str | None:
+    """Why a file of PyTorch is not whole, as far as its frame tells; None if it is."""
+    if start.startswith(ZIP):
+        return None if zipfile.is_zipfile(path) else 'its end is missing'
+    # A legacy file: pickles one after the other, and the bytes of the tensors behind them.
+    try:
+        with open(path, 'rb') as file:
+            for _ in range(LEGACY_PICKLES):
+                for _ in pickletools.genops(file):
+                    pass
+                if file.tell() == os.path.getsize(path):
+                    return None  # a pickle of something else
+    except (ValueError, IndexError, struct.error) as error:
+        return str(error)
+    return None
 
 
 def _read_safetensors(path: str, map_location: Any) -> dict[str, Tensor]:
@@ -140,7 +164,23 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
             f"'{source}' holds no weights, it is {kind}: give a state dict, bare or under one of "
             f'{", ".join(STATE_DICT_KEYS)}'
         )
+    if len(found) == len(state_dict) and hasattr(state_dict, '_metadata'):  # versions of the modules
+        found = OrderedDict(found)
+        found._metadata = state_dict._metadata
     return found
+
+
+def check_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Check that all values are finite numbers.
+
+    Raises:
+        UsageError: One is not; its tensor is named.
+    """
+    for name, tensor in state_dict.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UsageError(
+                f"'{source}' has values in {name} that are not finite numbers: get or train it again"
+            )
 
 
 def _some(names: Collection[Any], limit: int = 3) -> str:
@@ -160,6 +200,7 @@ def write_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
     """
     state_dict = {name: tensor.detach().contiguous() for name, tensor in state_dict.items()}
     part = f'{path}.part'
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
     try:
         if path.endswith('.safetensors'):
             from safetensors.torch import save_file

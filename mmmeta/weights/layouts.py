@@ -237,8 +237,8 @@ def translate(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, 
             ours = _rename_backbone(inner, modules, parts, blocks)
         if ours is not None:
             ours = f'backbone.{ours}'
-        elif inner is not None and not prefix:
-            ours = _rename(name, classifier)
+        elif layout is not OURS and (inner is not None or not prefix):
+            ours = _rename(inner or name, classifier)
         if ours is None:
             of_backbone = inner is not None and not name.startswith('head.')
             ours = f'backbone.{inner}' if of_backbone else name
@@ -279,6 +279,9 @@ def write_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str
     attends = {
         match[1] for name in state_dict if (match := re.match(r'(.+\.blocks\.\d+\.)token_mixer\.qkv\.', name))
     }
+    # MMPretrain's backbones are parts of whole models, as ours are.
+    whole = any(not name.startswith('backbone.') for name in state_dict)
+    prefix = 'backbone.' if layout is MMPRETRAIN and whole else ''
     written, nameless = {}, []
     for ours, tensor in state_dict.items():
         theirs = _rename(ours, classifier)
@@ -295,6 +298,7 @@ def write_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str
             )
             if pointwise and as_convolution:
                 tensor = tensor[:, :, None, None]
+            theirs = prefix + theirs
         written[theirs or ours] = tensor
     if nameless:
         raise UsageError(f'the layout of {layout_name} has no name for {nameless[0]}: choose another layout')

@@ -1,17 +1,16 @@
 """Load weights completely, or refuse them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
 from .fetch import fetch, forget, is_remote, known_family
-from .files import DamagedFileError, find_state_dict, is_trusted, read_checkpoint
+from .files import DamagedFileError, check_finite, find_state_dict, is_trusted, read_checkpoint
 from .layouts import translate
 
 
@@ -55,12 +54,19 @@ def load_weights(location: str, map_location: Any = 'cpu') -> tuple[dict[str, Te
         UsageError: The file cannot be got or read, holds no MetaFormer, or a value in it is not finite.
     """
     state_dict = find_state_dict(read_location(location, map_location), location)
-    for name, tensor in state_dict.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UsageError(
-                f"'{location}' has values in {name} that are not finite numbers: get or train it again"
-            )
+    check_finite(state_dict, location)
     return translate(state_dict, location)
+
+
+def find_new_norms(own: Collection[str], given: Collection[str]) -> set[str]:
+    """The tensors of output norms of which nothing is given: what classifiers do not have.
+
+    Args:
+        own (Collection[str]): Names of a backbone's tensors.
+        given (Collection[str]): Names of those that are to be loaded.
+    """
+    norms = {name.rpartition('.')[0] for name in given}
+    return {name for name in own if name.startswith('norms.') and name.rpartition('.')[0] not in norms}
 
 
 def differences(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
@@ -131,7 +137,7 @@ def load_backbone(
     own = backbone.state_dict()
     _adapt_stem(given, own)
     shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (own, given)]
-    new_norms = {name for name in own if name.startswith('norms.') and name not in given}
+    new_norms = find_new_norms(own, given)
     # Stages behind the last one that is asked for, and norms of outputs that are not.
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
     spare = {
@@ -201,7 +207,8 @@ def _fitting(state_dict: Mapping[str, Tensor], archs: Mapping[str, Mapping[str, 
     signature = _signature(state_dict)
     fits = []
     for name, arch in archs.items():
-        mixers = tuple(None if m in ('identity', 'pooling') else m for m in arch['token_mixers'])
+        names = (m['type'] if isinstance(m, dict) else m for m in arch['token_mixers'])
+        mixers = tuple(None if name in ('identity', 'pooling') else name for name in names)
         scaled = any(init is not None for init in arch['layer_scale_init'])
         if (tuple(arch['depths']), tuple(arch['dims']), mixers, scaled) == signature:
             fits.append(name)

@@ -5,7 +5,7 @@ import sys
 import peers
 import pytest
 import torch
-from conftest import Tools, losses, metrics
+from conftest import ROOT, Tools, losses, metrics
 from PIL import Image
 from timm_peer import randomise
 
@@ -90,6 +90,41 @@ def test_robustness_data_take_the_place_of_the_test_data(cls_tools, tmp_path):
     (tmp_path / 'other.py').write_text('test_evaluator = dict()')
     message = cls_tools.fail(*command, '--test-data', tmp_path / 'other.py', *options)
     assert f"'{tmp_path}/other.py' has no test_dataloader: give a config with test data" in message
+
+
+@pytest.mark.parametrize('wrap', [dict, lambda state_dict: {'state_dict': state_dict}])
+def test_an_average_of_weights_starts_from_weights_of_any_layout(wrap, cls_tools, tmp_path):
+    """EMAHook reads a checkpoint too: what it makes of it is what is tested."""
+    peer = peers.timm_model('caformer_s18')
+    randomise(peer)
+    torch.save(wrap(peer.state_dict()), tmp_path / 'timm.pth')
+    for synset in ('n01498041', 'n01531178'):
+        (tmp_path / 'data' / synset).mkdir(parents=True)
+        Image.new('RGB', (80, 64)).save(tmp_path / 'data' / synset / 'a.png')
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/imagenet/caformer_s18_in1k.py'\n"
+        "custom_hooks = [dict(type='EMAHook', momentum=1e-4)]\n"
+        "test_dataloader = dict(dataset=dict(_delete_=True, type='mmmeta.ImageNetSubset', "
+        f"data_root='{tmp_path}/data', pipeline=[dict(type='LoadImageFromFile'), "
+        "dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]))\n"
+    )
+    with torch.no_grad():
+        mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+        scores = peer((-mean / std)[None, :, None, None].expand(1, 3, 64, 64))[0]
+    rank = int((scores > scores[6]).sum()) + 1, int((scores > scores[11]).sum()) + 1
+    command = (
+        sys.executable,
+        'tools/test.py',
+        config,
+        tmp_path / 'timm.pth',
+        '--work-dir',
+        tmp_path / 'work',
+    )
+    best, worst = sorted(rank)
+    cls_tools.run(*command, '--cfg-options', f'test_evaluator.topk=[{best},{worst}]')
+    found = metrics(tmp_path / 'work')
+    assert (found[f'accuracy/top{best}'], found[f'accuracy/top{worst}']) == (50.0, 100.0)
 
 
 class TestImageDemo:

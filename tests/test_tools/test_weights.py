@@ -148,7 +148,7 @@ class TestTraining:
         assert 'does not fit this CAFormer' in message
         assert "What it has fits CAFormer arch='s18'" in message
         message = refused(tools.config, f'load_from={file}')
-        assert "is not a checkpoint of this config's model" in message
+        assert "does not have the backbone of this config's model" in message
         assert f"there is no checkpoint '{file}x'" in refused(config(f'{file}x'))
 
 

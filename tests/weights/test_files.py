@@ -26,6 +26,30 @@ def test_formats(name, tmp_path):
         read_checkpoint(str(path))
 
 
+@pytest.mark.parametrize('new', [True, False])
+def test_wherever_a_file_is_cut_off(new, tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save({'state_dict': WEIGHT, 'epoch': 3}, path, _use_new_zipfile_serialization=new)
+    whole = path.read_bytes()
+    for end in [*range(3, 400, 7), *range(400, len(whole) - 1, 97), len(whole) - 1]:
+        path.write_bytes(whole[:end])
+        with pytest.raises(DamagedFileError, match='is damaged or cut off|is no checkpoint'):
+            read_checkpoint(str(path))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has the device')
+def test_a_missing_device_is_no_damage(tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    torch.save(WEIGHT, path)
+    with pytest.raises(RuntimeError, match='CUDA'):
+        read_checkpoint(path, map_location='cuda')
+
+
+def test_versions_of_modules_are_kept():
+    state_dict = torch.nn.BatchNorm1d(2).state_dict()
+    assert find_state_dict({'state_dict': state_dict}, 'x')._metadata == state_dict._metadata
+
+
 @pytest.mark.parametrize(
     ('content', 'likeness'),
     [

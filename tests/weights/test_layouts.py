@@ -155,6 +155,8 @@ def test_randformer_with_its_frozen_matrices():
         lambda s: {'state_dict': {k: torch.zeros_like(v) for k, v in s.items()}, 'state_dict_ema': s},
         lambda s: {'state_dict': {f'module.{k}': v for k, v in s.items()}},
         lambda s: {'state_dict': {f'backbone.{k}': v for k, v in s.items() if not k.startswith('head.')}},
+        lambda s: {f'backbone.{k}': v for k, v in s.items()},
+        lambda s: {f'_orig_mod.{k}': v for k, v in s.items()},
         lambda s: {f'module.backbone.{k}': v for k, v in s.items() if not k.startswith('head.')},
     ],
 )
@@ -173,6 +175,17 @@ def test_wrappings(wrap, caformer, tmp_path):
     with torch.no_grad():
         for out, expected in zip(model(image), reference(image), strict=True):
             assert torch.equal(out, expected)
+
+
+def test_a_whole_model_in_mmpretrains_layout_is_read_back(poolformer):
+    state_dict, _ = translate(peers.sail_poolformer(poolformer.state_dict()), 'peer')
+    written = write_layout({**state_dict, 'neck.x': torch.zeros(1)}, 'mmpretrain')
+    assert 'backbone.network.0.0.mlp.fc1.weight' in written
+    back, layout = translate(written, 'written')
+    assert layout == 'mmpretrain'
+    assert back.keys() == {*state_dict, 'neck.x'} - {'backbone.norms.3.weight', 'backbone.norms.3.bias'} | {
+        name for name in state_dict if name.startswith('backbone.norms')
+    }
 
 
 def test_unknown_layouts():

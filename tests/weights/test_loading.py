@@ -10,14 +10,18 @@ import peers
 import pytest
 import timm
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import free_port
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 from timm_peer import randomise
 
 from mmmeta.errors import UsageError
-from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer
-from mmmeta.weights import ZOO, find, translate
+from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, RandFormer
+from mmmeta.weights import ZOO, find, read_location, translate
+from mmmeta.weights.fetch import fetch
 
 HUB_NAME = 'caformer_s18.sail_in1k'
 
@@ -124,6 +128,39 @@ def test_a_url_is_brought_once(server, torch_hub, file, expected):
     assert [path.name for path in torch_hub.iterdir()] == ['caformer.safetensors']
 
 
+def _fetch_in_a_group(rank, port, url, hub, results):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), LOCAL_RANK=str(rank))
+    dist.init_process_group('gloo', rank=rank, world_size=2)
+    torch.hub.set_dir(hub)
+    try:
+        results.put(os.path.getsize(fetch(url)))
+    except UsageError as error:
+        results.put(str(error))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_processes_of_one_machine_share_a_download(there, server, file, tmp_path):
+    folder, url = server
+    size = file.stat().st_size
+    if there:
+        file.rename(folder / 'w.safetensors')
+    results = mp.get_context('spawn').SimpleQueue()
+    arguments = (free_port(), f'{url}/w.safetensors', str(tmp_path / 'hub'), results)
+    mp.spawn(_fetch_in_a_group, args=arguments, nprocs=2)
+    for found in (results.get(), results.get()):
+        assert found == size if there else 'HTTP 404' in found
+
+
+def test_files_of_one_name_from_two_repositories(server, torch_hub):
+    folder, url = server
+    for name, value in (('one', 1.0), ('two', 2.0)):
+        (folder / name / 'resolve/main').mkdir(parents=True)
+        torch.save({'weight': torch.tensor(value)}, folder / name / 'resolve/main/model.bin')
+    values = [read_location(f'{url}/{name}/resolve/main/model.bin')['weight'] for name in ('one', 'two')]
+    assert values == [1.0, 2.0]
+
+
 class TestPlaces:
     @pytest.mark.parametrize('content', [b'<html>Not found</html>', None])
     def test_a_damaged_download_is_forgotten(self, content, server, torch_hub, file, expected):
@@ -145,9 +182,9 @@ class TestPlaces:
 
     def test_a_hash_in_the_name_is_checked(self, server, torch_hub, file):
         folder, url = server
-        file.rename(folder / 'w-01234567.safetensors')
+        file.rename(folder / 'w-0123abcd.safetensors')
         with pytest.raises(UsageError, match=r'what came is not what the hash in its name says'):
-            pretrained(f'{url}/w-01234567.safetensors')
+            pretrained(f'{url}/w-0123abcd.safetensors')
         assert list(torch_hub.iterdir()) == []
 
     def test_nothing_there(self, server, torch_hub):
@@ -248,6 +285,15 @@ class TestMisfits:
         message = self.refused(state_dict, tmp_path)
         assert '1 missing (stages.2.blocks.0.mlp.fc1.weight)' in message
         assert '1 of another shape (stages.0.blocks.1.norm1.weight (65,) instead of (64,))' in message
+
+    def test_half_a_norm(self, tmp_path):
+        state_dict = CAFormer('s18').state_dict()
+        del state_dict['norms.0.bias']
+        assert '1 missing (norms.0.bias)' in self.refused(state_dict, tmp_path)
+
+    def test_randformer_is_named(self, tmp_path):
+        message = self.refused(RandFormer('s12').state_dict(), tmp_path, IdentityFormer, 's12')
+        assert message.endswith("What it has fits RandFormer arch='s12'")
 
     def test_a_tensor_too_many(self, peer, tmp_path):
         message = self.refused({**peer.state_dict(), 'stages.0.extra': torch.ones(1)}, tmp_path)

@@ -51,10 +51,10 @@ def through(cheap: Callable[[Tensor], Tensor], consume: Callable[[Tensor], Tenso
         RuntimeError: In backward, if ``x`` has been written over.
     """
     y = cheap(x)
-    plain = torch.compiler.is_compiling() or not torch.is_grad_enabled() or getattr(_local, 'keeps', False)
-    if plain or not y.requires_grad:
-        return consume(y)
     kind = x.device.type
+    plain = torch.compiler.is_compiling() or not torch.is_grad_enabled() or getattr(_local, 'keeps', False)
+    if plain or not y.requires_grad or kind == 'meta':
+        return consume(y)
     autocast = dict(
         device_type=kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
     )
