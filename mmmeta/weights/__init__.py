@@ -4,9 +4,8 @@
 are the tensors of a whole classifier of ours, ``backbone.*`` and ``head.*``.
 """
 
+from contextlib import suppress
 from typing import Any
-
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from .fetch import is_remote
 from .files import DamagedFileError, check_finite, find_state_dict, read_checkpoint, trust, write_state_dict
@@ -19,7 +18,11 @@ def _load_classifier(location: str, map_location: Any = None) -> dict:
     return {'state_dict': load_weights(location, map_location)[0]}
 
 
-CheckpointLoader.register_scheme(prefixes=('mmmeta://', 'timm://'), loader=_load_classifier, force=True)
+# Without OpenCV there is no runner of MMEngine that could ask for a checkpoint.
+with suppress(ImportError):
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    CheckpointLoader.register_scheme(('mmmeta://', 'timm://'), loader=_load_classifier, force=True)
 
 __all__ = [
     'LAYOUTS',

@@ -3,6 +3,7 @@
 import re
 
 import timm
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmmeta.models import MetaFormer
@@ -82,18 +83,19 @@ def classifier(backbone: str, arch: str, head: dict, raw: bool = True, num_class
 
     register_all_modules(init_default_scope=False)
     family = next(f for f in MetaFormer.__subclasses__() if f.__name__ == backbone)
-    return MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type=f'mmmeta.{backbone}',
-                arch=dict(base=arch, output_norm=None) if raw else arch,
-                out_indices=(3,),
-            ),
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(**head, in_channels=family.resolve_arch(arch)['dims'][-1], num_classes=num_classes),
-        )
-    ).eval()
+    cfg = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(
+            type=f'mmmeta.{backbone}',
+            arch=dict(base=arch, output_norm=None) if raw else arch,
+            out_indices=(3,),
+        ),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(**head, in_channels=family.resolve_arch(arch)['dims'][-1], num_classes=num_classes),
+    )
+    # Other tests in the same process may have left another scope.
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg).eval()
 
 
 def timm_model(name: str, **arguments):

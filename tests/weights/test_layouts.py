@@ -3,6 +3,7 @@
 import peers
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from timm.models.metaformer import checkpoint_filter_fn
 from timm_peer import FAMILIES, TIMM_MODELS, build, load_from_timm, randomise, relative_error
 
@@ -44,7 +45,7 @@ def test_classifiers_of_timm_there_and_back(name):
     # timm normalises PoolFormer's average, where its authors and we average the normalised map.
     own = {k.replace('backbone.norms.3', 'head.norm'): v for k, v in state_dict.items()}
     model.load_state_dict(own)
-    image = torch.randn(2, 3, 96, 64)
+    image = torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         assert relative_error(model(image), peer(image)) < 1e-4
 
@@ -113,14 +114,14 @@ def test_poolformer_classifier_of_mmpretrain_gives_its_logits():
     from mmpretrain.registry import MODELS
 
     model = peers.classifier('PoolFormer', 's12', dict(type='mmpretrain.LinearClsHead'), raw=False)
-    peer = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(type='mmpretrain.PoolFormer', arch='s12'),
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=512),
-        )
-    ).eval()
+    cfg = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='mmpretrain.PoolFormer', arch='s12'),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=512),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        peer = MODELS.build(cfg).eval()
     randomise(peer)
     model.load_state_dict(peer.state_dict())
     image = torch.randn(2, 3, 64, 64)

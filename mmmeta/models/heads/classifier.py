@@ -26,7 +26,8 @@ class _NormedHead(ClsHead):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(
-            loss or dict(type='CrossEntropyLoss', loss_weight=1.0),
+            # Whichever scope a project has.
+            loss or dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0),
             (topk,) if isinstance(topk, int) else tuple(topk),
             cal_acc,
             init_cfg or INIT,
