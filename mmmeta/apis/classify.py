@@ -81,11 +81,11 @@ def build_classifier(name: str, weights: str | None = None, device: str = 'cpu')
     init_default_scope(cfg.default_scope)
     cfg.model.data_preprocessor = cfg.data_preprocessor
     model = MODELS.build(cfg.model)
-    shapes = [{key: value.shape for key, value in part.items()} for part in (model.state_dict(), state_dict)]
-    problems = differences(*shapes)
+    own = model.state_dict()
+    problems = differences(own, state_dict)
     if problems:
         raise UsageError(
-            f"'{location}' ({layout} layout) is not the classifier {name}: of {len(shapes[0])} tensors "
+            f"'{location}' ({layout} layout) is not the classifier {name}: of {len(own)} tensors "
             f'{describe(problems)}. Give the model that it was trained as'
         )
     model.load_state_dict(state_dict)

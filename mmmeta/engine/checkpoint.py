@@ -108,7 +108,7 @@ def use_safe_loading(trusted: Collection[str] = ()) -> None:
     """Let MMEngine read checkpoints without running code in them.
 
     Every path that a config or a command line names is read with ``weights_only=True``, but for the
-    ``trusted`` ones. Files behind ``http(s)://`` are kept where :mod:`torch.hub` keeps them.
+    ``trusted`` ones. :func:`mmmeta.weights.fetch.fetch` tells where downloads are kept.
 
     Args:
         trusted (Collection[str]): Paths, as they are named elsewhere, whose code may run. Defaults to ().
@@ -130,8 +130,8 @@ def adopt_layout(checkpoint: dict, source: str) -> None:
     state_dict = find_state_dict(checkpoint, source)
     check_finite(state_dict, source)
     found = recognise(list(state_dict))
-    bare = found is not None and found[0] is OURS and not found[1]  # a backbone of ours, by itself
-    if bare or (found is not None and found[0] is not OURS):
+    # Another layout, or a backbone of ours by itself.
+    if found is not None and (found[0] is not OURS or not found[1]):
         state_dict, layout = translate(state_dict, source)
         checkpoint.clear()
         print_log(f'{source}: {len(state_dict)} tensors in {layout} layout', logger='current')
@@ -149,34 +149,30 @@ def check_complete(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sou
     Raises:
         UsageError: Tensors are missing, unexpected or of another shape.
     """
-    problems = differences(
-        *({n: t.shape for n, t in part.items()} for part in (model.state_dict(), state_dict))
-    )
+    own = model.state_dict()
+    problems = differences(own, state_dict)
     if problems:
         raise UsageError(
-            f"'{source}' is not a checkpoint of this config's model: of {len(model.state_dict())} tensors "
+            f"'{source}' is not a checkpoint of this config's model: of {len(own)} tensors "
             f'{describe(problems)}. Give the config that it was trained with'
         )
 
 
-def check_backbone_complete(
-    backbone: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str, prefix: str = 'backbone.'
-) -> None:
+def check_backbone_complete(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
     """Refuse a state dict of a whole model that does not have all of a backbone but its output norms.
 
     Args:
         backbone (nn.Module): The backbone.
         state_dict (Mapping[str, Tensor]): What is about to be loaded.
         source (str): Where it comes from, for the error.
-        prefix (str): What stands in front of the backbone's names. Defaults to ``'backbone.'``.
 
     Raises:
         UsageError: Tensors are missing, unexpected or of another shape.
     """
-    own = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
-    given = {n.removeprefix(prefix): t.shape for n, t in state_dict.items() if n.startswith(prefix)}
+    own, prefix = backbone.state_dict(), 'backbone.'
+    given = {n.removeprefix(prefix): t for n, t in state_dict.items() if n.startswith(prefix)}
     new = find_new_norms(own, given)
-    problems = differences({name: shape for name, shape in own.items() if name not in new}, given)
+    problems = differences({name: tensor for name, tensor in own.items() if name not in new}, given)
     if problems:
         raise UsageError(
             f"'{source}' does not have the backbone of this config's model: of {len(own)} tensors "

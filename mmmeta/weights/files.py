@@ -159,7 +159,7 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
             if isinstance(name, str) and isinstance(tensor, Tensor)
         }
     if not found:
-        kind = f'a dict with the keys {_some(checkpoint)}' if isinstance(checkpoint, dict) else 'no dict'
+        kind = f'a dict with the keys {first_few(checkpoint)}' if isinstance(checkpoint, dict) else 'no dict'
         raise UsageError(
             f"'{source}' holds no weights, it is {kind}: give a state dict, bare or under one of "
             f'{", ".join(STATE_DICT_KEYS)}'
@@ -183,8 +183,8 @@ def check_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
             )
 
 
-def _some(names: Collection[Any], limit: int = 3) -> str:
-    """The first few of some names, as words."""
+def first_few(names: Collection[Any], limit: int = 3) -> str:
+    """The first few of some names, as words; dots stand for the others."""
     names = [str(name) for name in names]
     return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '') if names else '(none)'
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 
 from .fetch import fetch, forget, is_remote, known_family
-from .files import DamagedFileError, check_finite, find_state_dict, is_trusted, read_checkpoint
+from .files import DamagedFileError, check_finite, find_state_dict, first_few, is_trusted, read_checkpoint
 from .layouts import translate
 
 
@@ -69,12 +69,12 @@ def find_new_norms(own: Collection[str], given: Collection[str]) -> set[str]:
     return {name for name in own if name.startswith('norms.') and name.rpartition('.')[0] not in norms}
 
 
-def differences(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Compare names and shapes.
 
     Args:
-        own (Mapping[str, Sequence[int]]): Shapes of a model's tensors.
-        given (Mapping[str, Sequence[int]]): Shapes of those that are to be loaded.
+        own (Mapping[str, Tensor]): A model's tensors.
+        given (Mapping[str, Tensor]): Those that are to be loaded.
 
     Returns:
         dict[str, list[str]]: What is ``'missing'``, ``'unexpected'`` and ``'of another shape'``; without the
@@ -84,9 +84,9 @@ def differences(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[i
         'missing': [name for name in own if name not in given],
         'unexpected': [name for name in given if name not in own],
         'of another shape': [
-            f'{name} {tuple(given[name])} instead of {tuple(shape)}'
-            for name, shape in own.items()
-            if name in given and tuple(given[name]) != tuple(shape)
+            f'{name} {tuple(given[name].shape)} instead of {tuple(tensor.shape)}'
+            for name, tensor in own.items()
+            if name in given and given[name].shape != tensor.shape
         ],
     }
     return {kind: names for kind, names in problems.items() if names}
@@ -94,10 +94,7 @@ def differences(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[i
 
 def describe(problems: Mapping[str, Sequence[str]]) -> str:
     """What :func:`differences` found, as words."""
-    return '; '.join(
-        f'{len(names)} {kind} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
-        for kind, names in problems.items()
-    )
+    return '; '.join(f'{len(names)} {kind} ({first_few(names)})' for kind, names in problems.items())
 
 
 def load_backbone(
@@ -136,7 +133,6 @@ def load_backbone(
     }
     own = backbone.state_dict()
     _adapt_stem(given, own)
-    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (own, given)]
     new_norms = find_new_norms(own, given)
     # Stages behind the last one that is asked for, and norms of outputs that are not.
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
@@ -146,21 +142,19 @@ def load_backbone(
         if (name.startswith('norms.') and name not in own)
         or (name.startswith('stages.') and name.split('.')[1] not in stages)
     }
-    shapes = [{n: s for n, s in part.items() if n not in new_norms | spare} for part in shapes]
-    problems = differences(*shapes)
+    own, given = ({n: t for n, t in part.items() if n not in new_norms | spare} for part in (own, given))
+    problems = differences(own, given)
     if problems and strict:
         fits = _fitting(given, archs) or "none of the papers' models"
         raise UsageError(
-            f"'{location}' ({layout} layout) does not fit this {family}: of {len(shapes[0])} backbone "
+            f"'{location}' ({layout} layout) does not fit this {family}: of {len(own)} backbone "
             f'tensors {describe(problems)}. What it has fits {fits}'
         )
-    fitting = {
-        name: given[name] for name, shape in shapes[0].items() if name in given and given[name].shape == shape
-    }
+    fitting = {n: given[n] for n, tensor in own.items() if n in given and given[n].shape == tensor.shape}
     backbone.load_state_dict(fitting, strict=False)
     new = len({name.split('.')[1] for name in new_norms})
     print_log(
-        f'loaded {len(fitting)} of {len(shapes[0])} backbone tensors from {location} ({layout} layout)'
+        f'loaded {len(fitting)} of {len(own)} backbone tensors from {location} ({layout} layout)'
         + (f'; new: {new} output norm{"s" if new > 1 else ""}' if new else ''),
         logger='current',
     )

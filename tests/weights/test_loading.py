@@ -371,6 +371,9 @@ class TestVariants:
         given = torch.nn.functional.conv2d(
             grey.expand(1, channels, 32, 32), model.stem[0].conv.weight, stride=4, padding=2
         )
+        kernels = [i % 3 for i in range(channels)]
+        if channels > 1:
+            assert torch.equal(model.stem[0].conv.weight, stem[:, kernels] * (3 / channels))
         if channels != 4:  # of four kernels the first is there twice
             assert (given - reference).abs().max() < 1e-5
 

@@ -22,7 +22,7 @@ from mmmeta.models.layers import (
     keep_everything,
 )
 from mmmeta.registry import MODELS
-from mmmeta.weights import load_backbone, recognise, translate
+from mmmeta.weights import OURS, load_backbone, recognise, translate
 
 # What an `arch` dict may set, with the values of arXiv:2210.13452 that hold where it does not.
 ARCH_DEFAULTS = MappingProxyType(
@@ -477,7 +477,7 @@ class MetaFormer(BaseModule):
         """Load tensors of any layout, wherever in a model the backbone is."""
         own = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
         found = recognise([name.removeprefix(prefix) for name in own])
-        if found is not None and found[0].name != 'mmmeta':
+        if found is not None and found[0] is not OURS:
             state, _ = translate(
                 {name.removeprefix(prefix): tensor for name, tensor in own.items()}, 'state_dict'
             )
