@@ -13,13 +13,16 @@ from importlib import util
 from typing import Any
 
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta import models
 from mmmeta.errors import UsageError
-from mmmeta.models.layers import Attention
+from mmmeta.models.backbones.metaformer import ARCH_DEFAULTS
+from mmmeta.models.layers import Attention, RandomMixing, StarReLU
 
 FAMILIES = {name.lower(): name for name in models.__all__}
 
@@ -55,13 +58,28 @@ def time_alternating(
     seconds = [[] for _ in functions]
     for turn in range(warmup + repeats):
         for function, record in zip(functions, seconds, strict=True):
-            start = time.perf_counter()
-            function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            elapsed = (_time_on_gpu if torch.cuda.is_available() else _time_on_cpu)(function)
             if turn >= warmup:
-                record.append(time.perf_counter() - start)
+                record.append(elapsed)
     return [Timing(statistics.median(record), min(record), max(record)) for record in seconds]
+
+
+def _time_on_cpu(function: Callable[[], object]) -> float:
+    """Seconds that a function takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _time_on_gpu(function: Callable[[], object]) -> float:
+    """Seconds between what a function starts first on the GPU and what it starts last."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    function()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 class _StorageLog(TorchDispatchMode):
@@ -105,10 +123,11 @@ def build_features(spec: str) -> nn.Module:
     """Build a backbone that returns features at several strides, from how a command line names it.
 
     Args:
-        spec (str): One of ours, such as ``caformer_s18``, with arguments after commas, such as
-            ``caformer_s18,window=13``; one of timm's, such as ``timm/caformer_s18``; or the backbone of one
-            of MMPretrain's, such as ``mmpretrain/poolformer-s12_32xb128_in1k``, which gives what that
-            classifier asks it for.
+        spec (str): One of ours, such as ``caformer_s18``, with arguments of the class or keys of its ``arch``
+            after commas, such as ``caformer_s18,window=13`` or ``convformer_s18,act='GELU'``; one of timm's,
+            such as ``timm/caformer_s18``, or ``timm/identityformer_s12`` and ``timm/randformer_s12``, which
+            are timm's blocks with these mixers; or the backbone of one of MMPretrain's, such as
+            ``mmpretrain/poolformer-s12_32xb128_in1k``, which gives what that classifier asks it for.
 
     Returns:
         nn.Module: The backbone in eval mode, with random weights.
@@ -133,18 +152,65 @@ def build_features(spec: str) -> nn.Module:
         raise UsageError(
             f"'{spec}': arguments are Python values, such as window=13 or border='truncate'"
         ) from error
+    of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
     try:
-        return getattr(models, FAMILIES[family])(arch, **options).eval()
+        return getattr(models, FAMILIES[family])(dict(of_arch, base=arch), **options).eval()
     except TypeError as error:
         raise UsageError(f"'{spec}': {error}") from error
+
+
+class _Stages(nn.Module):
+    """A MetaFormer of timm's that returns the features of its stages."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.stages = model.stem, model.stages
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        outs = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+            outs.append(x)
+        return outs
 
 
 def _timm_features(name: str) -> nn.Module:
     import timm
 
+    family, _, arch = name.rpartition('_')
+    if family in ('identityformer', 'randformer') and not timm.is_model(name):
+        return _timm_metaformer(getattr(models, FAMILIES[family]).resolve_arch(arch)).eval()
     if not timm.is_model(name):
         raise UsageError(f"timm has no model '{name}': see timm.list_models()")
     return timm.create_model(name, features_only=True).eval()
+
+
+def _timm_metaformer(arch: dict) -> nn.Module:
+    """IdentityFormer or RandFormer made of timm's blocks, with mixers that timm does not have."""
+    from timm.models import metaformer
+
+    class Mixing(RandomMixing):
+        """As timm builds mixers: with dropout and more, by name."""
+
+        tokens = 0
+
+        def __init__(self, dim: int, **_: object) -> None:
+            super().__init__(dim, self.tokens)
+
+    mixers = [
+        type('Mixing', (Mixing,), dict(tokens=spec['num_tokens'])) if isinstance(spec, dict) else nn.Identity
+        for spec in arch['token_mixers']
+    ]
+    return _Stages(
+        metaformer.MetaFormer(
+            depths=arch['depths'],
+            dims=arch['dims'],
+            token_mixers=mixers,
+            norm_layers=metaformer.GroupNorm1NoBias,
+            use_mlp_head=False,
+        )
+    )
 
 
 def _mmpretrain_backbone(name: str) -> nn.Module:
@@ -155,6 +221,76 @@ def _mmpretrain_backbone(name: str) -> nn.Module:
     backbone = mmpretrain.get_model(name, pretrained=False).backbone
     backbone.eval()  # some return nothing
     return backbone
+
+
+def build_config(cfg: Config) -> nn.Module:
+    """Build the model of a config with random weights, in eval mode.
+
+    Args:
+        cfg (Config): A config of MMDetection, MMSegmentation or MMPretrain.
+
+    Raises:
+        UsageError: The config has no model.
+    """
+    if 'model' not in cfg:
+        raise UsageError(f"'{cfg.filename}' has no model: give a config that can be trained")
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        return MODELS.build(cfg.model).eval()
+
+
+def run_config(model: nn.Module, image: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
+    """Run a model of :func:`build_config` once, as a test does, without reading and resizing images.
+
+    Segmentors and classifiers give logits, detectors boxes and masks; with random weights nearly none of them
+    passes the threshold, so that mask heads have nothing to do.
+
+    Args:
+        model (nn.Module): The model.
+        image (Tensor): Images, ``(B, C, H, W)``.
+        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+    """
+    with torch.inference_mode(), _autocast(image, dtype):
+        if not hasattr(model, 'bbox_head') and not hasattr(model, 'roi_head'):
+            model(image, mode='tensor')
+            return
+        size = tuple(image.shape[-2:])
+        meta = dict(
+            img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1, 1)
+        )
+        from mmdet.structures import DetDataSample
+
+        model(image, [DetDataSample(metainfo=meta) for _ in image], mode='predict')
+
+
+def _autocast(image: torch.Tensor, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(image.device.type, dtype, enabled=dtype is not torch.float32)
+
+
+def gelu_formula(x: torch.Tensor) -> torch.Tensor:
+    """GELU as arXiv:2210.13452 writes it, eq. 11, one operation after the other."""
+    return 0.5 * x * (1 + torch.erf(x / 2**0.5))
+
+
+class PlainStarReLU(nn.Module):
+    """StarReLU as arXiv:2210.13452 writes it, one operation after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it elementwise to a tensor of any shape."""
+        return self.scale * torch.relu(x) ** 2 + self.bias
+
+
+def activations() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """The activations of Table XI of arXiv:2210.13452, by what they are called there, and ours."""
+    return {
+        'GELU (PyTorch)': nn.GELU(),
+        'GELU (formula)': gelu_formula,
+        'StarReLU (formula)': PlainStarReLU(),
+        'StarReLU (ours)': StarReLU(),
+    }
 
 
 def run_features(
@@ -171,8 +307,7 @@ def run_features(
         train (bool): Forward and backward instead of forward alone. Defaults to False.
         dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
     """
-    autocast = torch.autocast(image.device.type, dtype, enabled=dtype is not torch.float32)
-    with torch.inference_mode(not train), autocast:
+    with torch.inference_mode(not train), _autocast(image, dtype):
         features = model(image)
     if train:
         sum(feature.float().sum() for feature in features).backward()
@@ -191,8 +326,41 @@ def _peak(run: Callable[[], object], device: str) -> int:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
+def _measure_features(
+    spec: str, shape: tuple[int, int, int, int], train: bool, dtype: torch.dtype, device: str, threads: int
+) -> int:
+    """Peak bytes of a backbone beyond its parameters."""
+    torch.set_num_threads(threads)
+    model = build_features(spec).to(device).train(train)
+    run_features(model, torch.randn(1, 3, 64, 64, device=device), train, dtype)  # gradients; the first call
+    return _peak(lambda: run_features(model, torch.randn(*shape, device=device), train, dtype), device)
+
+
+def peak_bytes(
+    spec: str,
+    shape: tuple[int, int, int, int],
+    train: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: str = 'cpu',
+) -> int:
+    """Peak memory of a backbone, in a process of its own.
+
+    Args:
+        spec (str): See :func:`build_features`.
+        shape (tuple[int, int, int, int]): Of the images, ``(B, C, H, W)``.
+        train (bool): Forward and backward instead of forward alone. Defaults to False.
+        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+        device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+
+    Returns:
+        int: Bytes at the height of the call, beyond parameters, gradients and what was there before.
+    """
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        return pool.apply(_measure_features, (spec, shape, train, dtype, device, torch.get_num_threads()))
+
+
 def _measure_layer(
-    side: int, dim: int, window: int | None, train: bool, device: str, threads: int
+    side: int, dim: int, window: int | None, train: bool, device: str, repeats: int, threads: int
 ) -> tuple[float, int]:
     """Median seconds and peak bytes of an attention layer on a map of ``side x side`` tokens."""
     torch.set_num_threads(threads)
@@ -207,12 +375,17 @@ def _measure_layer(
 
     run(16)  # what the first call of anything costs
     peak = _peak(lambda: run(side), device)
-    (timing,) = time_alternating([lambda: run(side)], repeats=3, warmup=0)
+    (timing,) = time_alternating([lambda: run(side)], repeats, warmup=0)
     return timing.median, peak
 
 
 def measure_layer(
-    side: int, dim: int = 320, window: int | None = 13, train: bool = False, device: str = 'cpu'
+    side: int,
+    dim: int = 320,
+    window: int | None = 13,
+    train: bool = False,
+    device: str = 'cpu',
+    repeats: int = 3,
 ) -> tuple[float, int]:
     """Measure an attention layer in a process of its own.
 
@@ -222,9 +395,11 @@ def measure_layer(
         window (int | None): Side of the window; None for global attention. Defaults to 13.
         train (bool): Forward and backward instead of forward alone. Defaults to False.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        repeats (int): Timed calls. Defaults to 3.
 
     Returns:
         tuple[float, int]: Median seconds, and bytes at the height of the call beyond those before it.
     """
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_measure_layer, (side, dim, window, train, device, torch.get_num_threads()))
+        arguments = (side, dim, window, train, device, repeats, torch.get_num_threads())
+        return pool.apply(_measure_layer, arguments)

@@ -1,7 +1,9 @@
 """Parameters and multiply-accumulates of a model, as the papers count them."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,11 +40,30 @@ class Complexity:
             operations.
         masked_macs (int): Products that windowed attention computes beside them and masks, because it works
             on tiles of queries.
+        frozen_params (int): Those of the parameters that are not trained, such as RandFormer's matrices.
+        activations (int): Entries of what convolutions and linear maps return (arXiv:2003.13678, section 3).
+        parts (dict[str, Complexity]): The same of each part, such as ``'backbone.stem'``,
+            ``'backbone.stages.0'`` and ``'neck'``.
     """
 
     params: int
     macs: int
     masked_macs: int = 0
+    frozen_params: int = 0
+    activations: int = 0
+    parts: dict[str, 'Complexity'] = field(default_factory=dict)
+
+
+def _parts(model: nn.Module) -> dict[str, nn.Module]:
+    """The parts of a model that are told apart, by their names in it."""
+    parts = {}
+    for name, module in model.named_children():
+        # Backbones and what holds the heads of a detector are no parts, they have them.
+        if name in ('stages', 'backbone', 'roi_head'):
+            parts.update({f'{name}.{inner}': part for inner, part in _parts(module).items()})
+        else:
+            parts[name] = module
+    return {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
 
 
 def count_model(
@@ -61,31 +82,69 @@ def count_model(
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *shape, device=device)
-    masked = []
+    total, open_parts, hooks = Counter(), {}, []
+    counts = {name: Counter() for name in _parts(model)}
 
-    def count_masked(layer: Attention, inputs: tuple, _: Tensor) -> None:
+    def so_far() -> Counter:
+        return Counter(total, flops=counter.get_total_flops())
+
+    def count_layer(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if not isinstance(layer, Attention):
+            total['activations'] += output.numel()
+            return
         batch, dim, *size = inputs[0].shape
         if not layer.is_global(*size):
             seen, multiplied = count_pairs(size, layer.window, layer.window_mode, layer.border)
-            masked.append(2 * batch * dim * (multiplied - seen))
+            total['masked'] += 2 * batch * dim * (multiplied - seen)
 
-    hooks = [m.register_forward_hook(count_masked) for m in model.modules() if isinstance(m, Attention)]
+    def enter(name: str, *_: Any) -> None:
+        open_parts[name] = so_far()
+
+    def leave(name: str, *_: Any) -> None:
+        counts[name].update(so_far() - open_parts.pop(name))
+
+    for module in model.modules():
+        if isinstance(module, (Attention, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            hooks.append(module.register_forward_hook(count_layer))
+    for name, part in _parts(model).items():
+        for module in part if isinstance(part, (nn.ModuleList, nn.ModuleDict)) else [part]:
+            module = part[module] if isinstance(module, str) else module
+            hooks.append(module.register_forward_pre_hook(partial(enter, name)))
+            hooks.append(module.register_forward_hook(partial(leave, name)))
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        # With gradients nothing runs in pieces, whose borders would be counted twice.
+        with (
+            torch.enable_grad(),
+            FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter,
+        ):
             model(image) if forward is None else forward(model, image)
+            counts[''] = so_far()
     finally:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    params = sum(p.numel() for p in model.parameters())
-    return Complexity(params, counter.get_total_flops() // 2 - sum(masked), sum(masked))
+
+    def summarise(module: nn.Module, count: Counter, **parts: Any) -> Complexity:
+        sizes = Counter()
+        for parameter in module.parameters():
+            sizes[parameter.requires_grad] += parameter.numel()
+        macs = count['flops'] // 2 - count['masked']
+        counts = sizes.total(), macs, count['masked'], sizes[False], count['activations']
+        return Complexity(*counts, **parts)
+
+    parts = {name: summarise(part, counts[name]) for name, part in _parts(model).items()}
+    return summarise(model, counts[''], parts=parts)
 
 
 def _infer(model: nn.Module, image: Tensor) -> None:
     """A segmentor or a classifier at inference, without its auxiliary head."""
-    model(image, mode='tensor')
+    head = getattr(model, 'decode_head', None)
+    if isinstance(head, nn.Module) and not isinstance(head, nn.ModuleList):
+        head(model.extract_feat(image))  # MMSegmentation calls its forward, past hooks
+    else:
+        model(image, mode='tensor')
 
 
 def _detect(model: nn.Module, image: Tensor) -> None:

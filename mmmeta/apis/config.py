@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def check_config_exists(path: str) -> None:
         raise UsageError(f"there is no config '{path}'{hint}")
 
 
+def _locate(path: str) -> str:
+    """The file that ``package::config`` stands for, or the path as it is."""
+    package, colons, name = path.partition('::')
+    if not colons:
+        return path
+    if package not in INSTALL:
+        raise UsageError(f"'{path}': in front of :: stands one of {', '.join(INSTALL)}, not '{package}'")
+    require(package)
+    return str(Path(find_spec(package).origin).parent / '.mim/configs' / name)
+
+
 def load_config(
     path: str,
     options: dict[str, Any] | None = None,
@@ -42,7 +54,8 @@ def load_config(
     """Read a config, merge command-line options, and check that the packages it needs can run.
 
     Args:
-        path (str): The config file.
+        path (str): The config file, or one that another package ships, such as
+            ``mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py``.
         options (dict | None): Dotted keys and the values that replace the file's. Defaults to None.
         work_dir (str | None): Where logs and checkpoints go. Defaults to None: what the config says, else
             ``work_dirs/<name of the config>``.
@@ -56,6 +69,7 @@ def load_config(
         UsageError: There is no such file, it is no Python, or an option does not fit it.
         StackError: A package that it needs is missing or cannot run.
     """
+    path = _locate(path)
     check_config_exists(path)
     try:
         cfg = Config.fromfile(path)

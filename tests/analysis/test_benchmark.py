@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT, Tools
+from PIL import Image
+from timm_peer import build, load_from_timm, randomise, relative_error
 
-from mmmeta.analysis.benchmark import build_features, time_alternating
+from mmmeta.analysis.benchmark import activations, build_features, time_alternating
+from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
 BENCHMARK = (sys.executable, 'tools/analysis_tools/benchmark.py')
@@ -36,11 +40,79 @@ def test_training_and_a_file(tmp_path):
     path = tmp_path / 'times.json'
     arguments = ('--train', '--dtype', 'bfloat16', '--repeats', 1, '--json', path)
     out = run('backbones', 'caformer_s18', 'caformer_s18,with_cp=True', '--shape', 64, 64, *arguments)
-    assert '1 x 64x64, cpu, 1 threads, bfloat16, training' in out
+    assert '1 x 64x64, bfloat16, training, cpu, 1 threads' in out
     plain, checkpointed = json.loads(path.read_text())
     assert plain['model'] == 'caformer_s18'
     assert checkpointed['bytes_kept'] < 0.5 * plain['bytes_kept']
     assert f' {plain["bytes_kept"] / 1e6:.0f}   1.00' in out
+
+
+def test_accuracy_over_speed_and_peak_memory(tmp_path):
+    plot, path = tmp_path / 'figure.png', tmp_path / 'times.json'
+    models = ("convformer_s18,act='GELU'", 'poolformer_s12')
+    arguments = (
+        '--shape',
+        64,
+        64,
+        '--repeats',
+        1,
+        '--peak',
+        '--channels-last',
+        '--plot',
+        plot,
+        '--json',
+        path,
+    )
+    out = run('backbones', *models, *arguments)
+    assert '1 x 64x64, float32, inference, channels last, cpu' in out
+    assert [record['model'] for record in json.loads(path.read_text())] == list(models)
+    assert all(record['bytes_peak'] >= 0 for record in json.loads(path.read_text()))
+    assert Image.open(plot).size == (840, 600)
+
+
+def test_whole_models():
+    pytest.importorskip('mmdet', reason='one of them is a detector')
+    pytest.importorskip('mmseg', reason='one of them is a segmentor')
+    configs = ('tests/data/tiny_upernet.py', 'tests/data/tiny_mask_rcnn.py')
+    out = run('models', *configs, '--shape', 64, 64, '--repeats', 1)
+    assert re.search(rf'{configs[0]} .* 1\.00x\n{configs[1]} ', out)
+
+
+def test_a_model_of_another_package():
+    pytest.importorskip('mmseg', reason='it ships the config')
+    cfg = load_config('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    assert cfg.model.decode_head.type == 'FCNHead'
+    with pytest.raises(UsageError, match=re.escape("there is no config '")):
+        load_config('mmseg::fcn/none.py')
+    with pytest.raises(UsageError, match='in front of :: stands one of mmdet, mmseg, mmpretrain, not'):
+        load_config('timm::resnet50')
+
+
+@pytest.mark.parametrize('train', [(), ('--train',)])
+def test_activations(train):
+    out = run('activations', *train, '--shape', 1, 1000, '--shape', 2, 8, 4, 4, '--repeats', 1)
+    for title in ('1x1000, float32', '2x8x4x4, float32'):
+        assert f'{title}, {"training" if train else "inference"}' in out
+    assert out.count('StarReLU (ours) ') == 2
+
+
+def test_the_activations_are_what_they_are_called():
+    x = torch.randn(1000)
+    gelu, formula, plain, ours = (function(x) for function in activations().values())
+    assert torch.allclose(gelu, formula, atol=1e-6)
+    assert torch.allclose(plain, ours, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['identityformer_s12', 'randformer_s12'])
+def test_timms_blocks_with_other_mixers_are_ours(name):
+    pytest.importorskip('timm', reason='its blocks are the reference')
+    ours, theirs = build(name), build_features(f'timm/{name}')
+    randomise(theirs)
+    load_from_timm(ours, theirs)
+    image = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        for out, reference in zip(ours(image), theirs(image), strict=True):
+            assert relative_error(out, reference) < 1e-5
 
 
 def test_windows_over_the_size_of_the_map():
@@ -61,6 +133,7 @@ def test_functions_take_turns():
     [
         ('caformer', "unknown backbone 'caformer': choose caformer_<arch>"),
         ('swin_t', "unknown backbone 'swin_t': choose caformer_<arch>"),
+        ("caformer_s18,act='Relu'", "unknown act 'Relu'"),
         ('caformer_s17', "unknown arch 's17' of CAFormer"),
         ('caformer_s18,window', 'arguments are Python values, such as window=13'),
         ('caformer_s18,windw=13', "unexpected keyword argument 'windw'"),

@@ -1,5 +1,6 @@
 """Counted parameters and MACs against the papers and against formulas."""
 
+import importlib
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ from conftest import ROOT
 from timm_peer import build
 
 from mmmeta.analysis.complexity import count_config, count_model
-from mmmeta.analysis.paper_tables import load_paper_table
+from mmmeta.analysis.paper_tables import Printed, load_paper_table, printed_complexities
 from mmmeta.apis.config import load_config
+from mmmeta.errors import UsageError
 
 TABLE_X = {
     row['backbone']: row
@@ -90,14 +92,89 @@ def test_attention_counts_the_same_on_cpu_and_on_the_meta_device():
     assert meta.macs - rest.macs == attention
 
 
+GET_FLOPS = (sys.executable, 'tools/analysis_tools/get_flops.py')
+
+
+def get_flops(*arguments):
+    return subprocess.run([*GET_FLOPS, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
 def test_the_command_line():
     pytest.importorskip('mmseg', reason="UperNet is MMSegmentation's")
-    command = [sys.executable, 'tools/analysis_tools/get_flops.py', 'configs/upernet_caformer_s18_ade20k.py']
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert out.splitlines()[-1].split() == [
-        'configs/upernet_caformer_s18_ade20k.py',
-        '512x2048',
-        '53.7',
-        '1023.3',
-        '0.0',
+    config = 'configs/upernet_caformer_s18_ade20k.py'
+    result = get_flops(config)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    (whole,) = (row for row in rows if row[0] == config)
+    assert whole[:5] == [config, '512x2048', '53.7', '1023.3', '0.0']
+    parts = {row[0]: row[1:] for row in rows[rows.index(whole) + 1 :]}
+    assert list(parts) == [
+        'backbone.stem',
+        *(f'backbone.stages.{i}' for i in range(4)),
+        'backbone.norms',
+        'decode_head',
+        'auxiliary_head',
     ]
+    assert parts['auxiliary_head'][1] == '0.0'
+    for column, tolerance in ((0, 0.5), (1, 0.5), (3, 0.5)):
+        total = sum(float(part[column]) for part in parts.values())
+        assert total == pytest.approx(float(whole[2 + column]), abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ('config', 'shape'),
+    [
+        ('configs/cascade_mask_rcnn_caformer_s18_coco.py', (320, 480)),
+        ('configs/imagenet/caformer_s18_in1k.py', (224, 224)),
+    ],
+)
+def test_parts_make_up_the_whole(config, shape):
+    pytest.importorskip('mmdet', reason='one of them is a detector')
+    pytest.importorskip('mmpretrain', reason='one of them is a classifier')
+    whole = count_config(load_config(config), shape)
+    for kind in ('params', 'macs', 'masked_macs', 'activations', 'frozen_params'):
+        assert sum(getattr(part, kind) for part in whole.parts.values()) == getattr(whole, kind)
+    assert all(part.params > 0 for part in whole.parts.values())
+
+
+def test_activations_are_what_layers_return():
+    with torch.device('meta'):
+        model = build('poolformer_s12', arch=dict(base='s12', depths=(1, 1, 1, 1), output_norm=None))
+        found = count_model(model, (64, 96))
+    # Of each stage the embedding and the two maps of the MLP, four times as wide and as wide.
+    expected = [(1 + 4 + 1) * dim * (16 >> i) * (24 >> i) for i, dim in enumerate((64, 128, 320, 512))]
+    assert found.activations == sum(expected)
+    assert [found.parts[f'stages.{i}'].activations for i in (1, 2, 3)] == expected[1:]
+
+
+def test_printed_digits_are_not_held_against_a_count():
+    printed = Printed('', '', (224, 224), 'macs', '1.8')
+    assert printed.deviation(1.84) == 0
+    assert printed.deviation(1.87) == pytest.approx(0.02 / 1.8)
+
+
+def test_all_rows_of_the_papers_are_compared():
+    rows = list(printed_complexities())
+    # Tables I, III and V: 28 models, 5 with frozen matrices, 8 at 384x384; Table X: 6; Table IX: 8.
+    assert len(rows) == (28 + 5 + 28 + 8) + 2 * 6 + 8
+    assert all((ROOT / row.config).is_file() for row in rows)
+
+
+def test_a_number_that_is_off_is_told(monkeypatch):
+    pytest.importorskip('mmpretrain', reason='classifiers are counted')
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/analysis_tools'))
+    tool = importlib.import_module('get_flops')
+    config = 'configs/imagenet/poolformer_s12_in1k.py'
+    rows = [
+        Printed('Table I', config, (224, 224), kind, text)
+        for kind, text in (('params', '12'), ('macs', '1.9'))
+    ]
+    monkeypatch.setattr(tool, 'printed_complexities', lambda: rows)
+    with pytest.raises(
+        UsageError, match=f'off by more than 0.5% beyond the printed digits: macs of {config}'
+    ):
+        tool.compare_with_papers()
+
+
+def test_configs_or_the_papers():
+    assert 'give either configs or --paper' in get_flops().stderr

@@ -18,6 +18,7 @@ from mmmeta.models.layers import (
     build_activation,
     build_norm,
 )
+from mmmeta.models.layers.activations import PIECE
 
 
 def test_star_relu_formula_and_learnable_scalars():
@@ -29,6 +30,50 @@ def test_star_relu_formula_and_learnable_scalars():
     frozen = StarReLU(scale=0.5, scale_learnable=False, bias_learnable=False)
     assert not list(frozen.parameters()) and not frozen.state_dict()
     assert torch.equal(frozen(x), torch.tensor([0.0, 0.0, 0.125, 4.5]))
+
+
+SHAPES = {
+    'a line': lambda: torch.randn(2 * PIECE + 77),
+    'a map': lambda: torch.randn(2, 64, 33, 35),
+    'channels last': lambda: torch.randn(2, 64, 33, 35).contiguous(memory_format=torch.channels_last),
+    'a part of a map': lambda: torch.randn(2, 64, 33, 70)[..., ::2],
+    'transposed': lambda: torch.randn(300, 500).t(),
+    'nothing': lambda: torch.randn(0, 8, 4, 4),
+}
+
+
+@pytest.mark.parametrize('name', SHAPES)
+@pytest.mark.parametrize('inplace', [False, True])
+def test_star_relu_in_pieces(name, inplace):
+    act = StarReLU(0.7, -0.3, inplace=inplace)
+    x = SHAPES[name]()
+    expected = 0.7 * x.clamp(min=0) ** 2 - 0.3
+    given = x.clone(memory_format=torch.preserve_format)
+    with torch.no_grad():
+        out = act(given)
+    assert torch.allclose(out, expected, atol=1e-6)
+    assert inplace or torch.equal(given, x)
+
+    x.requires_grad_()
+    out = act(x)
+    assert out.stride() == x.stride() or not x.is_contiguous()
+    assert torch.allclose(out, expected, atol=1e-6)
+    upper = torch.randn_like(out)
+    grads = torch.autograd.grad(out, (x, act.scale, act.bias), upper)
+    plain = act.scale * x.relu() ** 2 + act.bias
+    for grad, reference in zip(
+        grads, torch.autograd.grad(plain, (x, act.scale, act.bias), upper), strict=True
+    ):
+        assert torch.allclose(grad, reference, rtol=1e-4, atol=1e-3 * reference.abs().mean().nan_to_num())
+
+
+def test_star_relu_stays_in_half_precision():
+    act = StarReLU(0.7, -0.3)
+    x = torch.randn(1000).bfloat16()
+    exact = 0.7 * x.double().clamp(min=0) ** 2 - 0.3
+    out = act(x)
+    assert out.dtype == torch.bfloat16
+    assert ((out.double() - exact).abs() <= 2**-7 * (exact.abs() + 0.3)).all()
 
 
 def test_star_relu_keeps_the_distribution_of_a_standard_normal():

@@ -1,38 +1,63 @@
 #!/usr/bin/env python
-"""Measure backbones side by side, or windowed attention over the size of the map."""
+"""Measure backbones, whole models or activations side by side, or windowed attention over the map's size.
+
+What is compared runs in turns, so that whatever else the machine does meets all of it alike. Each command
+prints medians, and ratios to the first.
+"""
 
 import argparse
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
 
 from mmmeta.analysis.benchmark import (
+    activations,
+    build_config,
     build_features,
     bytes_kept,
     measure_layer,
+    peak_bytes,
+    run_config,
     run_features,
     time_alternating,
 )
+from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
+from mmmeta.apis.config import load_config
 
-DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('--threads', type=int, default=torch.get_num_threads())
+    common.add_argument('--repeats', type=int, default=5, help='timed rounds, after two others')
+    common.add_argument('--json', metavar='FILE', help='write the measurements into a file')
+    images = argparse.ArgumentParser(add_help=False)
+    images.add_argument(
+        '--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'), help='may be repeated'
+    )
+    images.add_argument('--batch', type=int, default=1)
+    images.add_argument('--dtype', choices=list(DTYPES), default='float32', help='16 bits by autocast')
+    images.add_argument('--compile', action='store_true', help='compiled by torch.compile')
+    images.add_argument(
+        '--channels-last', action='store_true', help='models and images; ours do it for themselves'
+    )
     commands = parser.add_subparsers(dest='command', required=True)
+
     backbones = commands.add_parser(
-        'backbones',
-        help='inference in turns; medians, and ratios to the first',
-        description=compare.__doc__,
-        parents=[common],
+        'backbones', help='backbones', description=compare_backbones.__doc__, parents=[common, images]
     )
     backbones.add_argument(
         'models',
@@ -41,21 +66,32 @@ def parse_args() -> argparse.Namespace:
         help="such as timm/caformer_s18, mmpretrain/poolformer-s12_32xb128_in1k or 'caformer_s18,window=13'",
     )
     backbones.add_argument(
-        '--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'), help='may be repeated'
-    )
-    backbones.add_argument('--batch', type=int, default=1)
-    backbones.add_argument('--repeats', type=int, default=5)
-    backbones.add_argument(
         '--train', action='store_true', help='forward and backward, and the bytes that are kept in between'
     )
-    backbones.add_argument('--dtype', choices=list(DTYPES), default='float32', help='other ones by autocast')
-    backbones.add_argument('--compile', action='store_true', help='compiled by torch.compile')
-    backbones.add_argument('--json', metavar='FILE', help='write the measurements into a file')
+    backbones.add_argument('--peak', action='store_true', help='peak memory, in a process for each')
+    backbones.add_argument(
+        '--plot', metavar='FILE', help="draw the papers' top-1 accuracy over what is measured"
+    )
+    configs = commands.add_parser(
+        'models', help='whole models', description=compare_models.__doc__, parents=[common, images]
+    )
+    configs.add_argument(
+        'configs', nargs='+', metavar='CONFIG', help='a file, or mmdet:: or mmseg:: and one of their configs'
+    )
+    acts = commands.add_parser(
+        'activations', help='activations', description=compare_activations.__doc__, parents=[common]
+    )
+    acts.add_argument('--train', action='store_true', help='forward and backward')
+    acts.add_argument(
+        '--shape',
+        nargs='+',
+        type=int,
+        action='append',
+        metavar='SIDE',
+        help='of the tensor; may be repeated (default: 1 1000000, that of Table XI, and 8 256 128 128)',
+    )
     windows = commands.add_parser(
-        'windows',
-        help='time and peak memory of a layer',
-        description=draw_curve.__doc__,
-        parents=[common],
+        'windows', help='an attention layer', description=draw_curve.__doc__, parents=[common]
     )
     windows.add_argument(
         '--sides', nargs='+', type=int, default=[32, 64, 128, 256], help='of square maps, in tokens'
@@ -71,70 +107,185 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Time the backbones in turns at each size, channels last where a backbone asks for it."""
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    models = [build_features(spec).to(device).train(args.train) for spec in args.models]
-    kept = ''
-    if args.train:
-        kept = f' {"kept (MB)":>10} {"ratio":>6}'
-    task = ('training' if args.train else 'inference') + (', compiled' if args.compile else '')
+def device() -> str:
+    """Where to measure."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def measure(
+    title: str,
+    names: Sequence[str],
+    runs: Sequence[Callable[[], object]],
+    repeats: int,
+    batch: int = 1,
+    memory: dict[str, Sequence[int]] | None = None,
+    **what: Any,
+) -> list[dict[str, Any]]:
+    """Time functions in turns and print a table of them.
+
+    Args:
+        title (str): What stands above the table.
+        names (Sequence[str]): What the functions are called.
+        runs (Sequence[callable]): The functions.
+        repeats (int): Timed rounds.
+        batch (int): Images that a call takes. Defaults to 1.
+        memory (dict[str, Sequence[int]] | None): Further columns, in bytes. Defaults to None.
+        what (Any): What else goes into the records.
+
+    Returns:
+        list[dict]: A record for each function.
+    """
+    timings = time_alternating(runs, repeats)
+    memory = memory or {}
+    print(f'\n{title}, {device()}, {torch.get_num_threads()} threads, torch {torch.__version__}')
+    columns = ''.join(f' {f"{column} (MB)":>10} {"ratio":>6}' for column in memory)
+    print(f'{"":40} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"per s":>8} {"speed":>7}{columns}')
     records = []
-    for height, width in args.shape or [(512, 512)]:
-        image = torch.randn(args.batch, 3, height, width, device=device)
-        # Before compiling, which would hide what is kept.
-        sizes = [bytes_kept(model, image) for model in models] if args.train else []
-        callables = [torch.compile(model) for model in models] if args.compile else models
-        runs = [partial(run_features, model, image, args.train, DTYPES[args.dtype]) for model in callables]
-        timings = time_alternating(runs, args.repeats)
-        print(
-            f'\n{args.batch} x {height}x{width}, {device}, {args.threads} threads, {args.dtype}, {task}, '
-            f'torch {torch.__version__}'
+    for i, (name, timing) in enumerate(zip(names, timings, strict=True)):
+        sizes = {column: values[i] for column, values in memory.items()}
+        columns = ''.join(
+            f' {size / 1e6:10.0f} {size / max(memory[c][0], 1):6.2f}' for c, size in sizes.items()
         )
-        print(f'{"model":40} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"speed":>7}{kept}')
-        for i, (spec, timing) in enumerate(zip(args.models, timings, strict=True)):
-            speed = timings[0].median / timing.median
-            memory = f' {sizes[i] / 1e6:10.0f} {sizes[i] / sizes[0]:6.2f}' if sizes else ''
-            print(
-                f'{spec:40} {timing.median:11.3f} {timing.fastest:9.3f} {timing.slowest:9.3f} {speed:6.2f}x'
-                f'{memory}',
-                flush=True,
-            )
-            record = dict(
-                model=spec, height=height, width=width, batch=args.batch, dtype=args.dtype, task=task
-            )
-            record.update(asdict(timing), device=device, threads=args.threads, torch=torch.__version__)
-            records.append({**record, **({'bytes_kept': sizes[i]} if sizes else {})})
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(records, file, indent=1)
+        print(
+            f'{name:40} {timing.median:11.4f} {timing.fastest:9.4f} {timing.slowest:9.4f} '
+            f'{batch / timing.median:8.2f} {timings[0].median / timing.median:6.2f}x{columns}',
+            flush=True,
+        )
+        record = dict(model=name, **what, **asdict(timing), batch=batch, device=device())
+        record.update({f'bytes_{column}': size for column, size in sizes.items()})
+        records.append({**record, 'threads': torch.get_num_threads(), 'torch': torch.__version__})
+    return records
 
 
-def draw_curve(args: argparse.Namespace) -> None:
+def prepare(args: argparse.Namespace, models: Sequence[nn.Module]) -> list[nn.Module]:
+    """Move models to the device, into the memory format that was asked for."""
+    memory_format = torch.channels_last if args.channels_last else torch.preserve_format
+    return [model.to(device(), memory_format=memory_format) for model in models]
+
+
+def make_images(args: argparse.Namespace) -> list[torch.Tensor]:
+    """A batch of images for each size."""
+    memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
+    return [
+        torch.randn(args.batch, 3, *shape, device=device()).contiguous(memory_format=memory_format)
+        for shape in args.shape or [(512, 512)]
+    ]
+
+
+def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[str, Any]:
+    """Title and further entries for :func:`measure`."""
+    task += ', compiled' if args.compile else ''
+    task += ', channels last' if args.channels_last else ''
+    batch, _, height, width = image.shape
+    title = f'{batch} x {height}x{width}, {args.dtype}, {task}'
+    return dict(title=title, batch=batch, height=height, width=width, dtype=args.dtype, task=task)
+
+
+def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time backbones in turns at each size, and tell what memory they take."""
+    models = prepare(args, [build_features(spec).train(args.train) for spec in args.models])
+    dtype = DTYPES[args.dtype]
+    records = []
+    for image in make_images(args):
+        memory = {}
+        if args.train:  # before compiling, which would hide it
+            memory['kept'] = [bytes_kept(model, image) for model in models]
+        if args.peak:
+            memory['peak'] = [
+                peak_bytes(spec, image.shape, args.train, dtype, device()) for spec in args.models
+            ]
+        callables = [torch.compile(model) for model in models] if args.compile else models
+        runs = [partial(run_features, model, image, args.train, dtype) for model in callables]
+        what = describe(args, image, 'training' if args.train else 'inference')
+        records += measure(names=args.models, runs=runs, repeats=args.repeats, memory=memory, **what)
+    if args.plot:
+        plot_accuracy(records, args.plot)
+        print(f'\naccuracy over speed: {args.plot}')
+    return records
+
+
+def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time inference of whole models in turns: segmentors and classifiers to logits, detectors to boxes."""
+    models = prepare(args, [build_config(load_config(config)) for config in args.configs])
+    callables = [torch.compile(model) for model in models] if args.compile else models
+    records = []
+    for image in make_images(args):
+        runs = [partial(run_config, model, image, DTYPES[args.dtype]) for model in callables]
+        what = describe(args, image, 'inference')
+        records += measure(names=args.configs, runs=runs, repeats=args.repeats, **what)
+    return records
+
+
+def compare_activations(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time activations in turns, as Table XI of arXiv:2210.13452 does."""
+    functions = activations()
+
+    def run(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> None:
+        with torch.set_grad_enabled(args.train):
+            # Behind another operation, as in a network: gradients are passed on, and not summed up.
+            out = function(x.view_as(x))
+        if args.train:
+            torch.autograd.grad(out, (x, *getattr(function, 'parameters', tuple)()), grad)
+
+    records = []
+    task = 'training' if args.train else 'inference'
+    for shape in args.shape or [(1, 1_000_000), (8, 256, 128, 128)]:
+        x, grad = (torch.randn(*shape, device=device()) for _ in range(2))
+        x.requires_grad_(args.train)
+        for function in functions.values():
+            if isinstance(function, nn.Module):
+                function.to(device())
+        runs = [partial(run, function, x, grad) for function in functions.values()]
+        title = f'{"x".join(map(str, shape))}, float32, {task}'
+        records += measure(title, list(functions), runs, args.repeats, shape=list(shape), task=task)
+    return records
+
+
+def draw_curve(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time and peak memory of one attention layer, with a window and without, over the number of tokens."""
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    print(f'window {args.window}x{args.window}, {args.dim} channels, {device}, {args.threads} threads')
+    print(f'window {args.window}x{args.window}, {args.dim} channels, {device()}, {args.threads} threads')
     print(f'{"tokens":>9} {"attention":>10} {"forward":>19} {"forward + backward":>21}')
+    records = []
     for side in args.sides:
         for name, window in (('windowed', args.window), ('global', None)):
             if window is None and side > args.largest_global:
                 continue
-            cells = (measure_layer(side, args.dim, window, train, device) for train in (False, True))
+            cells = (
+                measure_layer(side, args.dim, window, train, device(), args.repeats)
+                for train in (False, True)
+            )
             (fast, low), (slow, high) = cells
             print(
                 f'{side:>4}x{side:<4} {name:>10} {fast:9.3f} s {low / 2**20:5.0f} MiB '
                 f'{slow:9.3f} s {high / 2**20:7.0f} MiB',
                 flush=True,
             )
+            records.append(
+                dict(side=side, dim=args.dim, window=window, forward=fast, forward_bytes=low)
+                | dict(training=slow, training_bytes=high, device=device(), threads=args.threads)
+            )
+    return records
 
 
 def main() -> None:
     """Measure."""
     args = parse_args()
-    if getattr(args, 'json', None):
-        check_writable(os.path.dirname(args.json) or '.')
+    for path in (args.json, getattr(args, 'plot', None)):
+        if path:
+            check_writable(os.path.dirname(path) or '.')
     torch.set_num_threads(args.threads)
-    {'backbones': compare, 'windows': draw_curve}[args.command](args)
+    if getattr(args, 'dtype', None) == 'tf32':
+        torch.set_float32_matmul_precision('high')
+    command = dict(
+        backbones=compare_backbones,
+        models=compare_models,
+        activations=compare_activations,
+        windows=draw_curve,
+    )
+    records = command[args.command](args)
+    if args.json:
+        with open(args.json, 'w') as file:
+            json.dump(records, file, indent=1)
 
 
 if __name__ == '__main__':

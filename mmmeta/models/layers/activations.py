@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
+from .chunks import on_eager_cpu
+
 
 class SquaredReLU(nn.Module):
     """``relu(x) ** 2`` (Primer, arXiv:2109.08668), the activation of the papers' MLP classifier head.
@@ -27,6 +29,35 @@ class SquaredReLU(nn.Module):
         return F.relu(x).square()
 
 
+# Entries at a time, so that they stay in the cache of a core from one operation to the next.
+PIECE = 1 << 17
+
+
+def _lines(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of one shape as one dimension each, in the order in which the first lies in memory."""
+    channels_last = tensors[0].ndim == 4 and tensors[0].is_contiguous(memory_format=torch.channels_last)
+    return [(x.permute(0, 2, 3, 1) if channels_last else x).reshape(-1) for x in tensors]
+
+
+def _unflatten(line: Tensor, like: Tensor) -> Tensor:
+    """What :func:`_lines` made of a tensor that lies in memory as ``like`` does."""
+    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        batch, channels, height, width = like.shape
+        return line.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return line.view(like.shape)
+
+
+def _star_relu(x: Tensor, scale: Tensor | float, bias: Tensor | float, out: Tensor | None = None) -> Tensor:
+    """``scale * relu(x) ** 2 + bias`` on a CPU, in two operations, into ``out`` or a new tensor."""
+    factor, offset = float(scale), torch.tensor(float(bias), dtype=x.dtype)
+    (line,) = _lines(x)
+    result = torch.empty_like(line) if out is None else line
+    for given, piece in zip(line.split(PIECE), result.split(PIECE), strict=True):
+        torch.clamp_min(given, 0, out=piece)
+        torch.addcmul(offset, piece, piece, value=factor, out=piece)
+    return _unflatten(result, x)
+
+
 class _StarReLU(torch.autograd.Function):
     """``scale * relu(x) ** 2 + bias``, of which backward needs ``x`` alone."""
 
@@ -34,6 +65,8 @@ class _StarReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
         ctx.save_for_backward(x, scale if isinstance(scale, Tensor) else None)
         ctx.scale = None if isinstance(scale, Tensor) else scale
+        if on_eager_cpu(x):
+            return _star_relu(x, scale, bias)
         out = F.relu(x).square_()
         if torch.result_type(out, scale) != out.dtype:  # autocast: parameters are wider than features
             return scale * out + bias
@@ -44,12 +77,33 @@ class _StarReLU(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         scale = ctx.scale if scale is None else scale
         of_x, of_scale, of_bias = ctx.needs_input_grad
+        if on_eager_cpu(x) and not torch.is_grad_enabled():
+            grads = _StarReLU.backward_in_pieces(x, scale, grad)
+            return tuple(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=True))
         positive = F.relu(x)
         return (
             (grad * positive * (2 * scale)).to(x.dtype) if of_x else None,
             (grad * positive.square()).sum().reshape(1) if of_scale else None,
             grad.sum().reshape(1) if of_bias else None,
         )
+
+    @staticmethod
+    def backward_in_pieces(x: Tensor, scale: Tensor | float, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients on a CPU."""
+        lines = _lines(x, grad.to(x.dtype))
+        result, buffer = torch.empty_like(lines[0]), torch.empty_like(lines[0][:PIECE])
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        of_scale, of_bias = [], []
+        for given, upper, piece in zip(*(line.split(PIECE) for line in (*lines, result)), strict=True):
+            positive = torch.clamp_min(given, 0, out=buffer[: len(given)])
+            torch.mul(upper, positive, out=piece)
+            of_scale.append(torch.dot(piece.to(wide), positive.to(wide)))
+            of_bias.append(upper.sum(dtype=wide))
+            piece.mul_(2 * float(scale))
+        sums = [
+            torch.stack(parts).sum(dtype=torch.float64).to(wide).reshape(1) for parts in (of_scale, of_bias)
+        ]
+        return _unflatten(result, x), *sums
 
 
 class StarReLU(nn.Module):
@@ -82,11 +136,14 @@ class StarReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it elementwise to a tensor of any shape."""
-        if self.inplace and not torch.is_grad_enabled():
-            return x.relu_().square_().mul_(self.scale).add_(self.bias)
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
             return self.scale * F.relu(x).square() + self.bias
-        return _StarReLU.apply(x, self.scale, self.bias)
+        if torch.is_grad_enabled():
+            return _StarReLU.apply(x, self.scale, self.bias)
+        if on_eager_cpu(x):
+            return _star_relu(x, self.scale, self.bias, out=x if self.inplace else None)
+        x = x.relu_() if self.inplace else F.relu(x)
+        return x.square_().mul_(self.scale).add_(self.bias)
 
 
 ACTIVATIONS = {

@@ -13,7 +13,7 @@ CHUNK_BYTES = 8 << 20
 
 def on_eager_cpu(x: Tensor) -> bool:
     """Whether each operation runs by itself on a CPU, where no compiler fuses them."""
-    return x.device.type == 'cpu' and not torch.compiler.is_compiling()
+    return x.device.type == 'cpu' and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def may_chunk(x: Tensor) -> bool:
