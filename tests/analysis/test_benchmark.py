@@ -90,9 +90,10 @@ def test_a_model_of_another_package():
 
 @pytest.mark.parametrize('train', [(), ('--train',)])
 def test_activations(train):
-    out = run('activations', *train, '--shape', 1, 1000, '--shape', 2, 8, 4, 4, '--repeats', 1)
-    for title in ('1x1000, float32', '2x8x4x4, float32'):
-        assert f'{title}, {"training" if train else "inference"}' in out
+    out = run('activations', *train, '--shape', 1, 10_000_000, '--shape', 2, 4, 4096, 1024, '--repeats', 1)
+    task = 'training' if train else 'inference'
+    assert f'1x10000000, 3 calls, float32, {task}' in out
+    assert f'2x4x4096x1024, 1 calls, float32, {task}' in out
     assert out.count('StarReLU (ours) ') == 2
 
 

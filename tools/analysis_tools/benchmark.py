@@ -128,7 +128,7 @@ def measure(
         names (Sequence[str]): What the functions are called.
         runs (Sequence[callable]): The functions.
         repeats (int): Timed rounds.
-        batch (int): Images that a call takes. Defaults to 1.
+        batch (int): How much a call takes, such as images. Defaults to 1.
         memory (dict[str, Sequence[int]] | None): Further columns, in bytes. Defaults to None.
         what (Any): What else goes into the records.
 
@@ -220,12 +220,15 @@ def compare_activations(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time activations in turns, as Table XI of arXiv:2210.13452 does."""
     functions = activations()
 
-    def run(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> None:
-        with torch.set_grad_enabled(args.train):
-            # Behind another operation, as in a network: gradients are passed on, and not summed up.
-            out = function(x.view_as(x))
-        if args.train:
-            torch.autograd.grad(out, (x, *getattr(function, 'parameters', tuple)()), grad)
+    def run(
+        function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor, calls: int
+    ) -> None:
+        for _ in range(calls):
+            with torch.set_grad_enabled(args.train):
+                # Behind another operation, as in a network: gradients are passed on, and not summed up.
+                out = function(x.view_as(x))
+            if args.train:
+                torch.autograd.grad(out, (x, *getattr(function, 'parameters', tuple)()), grad)
 
     records = []
     task = 'training' if args.train else 'inference'
@@ -235,9 +238,11 @@ def compare_activations(args: argparse.Namespace) -> list[dict[str, Any]]:
         for function in functions.values():
             if isinstance(function, nn.Module):
                 function.to(device())
-        runs = [partial(run, function, x, grad) for function in functions.values()]
-        title = f'{"x".join(map(str, shape))}, float32, {task}'
-        records += measure(title, list(functions), runs, args.repeats, shape=list(shape), task=task)
+        # What one leaves in caches and heap is the next one's for the first of several calls only.
+        calls = max(1, 30_000_000 // x.numel())
+        runs = [partial(run, function, x, grad, calls) for function in functions.values()]
+        title = f'{"x".join(map(str, shape))}, {calls} calls, float32, {task}'
+        records += measure(title, list(functions), runs, args.repeats, calls, shape=list(shape), task=task)
     return records
 
 

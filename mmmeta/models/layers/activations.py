@@ -29,33 +29,17 @@ class SquaredReLU(nn.Module):
         return F.relu(x).square()
 
 
-# Entries at a time, so that they stay in the cache of a core from one operation to the next.
-PIECE = 1 << 17
+# Entries at a time in backward on a CPU, where memory takes longer than arithmetic. On the machine that this
+# was measured on 2**19 to 2**22 were alike, 2**17 took a fifth longer.
+PIECE = 1 << 19
 
 
-def _lines(*tensors: Tensor) -> list[Tensor]:
-    """Tensors of one shape as one dimension each, in the order in which the first lies in memory."""
-    channels_last = tensors[0].ndim == 4 and tensors[0].is_contiguous(memory_format=torch.channels_last)
-    return [(x.permute(0, 2, 3, 1) if channels_last else x).reshape(-1) for x in tensors]
-
-
-def _unflatten(line: Tensor, like: Tensor) -> Tensor:
-    """What :func:`_lines` made of a tensor that lies in memory as ``like`` does."""
-    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
-        batch, channels, height, width = like.shape
-        return line.view(batch, height, width, channels).permute(0, 3, 1, 2)
-    return line.view(like.shape)
-
-
-def _star_relu(x: Tensor, scale: Tensor | float, bias: Tensor | float, out: Tensor | None = None) -> Tensor:
-    """``scale * relu(x) ** 2 + bias`` on a CPU, in two operations, into ``out`` or a new tensor."""
-    factor, offset = float(scale), torch.tensor(float(bias), dtype=x.dtype)
-    (line,) = _lines(x)
-    result = torch.empty_like(line) if out is None else line
-    for given, piece in zip(line.split(PIECE), result.split(PIECE), strict=True):
-        torch.clamp_min(given, 0, out=piece)
-        torch.addcmul(offset, piece, piece, value=factor, out=piece)
-    return _unflatten(result, x)
+def _square_positive(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
+    """``scale * x ** 2 + bias`` written over ``x``, on a CPU in one operation."""
+    if not on_eager_cpu(x):
+        return x.square_().mul_(scale).add_(bias)
+    offset = torch.tensor(float(bias), dtype=x.dtype)
+    return torch.addcmul(offset, x, x, value=float(scale), out=x)
 
 
 class _StarReLU(torch.autograd.Function):
@@ -65,12 +49,7 @@ class _StarReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
         ctx.save_for_backward(x, scale if isinstance(scale, Tensor) else None)
         ctx.scale = None if isinstance(scale, Tensor) else scale
-        if on_eager_cpu(x):
-            return _star_relu(x, scale, bias)
-        out = F.relu(x).square_()
-        if torch.result_type(out, scale) != out.dtype:  # autocast: parameters are wider than features
-            return scale * out + bias
-        return out.mul_(scale).add_(bias)
+        return _square_positive(F.relu(x), scale, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -90,20 +69,24 @@ class _StarReLU(torch.autograd.Function):
     @staticmethod
     def backward_in_pieces(x: Tensor, scale: Tensor | float, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients on a CPU."""
-        lines = _lines(x, grad.to(x.dtype))
-        result, buffer = torch.empty_like(lines[0]), torch.empty_like(lines[0][:PIECE])
+        grad = grad.to(x.dtype)
+        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        if channels_last:
+            x, grad = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        lines = (part.reshape(-1).split(PIECE) for part in (x, grad, result))
+        buffer = x.new_empty(min(x.numel(), PIECE))
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         of_scale, of_bias = [], []
-        for given, upper, piece in zip(*(line.split(PIECE) for line in (*lines, result)), strict=True):
+        for given, upper, piece in zip(*lines, strict=True):
             positive = torch.clamp_min(given, 0, out=buffer[: len(given)])
             torch.mul(upper, positive, out=piece)
             of_scale.append(torch.dot(piece.to(wide), positive.to(wide)))
             of_bias.append(upper.sum(dtype=wide))
             piece.mul_(2 * float(scale))
-        sums = [
-            torch.stack(parts).sum(dtype=torch.float64).to(wide).reshape(1) for parts in (of_scale, of_bias)
-        ]
-        return _unflatten(result, x), *sums
+        sums = (torch.stack(parts).sum(dtype=torch.float64).to(wide) for parts in (of_scale, of_bias))
+        result = result.permute(0, 3, 1, 2) if channels_last else result
+        return result, *(total.reshape(1) for total in sums)
 
 
 class StarReLU(nn.Module):
@@ -140,10 +123,7 @@ class StarReLU(nn.Module):
             return self.scale * F.relu(x).square() + self.bias
         if torch.is_grad_enabled():
             return _StarReLU.apply(x, self.scale, self.bias)
-        if on_eager_cpu(x):
-            return _star_relu(x, self.scale, self.bias, out=x if self.inplace else None)
-        x = x.relu_() if self.inplace else F.relu(x)
-        return x.square_().mul_(self.scale).add_(self.bias)
+        return _square_positive(x.relu_() if self.inplace else F.relu(x), self.scale, self.bias)
 
 
 ACTIVATIONS = {

@@ -134,21 +134,31 @@ class MetaFormerBlock(nn.Module):
             x (Tensor): Features.
             plan (WindowPlan | None): What an attention mixer laid out for this map. Defaults to None.
         """
-        # In pieces where nothing but the kernel of the mixer joins positions. Stochastic depth does too.
-        in_pieces = may_chunk(x) and not self.training and isinstance(self.norm1, LayerNorm2d)
-        if in_pieces and isinstance(self.token_mixer, SepConv):
+        # Stochastic depth joins all positions of an image.
+        in_pieces = may_chunk(x) and not self.training
+        if in_pieces and isinstance(self.token_mixer, SepConv) and isinstance(self.norm1, LayerNorm2d):
             x = self._mix_in_strips(x)
         else:
             mixer = self.token_mixer if plan is None else partial(self.token_mixer, plan=plan)
             branch = _normed(self.norm1, mixer, x)
             x = _residual(x, self.res_scale1, self.drop_path(branch), self.layer_scale1)
         if in_pieces and x.is_contiguous(memory_format=torch.channels_last):
-            tokens = x.permute(0, 2, 3, 1).flatten(0, 2)
-            for rows in tokens.split(chunk_rows(tokens[:1, 0], self.mlp.fc1.out_features)):
-                piece = rows.t()[None, :, :, None]  # a map of one column
-                piece.copy_(self._forward_mlp(piece))
-            return x
-        return self._forward_mlp(x)
+            return self._forward_mlp_in_pieces(x)
+        branch = self.drop_path(_normed(self.norm2, self.mlp, x))
+        return _residual(x, self.res_scale2, branch, self.layer_scale2)
+
+    def _forward_mlp_in_pieces(self, x: Tensor) -> Tensor:
+        """The second half of the block, over the map of the first one, some positions at a time."""
+        # Norms over more than the channels of a position need the whole map.
+        by_position = isinstance(self.norm2, LayerNorm2d)
+        normed = x if by_position else self.norm2(x).contiguous(memory_format=torch.channels_last)
+        tokens, inputs = (part.permute(0, 2, 3, 1).flatten(0, 2) for part in (x, normed))
+        rows = chunk_rows(tokens[:1, 0], self.mlp.fc1.out_features)
+        for out, piece in zip(tokens.split(rows), inputs.split(rows), strict=True):
+            out, piece = (part.t()[None, :, :, None] for part in (out, piece))  # maps of one column
+            branch = self.mlp(self.norm2(piece) if by_position else piece)
+            out.copy_(_residual(out, self.res_scale2, branch, self.layer_scale2))
+        return x
 
     def _mix_in_strips(self, x: Tensor) -> Tensor:
         """The first half of the block with a convolution, some rows at a time."""
@@ -168,8 +178,3 @@ class MetaFormerBlock(nn.Module):
                 out = torch.empty_like(x, dtype=strip.dtype)
             out[:, :, top:bottom] = strip
         return out
-
-    def _forward_mlp(self, x: Tensor) -> Tensor:
-        """The second half of the block."""
-        branch = self.drop_path(_normed(self.norm2, self.mlp, x))
-        return _residual(x, self.res_scale2, branch, self.layer_scale2)
