@@ -17,14 +17,18 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
+# Modules of heads, which need MMPretrain or MMSegmentation.
+HEADS = dict(MetaFormerLinearHead='classifier', MetaFormerMlpHead='classifier', UPerHead='uper')
+
 
 class _ModelRegistry(Registry):
-    """Models; the heads, which need MMPretrain, are imported when one of them is looked up."""
+    """Models; a head and the package that it needs are imported when it is looked up."""
 
     def get(self, key: str) -> type | None:
         """Look a name up."""
-        if key.rpartition('.')[2] in ('MetaFormerLinearHead', 'MetaFormerMlpHead'):
-            import_module('mmmeta.models.heads')
+        name = key.rpartition('.')[2]
+        if name in HEADS:
+            import_module(f'mmmeta.models.heads.{HEADS[name]}')
         return super().get(key)
 
 

@@ -1,5 +1,1 @@
-"""Heads of the papers' classifiers, on top of MMPretrain's; imported when a config names one of them."""
-
-from .classifier import MetaFormerLinearHead, MetaFormerMlpHead
-
-__all__ = ['MetaFormerLinearHead', 'MetaFormerMlpHead']
+"""Heads on top of those of MMPretrain and MMSegmentation; each is imported when a config names it."""
