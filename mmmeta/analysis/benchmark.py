@@ -127,7 +127,7 @@ def build_features(spec: str) -> nn.Module:
             after commas, such as ``caformer_s18,window=13`` or ``convformer_s18,act='GELU'``; one of timm's,
             such as ``timm/caformer_s18``, or ``timm/identityformer_s12`` and ``timm/randformer_s12``, which
             are timm's blocks with these mixers; or the backbone of one of MMPretrain's, such as
-            ``mmpretrain/poolformer-s12_32xb128_in1k``, which gives what that classifier asks it for.
+            ``mmpretrain/poolformer-s12_3rdparty_32xb128_in1k``, which gives what that classifier asks it for.
 
     Returns:
         nn.Module: The backbone in eval mode, with random weights.

@@ -10,6 +10,8 @@ import torch.multiprocessing as mp
 from conftest import free_port
 from timm_peer import ALL_MODELS, build, randomise
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmmeta.analysis.benchmark import bytes_kept
 from mmmeta.analysis.paper_tables import load_paper_table
@@ -40,6 +42,29 @@ def test_parameters_with_the_classifier_match_the_paper(name):
     total = (trained + classifier_parameters(name, model.dims[-1])) / 1e6
     assert f'{total:.{digits}f}' == row['params_m']
     assert f'{frozen / 1e6:.1f}' == (row['frozen_params_m'] or '0.0')
+
+
+class _Allocations(TorchDispatchMode):
+    """Every storage that operations return, and its size."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, torch.Tensor):
+                storage = result.untyped_storage()
+                self.storages[storage.data_ptr()] = storage.nbytes()
+        return results
+
+
+@pytest.mark.parametrize('name', ['poolformer_s12', 'convformer_s18', 'caformer_s18'])
+def test_building_allocates_each_parameter_once(name):
+    with _Allocations() as log:
+        model = build(name)
+    assert sum(log.storages.values()) <= 1.001 * sum(p.nbytes for p in model.parameters())
 
 
 @pytest.mark.parametrize('family', [PoolFormer, RandFormer, ConvFormer, CAFormer])

@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         'models',
         nargs='+',
         metavar='MODEL',
-        help="such as timm/caformer_s18, mmpretrain/poolformer-s12_32xb128_in1k or 'caformer_s18,window=13'",
+        help="such as timm/caformer_s18, mmpretrain/poolformer-s12_3rdparty_32xb128_in1k or 'caformer_s18,window=13'",
     )
     backbones.add_argument(
         '--train', action='store_true', help='forward and backward, and the bytes that are kept in between'

@@ -67,17 +67,26 @@ def _scale(dim: int, init: float | None) -> nn.Parameter | None:
     return None if init is None else nn.Parameter(torch.full((dim,), float(init)))
 
 
-def _residual(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: Tensor | None) -> Tensor:
-    """``res_scale * x + layer_scale * branch`` with scales of shape (C,)."""
-    if layer_scale is not None:
-        branch = branch * layer_scale[:, None, None]
-    if res_scale is None:
-        return x + branch
+def _residual(
+    x: Tensor,
+    res_scale: Tensor | None,
+    branch: Tensor,
+    layer_scale: Tensor | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``res_scale * x + layer_scale * branch`` with scales of shape (C,), without gradients into ``out``."""
+    res_scale, layer_scale = (s if s is None else s[:, None, None] for s in (res_scale, layer_scale))
     if torch.is_grad_enabled():
-        return x * res_scale[:, None, None] + branch
-    # One pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all
-    # positions that nearly cancel, would show against other implementations.
-    return torch.addcmul(branch, x, res_scale[:, None, None])
+        branch = branch if layer_scale is None else branch * layer_scale
+        return (x if res_scale is None else x * res_scale) + branch
+    # A pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all positions
+    # that nearly cancel, would show against other implementations.
+    if res_scale is None:
+        if layer_scale is None:
+            return torch.add(x, branch, out=out)
+        return torch.addcmul(x, branch, layer_scale, out=out)
+    branch = branch if layer_scale is None else branch * layer_scale
+    return torch.addcmul(branch, x, res_scale, out=out)
 
 
 def _normed(norm: nn.Module, branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -153,18 +162,18 @@ class MetaFormerBlock(nn.Module):
         by_position = isinstance(self.norm2, LayerNorm2d)
         normed = x if by_position else self.norm2(x).contiguous(memory_format=torch.channels_last)
         tokens, inputs = (part.permute(0, 2, 3, 1).flatten(0, 2) for part in (x, normed))
-        rows = chunk_rows(tokens[:1, 0], self.mlp.fc1.out_features)
+        rows = chunk_rows(len(tokens), tokens[:1, 0], self.mlp.fc1.out_features)
         for out, piece in zip(tokens.split(rows), inputs.split(rows), strict=True):
             out, piece = (part.t()[None, :, :, None] for part in (out, piece))  # maps of one column
             branch = self.mlp(self.norm2(piece) if by_position else piece)
-            out.copy_(_residual(out, self.res_scale2, branch, self.layer_scale2))
+            _residual(out, self.res_scale2, branch, self.layer_scale2, out=out)
         return x
 
     def _mix_in_strips(self, x: Tensor) -> Tensor:
         """The first half of the block with a convolution, some rows at a time."""
         mixer, height = self.token_mixer, x.shape[2]
         # In thinner strips the rows around them, which are computed twice, would weigh.
-        rows = max(16, chunk_rows(x[:, 0, :1], mixer.pwconv1.out_features))
+        rows = max(16, chunk_rows(height, x[:, 0, :1], mixer.pwconv1.out_features))
         out = None
         for top in range(0, height, rows):
             bottom = min(top + rows, height)

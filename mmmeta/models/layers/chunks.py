@@ -21,14 +21,16 @@ def may_chunk(x: Tensor) -> bool:
     return on_eager_cpu(x) and not torch.is_grad_enabled()
 
 
-def chunk_rows(row: Tensor, width: int) -> int:
+def chunk_rows(count: int, row: Tensor, width: int) -> int:
     """How many rows at a time.
 
     Args:
+        count (int): Rows in all.
         row (Tensor): One row as it goes in; its number of entries in one channel and its dtype matter.
         width (int): Channels of the inner map.
 
     Returns:
-        int: Rows whose inner map takes ``CHUNK_BYTES``, at least one.
+        int: Rows of each of some equal pieces, whose inner map takes about ``CHUNK_BYTES``.
     """
-    return max(1, CHUNK_BYTES // (row.numel() * width * row.element_size()))
+    pieces = max(1, round(count * row.numel() * width * row.element_size() / CHUNK_BYTES))
+    return max(1, -(-count // pieces))
