@@ -135,7 +135,7 @@ def build_features(spec: str) -> nn.Module:
     Raises:
         UsageError: There is no such backbone, or the package is not installed.
     """
-    name, *arguments = spec.split(',')
+    name, _, arguments = spec.partition(',')
     package, _, foreign = name.rpartition('/')
     if package in ('timm', 'mmpretrain'):
         if util.find_spec(package) is None:
@@ -146,11 +146,13 @@ def build_features(spec: str) -> nn.Module:
         choices = ', '.join(f'{family}_<arch>' for family in FAMILIES if family != 'metaformer')
         raise UsageError(f"unknown backbone '{name}': choose {choices}, or timm/<model>")
     try:
-        options = dict(argument.split('=', 1) for argument in arguments)
-        options = {key: ast.literal_eval(value) for key, value in options.items()}
+        call = ast.parse(f'f({arguments})', mode='eval').body
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if call.args or None in options:
+            raise ValueError('no name')
     except (ValueError, SyntaxError) as error:
         raise UsageError(
-            f"'{spec}': arguments are Python values, such as window=13 or border='truncate'"
+            f"'{spec}': arguments are names and Python values, such as window=13 or border='truncate'"
         ) from error
     of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
     try:
@@ -331,7 +333,8 @@ def _measure_features(
 ) -> int:
     """Peak bytes of a backbone beyond its parameters."""
     torch.set_num_threads(threads)
-    model = build_features(spec).to(device).train(train)
+    model = build_features(spec).to(device)
+    model.train(train)  # some of MMPretrain's return nothing
     run_features(model, torch.randn(1, 3, 64, 64, device=device), train, dtype)  # gradients; the first call
     return _peak(lambda: run_features(model, torch.randn(*shape, device=device), train, dtype), device)
 

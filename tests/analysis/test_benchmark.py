@@ -70,6 +70,13 @@ def test_accuracy_over_speed_and_peak_memory(tmp_path):
     assert Image.open(plot).size == (840, 600)
 
 
+def test_a_backbone_of_mmpretrain():
+    pytest.importorskip('mmpretrain', reason='it is one of the two')
+    theirs = 'mmpretrain/poolformer-s12_3rdparty_32xb128_in1k'
+    out = run('backbones', theirs, 'poolformer_s12', '--shape', 64, 64, '--repeats', 1, '--train')
+    assert re.search(rf'{theirs} .* 1\.00x .*\npoolformer_s12 ', out)
+
+
 def test_whole_models():
     pytest.importorskip('mmdet', reason='one of them is a detector')
     pytest.importorskip('mmseg', reason='one of them is a segmentor')
@@ -136,7 +143,7 @@ def test_functions_take_turns():
         ('swin_t', "unknown backbone 'swin_t': choose caformer_<arch>"),
         ("caformer_s18,act='Relu'", "unknown act 'Relu'"),
         ('caformer_s17', "unknown arch 's17' of CAFormer"),
-        ('caformer_s18,window', 'arguments are Python values, such as window=13'),
+        ('caformer_s18,window', 'arguments are names and Python values, such as window=13'),
         ('caformer_s18,windw=13', "unexpected keyword argument 'windw'"),
         ('timm/caformer_s81', "timm has no model 'caformer_s81'"),
         ('mmpretrain/poolformer', "MMPretrain has no model 'poolformer'"),

@@ -413,23 +413,3 @@ class TestBackbone:
             for out, expected in zip(compiled(image), model(image), strict=True):
                 assert (out - expected).abs().max() < 1e-5
         torch.compiler.reset()
-
-    def test_onnx_runs_on_sizes_that_it_was_not_exported_with(self, model, tmp_path):
-        pytest.importorskip('onnxscript', reason='export to ONNX needs onnxscript')
-        runtime = pytest.importorskip('onnxruntime', reason='the exported file is run with ONNX Runtime')
-        path = tmp_path / 'model.onnx'
-        torch.onnx.export(
-            model.eval(),
-            (self.image[:1],),
-            path,
-            dynamo=True,
-            input_names=['image'],
-            dynamic_shapes=({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},),
-        )
-        session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
-        for size in ((200, 328), (160, 416), (328, 200)):
-            image = torch.randn(1, 3, *size)
-            with torch.no_grad():
-                expected = model(image)
-            for out, reference in zip(session.run(None, {'image': image.numpy()}), expected, strict=True):
-                assert (torch.from_numpy(out) - reference).abs().max() < 1e-3

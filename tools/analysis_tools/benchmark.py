@@ -63,7 +63,8 @@ def parse_args() -> argparse.Namespace:
         'models',
         nargs='+',
         metavar='MODEL',
-        help="such as timm/caformer_s18, mmpretrain/poolformer-s12_3rdparty_32xb128_in1k or 'caformer_s18,window=13'",
+        help="such as timm/caformer_s18, 'caformer_s18,window=13' or "
+        'mmpretrain/poolformer-s12_3rdparty_32xb128_in1k',
     )
     backbones.add_argument(
         '--train', action='store_true', help='forward and backward, and the bytes that are kept in between'
@@ -158,8 +159,10 @@ def measure(
 
 
 def prepare(args: argparse.Namespace, models: Sequence[nn.Module]) -> list[nn.Module]:
-    """Move models to the device, into the memory format that was asked for."""
+    """Move models to the device, into the mode and the memory format that were asked for."""
     memory_format = torch.channels_last if args.channels_last else torch.preserve_format
+    for model in models:
+        model.train(getattr(args, 'train', False))  # some of MMPretrain's return nothing
     return [model.to(device(), memory_format=memory_format) for model in models]
 
 
@@ -183,7 +186,7 @@ def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[s
 
 def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time backbones in turns at each size, and tell what memory they take."""
-    models = prepare(args, [build_features(spec).train(args.train) for spec in args.models])
+    models = prepare(args, [build_features(spec) for spec in args.models])
     dtype = DTYPES[args.dtype]
     records = []
     for image in make_images(args):
