@@ -49,7 +49,11 @@ class _StarReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
         ctx.save_for_backward(x, scale if isinstance(scale, Tensor) else None)
         ctx.scale = None if isinstance(scale, Tensor) else scale
-        return _square_positive(F.relu(x), scale, bias)
+        out = F.relu(x).square_()
+        if torch.result_type(out, scale) != out.dtype:  # autocast: parameters are wider than features
+            return scale * out + bias
+        # One operation would round once less, which gradients of the scalars, sums that nearly cancel, show.
+        return out.mul_(scale).add_(bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,7 +85,8 @@ class _StarReLU(torch.autograd.Function):
         for given, upper, piece in zip(*lines, strict=True):
             positive = torch.clamp_min(given, 0, out=buffer[: len(given)])
             torch.mul(upper, positive, out=piece)
-            of_scale.append(torch.dot(piece.to(wide), positive.to(wide)))
+            # Not as a dot product, whose sum over entries that nearly cancel is less exact.
+            of_scale.append(positive.to(wide).square_().mul_(upper).sum())
             of_bias.append(upper.sum(dtype=wide))
             piece.mul_(2 * float(scale))
         sums = (torch.stack(parts).sum(dtype=torch.float64).to(wide) for parts in (of_scale, of_bias))
