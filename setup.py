@@ -1,10 +1,33 @@
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmmeta/version.py').read_text())[1]
+
+# What `mim` and mmmeta.resources look for inside an installed package.
+RESOURCES = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithResources(build_py):
+    """Put configs, tools and the model index into the package; an editable one has them beside it."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib) / 'mmmeta/.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in RESOURCES:
+            if (HERE / name).is_dir():
+                shutil.copytree(HERE / name, target / name, ignore=shutil.ignore_patterns('__pycache__'))
+            else:
+                shutil.copy(HERE / name, target / name)
+
 
 # MMEngine and MMCV exist as official distributions and as a fork, mmcv and mmcv-lite as two builds: the base
 # requires none by name, the extras do, and `import mmmeta` tells what is missing.
@@ -17,8 +40,18 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmmeta', 'mmmeta.*']),
-    package_data={'mmmeta.analysis': ['paper/*']},
-    install_requires=['torch>=2.1', 'numpy', 'pillow', 'huggingface_hub', 'safetensors'],
+    package_data={'mmmeta.analysis': ['paper/*', 'counts.csv']},
+    cmdclass={'build_py': BuildWithResources},
+    install_requires=[
+        'torch>=2.1',
+        'numpy',
+        'pillow',
+        'pyyaml',
+        'matplotlib',
+        'rich',
+        'huggingface_hub',
+        'safetensors',
+    ],
     extras_require={
         'official': [
             'mmengine>=0.10.4,<0.11',
@@ -42,5 +75,7 @@ setup(
             'torchvision',
         ],
         'timm': ['timm>=1.0.9'],
+        'cam': ['grad-cam'],
+        'export': ['onnx', 'onnxscript', 'onnxruntime'],
     },
 )

@@ -17,22 +17,28 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-# Modules of heads, which need MMPretrain or MMSegmentation.
-HEADS = dict(MetaFormerLinearHead='classifier', MetaFormerMlpHead='classifier', UPerHead='uper')
+# Modules that need MMPretrain or MMSegmentation, and what each registers: imported when that is looked up.
+LAZY = {
+    'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
+    'mmmeta.models.heads.uper': ('UPerHead',),
+    'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
+    'mmmeta.evaluation.segmentation': ('ConfusionMatrix',),
+}
+MODULES = {name: module for module, names in LAZY.items() for name in names}
 
 
-class _ModelRegistry(Registry):
-    """Models; a head and the package that it needs are imported when it is looked up."""
+class _LazyRegistry(Registry):
+    """A registry of what may need packages that are not installed."""
 
     def get(self, key: str) -> type | None:
         """Look a name up."""
-        name = key.rpartition('.')[2]
-        if name in HEADS:
-            import_module(f'mmmeta.models.heads.{HEADS[name]}')
+        module = MODULES.get(key.rpartition('.')[2])
+        if module is not None:
+            import_module(module)
         return super().get(key)
 
 
-MODELS = _ModelRegistry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
+MODELS = _LazyRegistry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmmeta', locations=['mmmeta.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmmeta', locations=['mmmeta.engine'])
 DATA_SAMPLERS = Registry(
@@ -47,5 +53,5 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmmeta',
     locations=['mmmeta.engine'],
 )
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmmeta', locations=['mmmeta.evaluation'])
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmmeta', locations=['mmmeta.evaluation'])
+DATASETS = _LazyRegistry('dataset', parent=MMENGINE_DATASETS, scope='mmmeta')
+METRICS = _LazyRegistry('metric', parent=MMENGINE_METRICS, scope='mmmeta')

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +16,118 @@ from mmmeta.errors import UsageError
 from .paper_tables import load_paper_table
 
 
-def read_scalars(work_dir: str | Path) -> list[dict]:
-    """Read what the newest training run in a work directory logged.
+def find_logs(run: str | Path) -> list[Path]:
+    """The logs of a run, the oldest first.
 
     Args:
-        work_dir (str | Path): Work directory of a run.
+        run (str | Path): Work directory of the run, or a file ``scalars.json`` of one.
+
+    Raises:
+        UsageError: There is none.
+    """
+    logs = [Path(run)] if Path(run).is_file() else sorted(Path(run).glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise UsageError(
+            f"no log of a run in '{run}': looked for */vis_data/scalars.json; give a work directory"
+        )
+    return logs
+
+
+def read_scalars(log: Path) -> list[dict[str, float]]:
+    """Read a log; of a run that was killed the last line may be half.
+
+    Args:
+        log (Path): A file ``scalars.json``.
 
     Returns:
         list[dict]: A dict for each logged step, with ``step`` and scalars such as ``loss``.
 
     Raises:
-        UsageError: Nothing was logged there.
+        UsageError: The file is no such log.
     """
-    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    for log in reversed(logs):
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        if any('loss' in line for line in lines):
-            return lines
-    raise UsageError(f"no training log in '{work_dir}': looked for */vis_data/scalars.json")
+    try:
+        lines = log.read_text().splitlines()
+        if lines and not lines[-1].endswith('}'):
+            lines.pop()
+        scalars = [json.loads(line) for line in lines]
+    except ValueError:
+        scalars = None
+    if scalars is None or not all(isinstance(line, dict) for line in scalars):
+        raise UsageError(f"'{log}' is no log of a run: give a work directory, or a file scalars.json in one")
+    return scalars
 
 
-def plot_loss(work_dir: str | Path, path: str | Path) -> None:
-    """Draw the loss over the iterations of a run.
+def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
+    """Read curves of a run; a run that was resumed goes on where it was resumed.
 
     Args:
-        work_dir (str | Path): Work directory of the run.
-        path (str | Path): The picture that is written.
+        run (str | Path): Work directory of the run, or a file ``scalars.json`` of one.
+        keys (Iterable[str]): Names that were logged.
+
+    Returns:
+        dict[str, list[tuple[int, float]]]: Steps and values of each name.
+
+    Raises:
+        UsageError: There is no log, or it has no such name.
     """
-    points = [(line['step'], line['loss']) for line in read_scalars(work_dir) if 'loss' in line]
-    figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
-    axes.plot(*zip(*points, strict=True), marker='.')
-    axes.set(xlabel='iteration', ylabel='loss', ylim=(0, None), title='Training loss')
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    curves = defaultdict(dict)
+    logged, evaluated = {}, False
+    for log in find_logs(run):
+        for line in read_scalars(log):
+            logged.update(dict.fromkeys(line))
+            evaluated |= 'lr' not in line  # training logs it with everything else
+            for key in line.keys() & set(keys):
+                # What was logged after the checkpoint that a later run resumed from counts no more.
+                for step in [step for step in curves[key] if step >= line['step']]:
+                    del curves[key][step]
+                curves[key][line['step']] = line[key]
+    for key in keys:
+        if key not in curves:
+            names = ', '.join(name for name in logged if name != 'step')
+            reason = '' if evaluated else ', and was never evaluated'
+            raise UsageError(f"'{run}' has logged no '{key}'{reason}: choose from {names or 'nothing'}")
+    return {key: sorted(curves[key].items()) for key in keys}
+
+
+def summarise(points: Sequence[tuple[int, float]]) -> tuple[str, ...]:
+    """How many points a curve has, its first, last, lowest and highest value, and the step of the last."""
+    values = [value for _, value in points]
+    numbers = (values[0], values[-1], min(values), max(values))
+    return (str(len(points)), *(f'{number:.4g}' for number in numbers), str(points[-1][0]))
+
+
+def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: str | Path) -> None:
+    """Draw curves of several runs, one field for each name.
+
+    Args:
+        curves (Mapping): Steps and values by run and name, as :func:`read_curves` returns them.
+        path (str | Path): The picture that is written.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    keys = list(dict.fromkeys(key for found in curves.values() for key in found))
+    figure, fields = plt.subplots(
+        len(keys), squeeze=False, figsize=(6, 1 + 3 * len(keys)), layout='constrained', sharex=True
+    )
+    for key, axes in zip(keys, fields[:, 0], strict=True):
+        for run, found in curves.items():
+            axes.plot(*zip(*found[key], strict=True), marker='.', label=run)
+        axes.set(ylabel=key)
+        if 'loss' in key:
+            axes.set_ylim(0, None)
+        axes.grid(alpha=0.3)
+    fields[-1, 0].set_xlabel('step')
+    if len(curves) > 1:
+        fields[0, 0].legend()
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"cannot write '{path}' ({error}): give the path of a PNG, PDF or SVG file"
+        ) from error
+    finally:
+        plt.close(figure)
 
 
 def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:

@@ -11,11 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
+from mmmeta.resources import find_root
 from mmmeta.weights import describe, differences, find, load_weights
 
 from .config import load_config
-
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs/imagenet'
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,12 @@ def config_of(name: str) -> str:
         )
     training = name.removeprefix(f'{weights.family}_{weights.size}')
     suffix = {'': '_in1k', '_384': '_384_in1k'}.get(training, training)
-    return str(CONFIGS / f'{weights.family}_{weights.size}{suffix}.py')
+    return str(find_root() / f'configs/imagenet/{weights.family}_{weights.size}{suffix}.py')
 
 
-def build_classifier(name: str, weights: str | None = None, device: str = 'cpu') -> BaseModel:
+def build_classifier(
+    name: str, weights: str | None = None, device: str = 'cpu', options: dict | None = None
+) -> BaseModel:
     """Build a published classifier with its weights.
 
     Args:
@@ -63,6 +64,7 @@ def build_classifier(name: str, weights: str | None = None, device: str = 'cpu')
         weights (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to None:
             those that are published under ``name``.
         device (str): Where to put it. Defaults to ``'cpu'``.
+        options (dict | None): What replaces values of the config, as ``--cfg-options``. Defaults to None.
 
     Returns:
         BaseModel: MMPretrain's ``ImageClassifier`` in eval mode; its config under ``_config``.
@@ -72,8 +74,8 @@ def build_classifier(name: str, weights: str | None = None, device: str = 'cpu')
     """
     is_config = name.endswith('.py')
     if is_config and weights is None:
-        raise UsageError(f"'{name}' is a config, and no weights are published for it: give --weights")
-    cfg = load_config(name if is_config else config_of(name))
+        raise UsageError(f"'{name}' is a config, and no weights are published for it: give a checkpoint")
+    cfg = load_config(name if is_config else config_of(name), options)
     if not cfg.get('test_dataloader'):  # ImageNet-21K has no images to test on; they are those of 1K
         cfg.test_dataloader = load_config(config_of(Path(name).stem.removesuffix('_in21k'))).test_dataloader
     location = weights or f'mmmeta://{name}'

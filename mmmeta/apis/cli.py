@@ -38,6 +38,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='read the checkpoint even if code in it has to run, as in those that MMEngine writes',
     )
+    add_config_options(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -45,4 +51,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='replace values of the config, such as train_dataloader.batch_size=4 or key="[(a,b),(c,d)]"',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of tools that run a network on pictures."""
+    parser.add_argument('image', help='an image, or a folder of images')
+    parser.add_argument('model', help='name in the zoo, such as caformer_s18, or a config')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='path, URL, timm://MODEL or mmmeta://NAME (default: that of the zoo)'
+    )
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ... (default: cpu)')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='read the checkpoint even if code in it has to run'
+    )
+    add_config_options(parser)

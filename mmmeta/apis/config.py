@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from mmmeta.errors import UsageError
+from mmmeta.resources import find_root
 from mmmeta.stack import INSTALL, StackError, require
 
 TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
@@ -39,8 +40,12 @@ def _locate(path: str) -> str:
     package, colons, name = path.partition('::')
     if not colons:
         return path
+    if package == 'mmmeta':
+        return str(find_root() / 'configs' / name)
     if package not in INSTALL:
-        raise UsageError(f"'{path}': in front of :: stands one of {', '.join(INSTALL)}, not '{package}'")
+        raise UsageError(
+            f"'{path}': in front of :: stands one of mmmeta, {', '.join(INSTALL)}, not '{package}'"
+        )
     require(package)
     return str(Path(find_spec(package).origin).parent / '.mim/configs' / name)
 
@@ -54,8 +59,8 @@ def load_config(
     """Read a config, merge command-line options, and check that the packages it needs can run.
 
     Args:
-        path (str): The config file, or one that another package ships, such as
-            ``mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py``.
+        path (str): The config file, or one that a package ships, such as
+            ``mmmeta::fpn_poolformer_s12_ade20k.py`` or ``mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py``.
         options (dict | None): Dotted keys and the values that replace the file's. Defaults to None.
         work_dir (str | None): Where logs and checkpoints go. Defaults to None: what the config says, else
             ``work_dirs/<name of the config>``.
@@ -116,6 +121,7 @@ def _replace_test_data(cfg: Config, path: str) -> None:
     pipeline = cfg.test_dataloader.dataset.pipeline
     cfg.test_dataloader.dataset = ConfigDict({'pipeline': pipeline, **other.test_dataloader.dataset})
     cfg.test_evaluator = other.test_evaluator
+    cfg.test_data = path
 
 
 def _dicts(value: Any) -> Iterator[dict]:
@@ -271,8 +277,8 @@ def replace_hook(cfg: Config, key: str, name: str) -> None:
         hook['type'] = f'mmmeta.{name}'
 
 
-def add_hook(cfg: Config, name: str) -> None:
-    """Add a hook without arguments, once."""
+def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
+    """Add a hook, once."""
     hooks = cfg.get('custom_hooks') or []
     if not any(hook['type'] == name for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=name)]
+        cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]

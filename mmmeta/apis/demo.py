@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmmeta.analysis.curves import plot_loss
+from mmmeta.analysis.curves import plot_curves, read_curves
 from mmmeta.analysis.segmentation import most_common_class_miou
 from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.errors import UsageError
-
-ROOT = Path(__file__).resolve().parents[2]
+from mmmeta.resources import find_root
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ DEMOS = {
 def _run(step: str, *command: str) -> None:
     """Run a command line of ours in the foreground."""
     print(f'\n== {step}\n$ {" ".join(command)}', flush=True)
-    result = subprocess.run(command, cwd=ROOT, env={**os.environ, 'PYTHON': sys.executable})
+    result = subprocess.run(command, cwd=find_root(), env={**os.environ, 'PYTHON': sys.executable})
     if result.returncode:
         raise UsageError(f'{step} failed (exit status {result.returncode}); what went wrong stands above')
 
@@ -98,7 +97,7 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
     """
     start = time.monotonic()
     demo = DEMOS[task]
-    data_root = Path(data) / demo.folder if data else demo.generate(ROOT / 'data/shapes')
+    data_root = Path(data) / demo.folder if data else demo.generate(find_root() / 'data/shapes')
     data_root = data_root.resolve()
     work = Path(work_dir).resolve()
     # What an earlier run left would mix with this one's results; nothing else in the folder is touched.
@@ -125,7 +124,7 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
     checkpoint = (work / 'train/last_checkpoint').read_text()
     pictures = work / 'after/pictures'
     after = evaluate('after', checkpoint, '--show-dir', str(pictures))
-    plot_loss(work / 'train', work / 'loss.png')
+    plot_curves({'train': read_curves(work / 'train', ['loss'])}, work / 'loss.png')
 
     print(f'\n{demo.title:36}{"before":>10}{"after":>10}{"ratio":>10}')
     for name, value in before.items():

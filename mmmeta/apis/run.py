@@ -1,6 +1,7 @@
 """Train and test with the config of any OpenMMLab package, on GPUs or on CPU."""
 
 import os
+from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -9,7 +10,9 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmmeta.engine.checkpoint import use_safe_loading
+from mmmeta.engine.records import find_changes
 from mmmeta.errors import UsageError
+from mmmeta.resources import find_root
 from mmmeta.weights import is_remote
 
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
@@ -18,6 +21,8 @@ from .config import (
     TRAIN_LOADERS,
     adapt_to_device,
     add_hook,
+    enable_tta,
+    load_config,
     pretrained_checkpoints,
     replace_hook,
     use_own_engine,
@@ -31,6 +36,7 @@ def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool)
     adapt_to_device(cfg)
     if cfg.get('default_scope') == 'mmdet':
         add_hook(cfg, 'mmmeta.CocoCheckHook')
+    _record(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     check_backbone(cfg)
     named = cfg.get('load_from')
@@ -48,6 +54,34 @@ def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool)
         # Before MMEngine would: it selects a CUDA device first.
         dist.init_process_group('gloo')
     return build(RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg, cfg)
+
+
+def _record(cfg: Config) -> None:
+    """Have it written down what is run, and what of it is not as in the config's file."""
+    if not cfg.filename:  # from no file
+        add_hook(cfg, 'mmmeta.RunRecordHook')
+        return
+    test_data = cfg.pop('test_data', None)
+    # A copy of one of ours under the same name is compared with ours.
+    name = Path(cfg.filename).name
+    ours = [
+        path for folder in ('configs', 'configs/imagenet') if (path := find_root() / folder / name).is_file()
+    ]
+    original = load_config(str([*ours, cfg.filename][0]), test_data=test_data)
+    tta = 'tta_model' in cfg and cfg.model.get('type') == cfg.tta_model.type
+    if tta:
+        enable_tta(original)
+    # What a test does not use was taken out.
+    kept = {key: value for key, value in original.to_dict().items() if key in cfg or 'train_cfg' in cfg}
+    changes = find_changes(kept, cfg.to_dict())
+    add_hook(
+        cfg,
+        'mmmeta.RunRecordHook',
+        config=cfg.filename,
+        changes=changes,
+        tta=tta,
+        test_data=test_data,
+    )
 
 
 def _last_checkpoint(work_dir: str) -> str:

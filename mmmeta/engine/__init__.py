@@ -3,6 +3,7 @@
 from .hooks import CheckpointHook, CocoCheckHook, CompleteCheckpointHook, LoggerHook, MeanLossHook
 from .loops import IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
+from .records import RunRecordHook
 
 __all__ = [
     'Bf16OptimWrapper',
@@ -14,4 +15,5 @@ __all__ = [
     'LoggerHook',
     'MeanLossHook',
     'ResumableBatchSampler',
+    'RunRecordHook',
 ]

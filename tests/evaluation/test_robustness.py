@@ -7,8 +7,13 @@ from PIL import Image
 pytest.importorskip('mmpretrain', reason="data sets and metrics of classification are MMPretrain's")
 
 from mmmeta.errors import UsageError
-from mmmeta.evaluation import CorruptionError, ImageNetC, ImageNetSubset, SubsetAccuracy
-from mmmeta.evaluation.robustness import ALEXNET_ERRORS
+from mmmeta.evaluation.robustness import (
+    ALEXNET_ERRORS,
+    CorruptionError,
+    ImageNetC,
+    ImageNetSubset,
+    SubsetAccuracy,
+)
 
 # Classes 6, 11 and 13 of the thousand.
 FOLDERS = {'n01498041': 6, 'n01531178': 11, 'n01534433': 13}

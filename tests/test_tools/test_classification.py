@@ -147,12 +147,12 @@ class TestImageDemo:
         torch.save(peers.sail_metaformer(peer.state_dict()), path)
         return peer, path
 
-    def test_its_guesses_are_those_of_timm(self, tools, image, weights):
+    def test_its_guesses_are_those_of_timm(self, tools, image, weights, tmp_path):
         from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
         from timm.data import create_transform
 
         peer, path = weights
-        output = tools.run(*self.DEMO, image, 'poolformerv2_s12', '--weights', path, COLUMNS='200')
+        output = tools.run(*self.DEMO, image, 'poolformerv2_s12', path, '--out-dir', tmp_path, COLUMNS='200')
         transform = create_transform(224, crop_pct=1.0, interpolation='bicubic')
         with torch.no_grad():
             scores = peer(transform(Image.open(image))[None]).softmax(-1)[0]
@@ -160,6 +160,8 @@ class TestImageDemo:
             line = next(line for line in output.splitlines() if IMAGENET_CATEGORIES[label] in line)
             assert line.strip('│ ').split('│')[0].strip() == str(int(label))
             assert abs(float(line.strip('│ ').split('│')[2]) - value) < 2e-4
+        with Image.open(tmp_path / 'cats.png') as picture:
+            assert picture.size == (200, 150)
 
     @pytest.mark.parametrize(
         ('arguments', 'message'),
@@ -168,16 +170,16 @@ class TestImageDemo:
             ((__file__, 'caformer_s18'), "'{file}' is damaged or no image: give another one"),
             (('{image}', 'caformer_s19'), "there are no weights 'caformer_s19' in the zoo: did you mean "),
             (
-                ('{image}', 'fpn_poolformer_s12_ade20k'),
-                'is a segmentor: choose a classifier, such as poolformer',
+                ('{image}', 'configs/imagenet/caformer_s18_in1k.py'),
+                "_in1k.py' is a config, and no weights are published for it: give a checkpoint",
             ),
-            (('{image}', 'a.py'), "'a.py' is a config, and no weights are published for it: give --weights"),
+            (('{image}', 'caformer_s18', '--device', 'gpu'), "device 'gpu' cannot be used ("),
             (
-                ('{image}', 'convformer_s18', '--weights', '{weights}'),
+                ('{image}', 'convformer_s18', '{weights}'),
                 'is not the classifier convformer_s18: of ',
             ),
             (
-                ('{image}', 'poolformerv2_s12', '--weights', '{weights}', '--top', '0'),
+                ('{image}', 'poolformerv2_s12', '{weights}', '--top', '0'),
                 'top=0: give a positive',
             ),
         ],

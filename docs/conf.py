@@ -1,0 +1,19 @@
+"""Settings of the pages: `make docs` builds them into docs/_build/html."""
+
+from mmmeta import __version__
+
+project = 'mmmeta'
+author = copyright = 'The mmmeta authors'
+release = __version__
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
+source_suffix = {'.md': 'markdown'}
+exclude_patterns = ['_build']
+myst_enable_extensions = ['colon_fence']
+myst_heading_anchors = 3
+html_theme = 'furo'
+html_title = f'mmmeta {__version__}'
+autodoc_typehints = 'none'
+autodoc_member_order = 'bysource'
+napoleon_google_docstring = True
+# Heads are built on packages that need not be installed to read the pages.
+autodoc_mock_imports = []

@@ -1,0 +1,76 @@
+"""``python -m mmmeta list``: what there is."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from mmmeta.apis.cli import command_line
+from mmmeta.apis.zoo import list_archs, list_models
+from mmmeta.errors import UsageError
+from mmmeta.resources import find_root
+from mmmeta.weights import ZOO
+
+
+def print_configs(pattern: str) -> None:
+    """Print the configs."""
+    table = Table('config', 'size', 'params (M)', 'MACs (G)', 'printed results (%)', 'weights')
+    for model in list_models(pattern):
+        results = '\n'.join(dict.fromkeys(f'{r.metric} {r.printed}' for r in model.results))
+        weights = f'mmmeta://{model.weights}' if model.weights else ''
+        size = '{}x{}'.format(*model.shape)
+        costs = f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}'
+        table.add_row(model.config.removeprefix('configs/'), size, *costs, results, weights)
+    Console().print(table)
+    print(f'configs: {find_root()}/configs, tools: {find_root()}/tools')
+
+
+def print_archs(pattern: str) -> None:
+    """Print the archs of the families."""
+    table = Table('type', 'arch', 'depths', 'dims', 'token mixers')
+    for family, name, arch in list_archs(pattern):
+        given = arch['token_mixers']
+        given = [given] if isinstance(given, str) else given
+        mixers = ', '.join(mixer if isinstance(mixer, str) else mixer['type'] for mixer in given)
+        sizes = ('-'.join(map(str, arch[key])) for key in ('depths', 'dims'))
+        table.add_row(f'mmmeta.{family}', name, *sizes, mixers)
+    Console().print(table)
+
+
+def print_weights(pattern: str) -> None:
+    """Print the published weights and their places."""
+    table = Table('name', 'classes', 'image', 'places')
+    found = {name: weights for name, weights in ZOO.items() if pattern.lower() in name}
+    if not found:
+        raise UsageError(
+            f"no weights have '{pattern}' in their name: list all with python -m mmmeta list --weights"
+        )
+    for name, weights in found.items():
+        sizes = str(weights.num_classes), str(weights.image_size)
+        table.add_row(f'mmmeta://{name}', *sizes, '\n'.join(weights.places))
+    Console().print(table)
+
+
+def main() -> None:
+    """List."""
+    parser = argparse.ArgumentParser(prog='python -m mmmeta', description=__doc__)
+    command = parser.add_subparsers(required=True, metavar='list').add_parser(
+        'list', help='list configs, archs or weights'
+    )
+    command.add_argument('pattern', nargs='?', default='', help='part of the name (default: all)')
+    group = command.add_mutually_exclusive_group()
+    for what, function in (('archs', print_archs), ('weights', print_weights)):
+        group.add_argument(
+            f'--{what}',
+            dest='function',
+            action='store_const',
+            const=function,
+            default=print_configs,
+            help=f'list the {what} instead of the configs',
+        )
+    args = parser.parse_args()
+    args.function(args.pattern)
+
+
+if __name__ == '__main__':
+    command_line(main)

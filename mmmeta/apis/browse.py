@@ -1,0 +1,102 @@
+"""What a data set's pipeline hands to the network, drawn with its annotations."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.visualization import Visualizer
+
+from mmmeta.errors import UsageError
+
+from .checks import build, check_data, check_writable, explain_data_errors
+
+VISUALIZER_OF = dict(
+    mmseg=dict(type='SegLocalVisualizer', alpha=0.6),
+    mmdet=dict(type='DetLocalVisualizer'),
+    mmpretrain=dict(type='UniversalVisualizer'),
+)
+
+
+@cache
+def _visualizer(scope: str) -> Visualizer:
+    # MMEngine keeps visualisers by name, and warns when one is built again.
+    return VISUALIZERS.build(dict(VISUALIZER_OF[scope], name=f'mmmeta_{scope}'))
+
+
+def build_visualizer(scope: str, dataset_meta: dict) -> Visualizer:
+    """What draws images with annotations or predictions.
+
+    Args:
+        scope (str): ``default_scope`` of the config, one of :data:`VISUALIZER_OF`.
+        dataset_meta (dict): Classes and palette of the data set.
+    """
+    visualizer = _visualizer(scope)
+    visualizer.dataset_meta = dataset_meta
+    return visualizer
+
+
+def browse(
+    cfg: Config, split: str, out_dir: str | Path, number: int | None = None
+) -> tuple[int, Iterator[Path]]:
+    """Draw the samples of a data set as they leave its pipeline.
+
+    Args:
+        cfg (Config): The config.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
+        out_dir (str | Path): Where the pictures go, as PNG files with the names of the images.
+        number (int | None): How many samples, the first ones. Defaults to None: all.
+
+    Returns:
+        tuple[int, Iterator[Path]]: How many there are to draw, and the pictures, each when it is drawn.
+
+    Raises:
+        UsageError: The config has no such data, they are not there, or the folder cannot be written to.
+    """
+    if number is not None and number < 1:
+        raise UsageError(f'number={number}: give a positive number, or leave it out for all samples')
+    loader = f'{split}_dataloader'
+    if not cfg.get(loader):
+        raise UsageError(f"'{cfg.filename}' has no {loader}: choose another split")
+    scope = cfg.get('default_scope')
+    if scope not in VISUALIZER_OF:
+        raise UsageError(
+            f"default_scope='{scope}': the data of {', '.join(VISUALIZER_OF)} can be drawn; set one of them"
+        )
+    check_data(cfg, [loader])
+    check_writable(out_dir)
+    init_default_scope(scope)
+    with explain_data_errors(cfg, [loader]):
+        dataset = build(DATASETS.build, cfg[loader].dataset)
+    count = min(number or len(dataset), len(dataset))
+    return count, _draw(cfg, loader, dataset, scope, Path(out_dir), count)
+
+
+def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, count: int) -> Iterator[Path]:
+    """Draw the first samples."""
+    visualizer = build_visualizer(scope, dataset.metainfo)
+    for i in range(count):
+        with explain_data_errors(cfg, [loader]):
+            item = dataset[i]
+        sample = item['data_samples']
+        image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first
+        source = Path(sample.get('img_path', None) or f'{i}')
+        # Several classes may have files of one name.
+        path = folder / f'{i:06d}_{source.stem}.png'
+        if scope == 'mmpretrain':
+            visualizer.visualize_cls(
+                np.ascontiguousarray(image), sample, dataset.metainfo.get('classes'), out_file=str(path)
+            )
+        else:
+            if scope == 'mmdet':
+                instances = sample.gt_instances
+                instances.bboxes = instances.bboxes.tensor
+                if 'masks' in instances:
+                    instances.masks = instances.masks.to_ndarray().astype(bool)
+            visualizer.add_datasample(
+                '', np.ascontiguousarray(image), sample, draw_pred=False, out_file=str(path)
+            )
+        yield path

@@ -1,0 +1,171 @@
+"""Where a network looks: class activation maps and features of a stage, drawn over the picture."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
+from PIL import Image
+from torch import Tensor, nn
+
+from mmmeta.errors import UsageError
+from mmmeta.models import MetaFormer
+
+# Maps that need no target are there for every network, those with one for classifiers and segmentors.
+WITHOUT_TARGET = ('EigenCAM',)
+WITH_TARGET = ('GradCAM', 'GradCAMPlusPlus', 'XGradCAM', 'LayerCAM')
+METHODS = ('features', *WITHOUT_TARGET, *WITH_TARGET)
+
+
+class _Scores(nn.Module):
+    """A model from preprocessed images to scores of classes, ``(B, classes)`` or ``(B, classes, H, W)``."""
+
+    def __init__(self, model: BaseModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        if hasattr(self.model, 'decode_head'):
+            return self.model(image, mode='tensor')
+        if hasattr(self.model, 'head'):
+            return self.model.head(self.model.extract_feat(image))
+        # A detector has no score of a class for the whole picture; maps without a target need none.
+        return self.model.backbone(image)[-1].mean((2, 3))
+
+
+def _prepare(model: BaseModel, image: str) -> tuple[Tensor, np.ndarray]:
+    """The image as the network gets it, and the same as RGB between 0 and 1."""
+    init_default_scope(model.cfg.default_scope)
+    pipeline = [
+        step for step in model.cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'
+    ]
+    item = Compose(pipeline)(dict(img_path=image, img_id=0))
+    data = model.data_preprocessor(pseudo_collate([item]), training=False)
+    height, width = item['inputs'].shape[1:]
+    raw = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1] / 255
+    inputs = data['inputs']
+    padded = np.zeros((*inputs.shape[2:], 3), np.float32)
+    padded[:height, :width] = raw
+    return inputs, padded
+
+
+def draw_cam(
+    model: BaseModel,
+    image: str,
+    path: str | Path,
+    stage: int = 3,
+    method: str = 'GradCAM',
+    target: int | None = None,
+    channels: int = 16,
+) -> int | None:
+    """Draw what a stage of the backbone responds to.
+
+    Args:
+        model (BaseModel): From :func:`~mmmeta.apis.inference.build_model`, with a backbone of ours.
+        image (str): The picture.
+        path (str | Path): The PNG file that is written.
+        stage (int): Stage of the backbone, counted from 0. Defaults to 3.
+        method (str): One of :data:`METHODS`: ``'features'`` draws the channels with the strongest responses
+            beside each other, the others are class activation maps of pytorch-grad-cam. Defaults to
+            ``'GradCAM'``.
+        target (int | None): Class that the map is of. Defaults to None: the one with the highest score, or
+            that covers most.
+        channels (int): How many channels ``'features'`` draws. Defaults to 16.
+
+    Returns:
+        int | None: The class, for a map that has one.
+
+    Raises:
+        UsageError: An argument does not fit, or pytorch-grad-cam is missing.
+    """
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, MetaFormer):
+        raise UsageError(f'stages are those of a MetaFormer, and this backbone is {type(backbone).__name__}')
+    if not 0 <= stage < len(backbone.stages):
+        raise UsageError(f'stage={stage}: choose from 0 to {len(backbone.stages) - 1}')
+    if method not in METHODS:
+        raise UsageError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
+    detects = not (hasattr(model, 'decode_head') or hasattr(model, 'head'))
+    if detects and method in WITH_TARGET:
+        raise UsageError(
+            f'{method} needs the score of a class, which a detector has for boxes only: choose features or '
+            f'{", ".join(WITHOUT_TARGET)}'
+        )
+    if target is not None and method not in WITH_TARGET:
+        raise UsageError(f'target={target}: {method} has no target; choose one of {", ".join(WITH_TARGET)}')
+    inputs, picture = _prepare(model, image)
+    layer = backbone.stages[stage]
+    if method == 'features':
+        drawn = _draw_features(model, layer, inputs, picture, channels)
+    else:
+        drawn, target = _draw_cam(model, layer, inputs, picture, method, target)
+    Image.fromarray(drawn).save(path)
+    return target
+
+
+def _draw_features(
+    model: BaseModel, layer: nn.Module, inputs: Tensor, picture: np.ndarray, channels: int
+) -> np.ndarray:
+    """The channels with the largest responses, each over the picture."""
+    if channels < 1:
+        raise UsageError(f'channels={channels}: give a positive number')
+    kept = []
+    hook = layer.register_forward_hook(lambda module, args, out: kept.append(out))
+    try:
+        with torch.no_grad():
+            model.backbone(inputs)
+    finally:
+        hook.remove()
+    (features,) = kept[0]
+    columns = int(np.ceil(np.sqrt(min(channels, len(features)))))
+    rows = -(-min(channels, len(features)) // columns)
+    return Visualizer.draw_featmap(
+        features.float().cpu(),
+        (picture * 255).astype(np.uint8),
+        channel_reduction=None,
+        topk=min(channels, len(features)),
+        arrangement=(rows, columns),
+        alpha=0.3,
+    )
+
+
+def _draw_cam(
+    model: BaseModel, layer: nn.Module, inputs: Tensor, picture: np.ndarray, method: str, target: int | None
+) -> tuple[np.ndarray, int | None]:
+    """A class activation map over the picture, and its class."""
+    if find_spec('pytorch_grad_cam') is None:
+        raise UsageError(f'{method} needs pytorch-grad-cam: pip install grad-cam')
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.image import show_cam_on_image
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, SemanticSegmentationTarget
+
+    network = _Scores(model)
+    targets: Sequence | None = None
+    if method in WITH_TARGET:
+        with torch.no_grad():
+            scores = network(inputs)[0]
+        if target is not None and not 0 <= target < len(scores):
+            raise UsageError(f'target={target}: the classes are counted from 0 to {len(scores) - 1}')
+        if scores.ndim == 1:
+            target = int(scores.argmax()) if target is None else target
+            targets = [ClassifierOutputTarget(target)]
+        else:
+            labels = scores.argmax(0)
+            target = int(labels.flatten().mode().values) if target is None else target
+            mask = (labels == target).float()
+            if not mask.any():
+                raise UsageError(
+                    f'target={target}: nothing of this class is seen on the picture, but '
+                    f'{", ".join(map(str, labels.unique().tolist()))}'
+                )
+            targets = [SemanticSegmentationTarget(target, mask.cpu().numpy())]
+    else:
+        targets = [lambda output: output.sum()]
+    with getattr(pytorch_grad_cam, method)(model=network, target_layers=[layer]) as cam:
+        (heat,) = cam(input_tensor=inputs, targets=targets)
+    return show_cam_on_image(picture, heat, use_rgb=True), target

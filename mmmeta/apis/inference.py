@@ -1,0 +1,193 @@
+"""Segmentors, detectors and classifiers on pictures."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+
+from mmmeta.engine.checkpoint import adopt_layout, check_complete
+from mmmeta.errors import UsageError
+from mmmeta.registry import MODELS
+from mmmeta.resources import find_root
+from mmmeta.weights import ZOO, read_location
+
+from .browse import build_visualizer
+from .checks import build
+from .classify import build_classifier, class_names, classify
+from .config import load_config
+
+
+def check_device(device: str) -> None:
+    """Check that there is a device.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device '{device}' cannot be used ({reason}): take cpu, cuda or cuda:1") from error
+
+
+def build_model(
+    name: str, checkpoint: str | None = None, device: str = 'cpu', options: dict | None = None
+) -> BaseModel:
+    """Build a network for pictures, with all of its weights.
+
+    Args:
+        name (str): Name in the zoo, such as ``'caformer_s18'`` or ``'fpn_poolformer_s12_ade20k'``, or path of
+            a config.
+        checkpoint (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to
+            None: those that are published under ``name``.
+        device (str): Where to put it. Defaults to ``'cpu'``.
+        options (dict | None): What replaces values of the config, as ``--cfg-options``. Defaults to None.
+
+    Returns:
+        BaseModel: In eval mode; its config under ``cfg``, and the names of the classes in ``dataset_meta``.
+
+    Raises:
+        UsageError: There is no such model or device, or the weights cannot be read or are not exactly those
+            of the model.
+    """
+    check_device(device)
+    if name in ZOO and ZOO[name].num_classes == 150:
+        name, checkpoint = str(find_root() / f'configs/{name}.py'), checkpoint or f'mmmeta://{name}'
+    cfg = load_config(name, options) if name.endswith('.py') else None
+    if cfg is None or cfg.get('default_scope') == 'mmpretrain':
+        model = build_classifier(name, checkpoint, device, options)
+        model.cfg = model._config
+        return model
+    if checkpoint is None:
+        raise UsageError(f"'{name}' is a config, and no weights are published for it: give a checkpoint")
+    state = read_location(checkpoint)
+    state = state if isinstance(state, dict) else {'state_dict': state}
+    adopt_layout(state, checkpoint)
+    init_default_scope(cfg.default_scope)
+    if 'backbone' in cfg.model:
+        cfg.model.backbone.init_cfg = None  # all weights come from the checkpoint
+    model = build(MODELS.build, cfg.model)
+    check_complete(model, state['state_dict'], checkpoint)
+    model.load_state_dict(state['state_dict'])
+    model.cfg = cfg
+    model.dataset_meta = _metainfo(cfg)
+    return model.to(device).eval()
+
+
+def _metainfo(cfg: Config) -> dict:
+    """Classes and palette of the data set that a config is tested on."""
+    dataset = cfg.test_dataloader.dataset
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset.dataset
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        own = registry.get(dataset.type).METAINFO
+    return {key.lower(): value for key, value in {**own, **(dataset.get('metainfo') or {})}.items()}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network sees on a picture.
+
+    Attributes:
+        image (str): The file.
+        picture (Path): The file that it was drawn into.
+        header (tuple[str, ...]): What the columns of ``rows`` are.
+        rows (list[tuple[str, ...]]): What was found, the most first.
+    """
+
+    image: str
+    picture: Path
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def predict(
+    model: BaseModel, images: Sequence[str], out_dir: str | Path, top: int = 5, score_thr: float = 0.3
+) -> Iterator[Prediction]:
+    """Draw what a network sees, one picture after the other.
+
+    Args:
+        model (BaseModel): What :func:`build_model` returns.
+        images (Sequence[str]): Files.
+        out_dir (str | Path): Where the pictures go, as PNG files with the names of the images.
+        top (int): How many classes of each are told. Defaults to 5.
+        score_thr (float): Objects with a lower score are left out. Defaults to 0.3.
+
+    Yields:
+        Prediction: One for each image.
+
+    Raises:
+        UsageError: A number does not fit, or the pictures cannot be written.
+    """
+    if top < 1:
+        raise UsageError(f'top={top}: give a positive number')
+    if not 0 <= score_thr <= 1:
+        raise UsageError(f'score_thr={score_thr}: give a score from 0 to 1')
+    folder = Path(out_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
+    scope = model.cfg.default_scope
+    init_default_scope(scope)
+    draw = dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope]
+    for image in images:
+        yield draw(model, image, folder / f'{Path(image).stem}.png', top, score_thr)
+
+
+def _read(image: str) -> np.ndarray:
+    """An image as an RGB array."""
+    with Image.open(image) as opened:
+        return np.asarray(opened.convert('RGB'))
+
+
+def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
+    from mmpretrain.structures import DataSample
+
+    ((_, guesses),) = classify(model, [image], top)
+    scores = torch.zeros(model.head.num_classes)
+    scores[[guess.label for guess in guesses]] = torch.tensor([guess.score for guess in guesses])
+    sample = DataSample().set_pred_label([guess.label for guess in guesses]).set_pred_score(scores)
+    visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model.head.num_classes)))
+    visualizer.visualize_cls(_read(image), sample, out_file=str(picture))
+    rows = [(str(guess.label), guess.name, f'{guess.score:.4f}') for guess in guesses]
+    return Prediction(image, picture, ('class', 'name', 'score'), rows)
+
+
+def _segment(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
+    from mmseg.apis import inference_model
+
+    model.cfg.test_pipeline = model.cfg.test_dataloader.dataset.pipeline
+    sample = inference_model(model, image)
+    visualizer = build_visualizer('mmseg', model.dataset_meta)
+    visualizer.add_datasample('', _read(image), sample, draw_gt=False, out_file=str(picture))
+    labels = sample.pred_sem_seg.data.flatten().tolist()
+    names = model.dataset_meta['classes']
+    rows = [(names[i], f'{count / len(labels):.1%}') for i, count in Counter(labels).most_common(top)]
+    return Prediction(image, picture, ('class', 'area'), rows)
+
+
+def _detect(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
+    from mmdet.apis import inference_detector
+
+    sample = inference_detector(model, image)
+    visualizer = build_visualizer('mmdet', model.dataset_meta)
+    visualizer.add_datasample(
+        '', _read(image), sample, draw_gt=False, out_file=str(picture), pred_score_thr=score_thr
+    )
+    found = sample.pred_instances
+    found = found[found.scores >= score_thr]
+    names = model.dataset_meta['classes']
+    best = {}
+    for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):
+        best[label] = max(score, best.get(label, 0.0))
+    counts = Counter(found.labels.tolist()).most_common(top)
+    rows = [(names[i], str(count), f'{best[i]:.3f}') for i, count in counts]
+    return Prediction(image, picture, ('class', 'objects', 'best score'), rows)

@@ -1,0 +1,215 @@
+"""What a run was, written beside its results, so that a number can be told how it was obtained."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmmeta.registry import HOOKS
+from mmmeta.resources import PACKAGE
+from mmmeta.stack import PROVIDERS
+
+RECORD = 'record.json'
+# What tells an old format from a new one.
+VERSION = 1
+
+
+def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
+    """The leaves of nested dicts and lists, by their dotted keys as ``--cfg-options`` takes them.
+
+    Args:
+        value (Any): A config value.
+        prefix (str): Key of the value itself. Defaults to ``''``.
+    """
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and any(isinstance(part, (dict, list, tuple)) for part in value):
+        items = enumerate(value)
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    leaves = {}
+    for key, part in items:
+        leaves.update(flatten(part, f'{prefix}.{key}' if prefix else str(key)))
+    return leaves
+
+
+def find_changes(before: dict, after: dict) -> dict[str, Any]:
+    """What differs between two configs.
+
+    Args:
+        before (dict): The first.
+        after (dict): The second.
+
+    Returns:
+        dict[str, Any]: Value in the second of each leaf that differs, None for one that it lacks.
+    """
+    old, new = flatten(before), flatten(after)
+    return {key: new.get(key) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+
+
+def find_versions() -> dict[str, str]:
+    """Versions of what computes: Python, torch, ours and the packages of the stack."""
+    found = dict(python=platform.python_version(), torch=torch.__version__)
+    for name in ('mmmeta', 'timm', *(name for names in PROVIDERS.values() for name in names)):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def find_commit() -> str | None:
+    """The commit of this checkout, marked ``-dirty`` if files were changed; None for an installed package."""
+    command = ['git', '-C', str(PACKAGE), 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:  # no git
+        return None
+    tracked = subprocess.run([*command[:3], 'ls-files', '--error-unmatch', __file__], capture_output=True)
+    return result.stdout.strip() if result.returncode == tracked.returncode == 0 else None
+
+
+def _device() -> str:
+    """The kind of device that is computed on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f'CPU, {torch.get_num_threads()} threads'
+
+
+def _learning_rate_scale(cfg: Config) -> float:
+    """By what MMEngine's Runner scales the learning rate for the batch size."""
+    auto = cfg.get('auto_scale_lr') or {}
+    if not auto.get('enable') or 'train_dataloader' not in cfg:
+        return 1.0
+    return cfg.train_dataloader.batch_size * get_world_size() / auto['base_batch_size']
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Write ``record.json`` beside the logs: what was run, how, on what, and what it measured.
+
+    The file is written when a run starts, and again whenever it has measured something; until the last
+    iteration ``finished`` is false. Its keys are ``version``, ``kind`` (``'train'`` or ``'test'``), the
+    arguments below, ``checkpoint``, ``resumed``, ``seed``, ``processes``, ``batch_size`` (of all processes),
+    ``lr_scale``, ``device``, ``commit``, ``versions``, ``started`` (seconds since 1970), ``iterations``
+    (done, planned; of a test those that its checkpoint had seen), ``step_time`` (median of an iteration in
+    seconds), ``finished`` and ``metrics`` (the newest).
+
+    Args:
+        config (str | None): The config file. Defaults to None: the one that the runner's config is from.
+        changes (dict | None): Leaves of the config that differ from its file, as :func:`find_changes` tells
+            them. Defaults to None: not known.
+        tta (bool): Whether a test averages scales and flips. Defaults to False.
+        test_data (str | None): The config that the data of the test are from, if it is another one. Defaults
+            to None.
+    """
+
+    # After hooks that measure and log.
+    priority = 'LOWEST'
+
+    def __init__(
+        self,
+        config: str | None = None,
+        changes: dict | None = None,
+        tta: bool = False,
+        test_data: str | None = None,
+    ) -> None:
+        self.given = dict(config=config, changes=changes, tta=tta, test_data=test_data)
+        self.record: dict[str, Any] = {}
+        self.seen: int | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin the record of a training run."""
+        self._begin(runner, 'train')
+        self._write(runner)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Note now and then how far the run is and how fast."""
+        if self.every_n_train_iters(runner, 50):
+            self._note(runner, None)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note what was measured."""
+        if self.record:
+            self._note(runner, metrics)
+
+    def after_train(self, runner: Runner) -> None:
+        """Note that the run is complete."""
+        self.record['finished'] = True
+        self._note(runner, None)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember how far the checkpoint was trained."""
+        self.seen = checkpoint.get('meta', {}).get('iter')
+
+    def before_test(self, runner: Runner) -> None:
+        """Begin the record of a test."""
+        self._begin(runner, 'test')
+        self.record['iterations'] = [self.seen, None]
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note what was measured."""
+        self.record['finished'] = True
+        self._note(runner, metrics)
+
+    def _begin(self, runner: Runner, kind: str) -> None:
+        config = self.given['config'] or runner.cfg.filename
+        loader = runner.cfg.get(f'{kind}_dataloader') or {}
+        self.record = dict(
+            self.given,
+            version=VERSION,
+            kind=kind,
+            config=config and os.path.abspath(config),
+            checkpoint=_absolute(runner._load_from),
+            resumed=bool(runner._resume),
+            seed=runner.seed,
+            processes=get_world_size(),
+            batch_size=loader.get('batch_size', 1) * get_world_size(),
+            lr_scale=_learning_rate_scale(runner.cfg),
+            device=_device(),
+            commit=find_commit(),
+            versions=find_versions(),
+            started=time.time(),
+            iterations=None,
+            step_time=None,
+            finished=False,
+            metrics=None,
+        )
+
+    def _note(self, runner: Runner, metrics: dict[str, float] | None) -> None:
+        if self.record['kind'] == 'train':
+            self.record['iterations'] = [runner.iter, runner.max_iters]
+            times = runner.message_hub.log_scalars.get('train/time')
+            self.record['step_time'] = float(np.median(times.data[0])) if times else None
+        if metrics:
+            values = {key: float(value) for key, value in metrics.items() if np.isscalar(value)}
+            self.record['metrics'] = dict(values, step=runner.iter) if runner.iter else values
+        self._write(runner)
+
+    def _write(self, runner: Runner) -> None:
+        """Write the file, completely or not at all."""
+        if not is_main_process():
+            return
+        path = Path(runner.log_dir) / RECORD
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix('.part')
+        draft.write_text(json.dumps(self.record, indent=1, default=str))
+        draft.replace(path)
+
+
+def _absolute(location: str | None) -> str | None:
+    """A path as it is found from elsewhere; places elsewhere as they are."""
+    return os.path.abspath(location) if location and os.path.exists(location) else location

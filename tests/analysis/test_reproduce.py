@@ -1,0 +1,282 @@
+"""What was measured beside what is printed, from records written by hand and by a real run."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY_CONFIG, metrics
+
+from mmmeta.analysis.reproduce import (
+    commands,
+    compare,
+    export,
+    find_records,
+    printed_results,
+    tell_incomplete,
+)
+from mmmeta.apis.config import load_config
+from mmmeta.errors import UsageError
+
+NAME = 'upernet_caformer_s18_ade20k'
+RECORD = dict(
+    version=1,
+    kind='train',
+    config=str(ROOT / f'configs/{NAME}.py'),
+    changes={},
+    tta=False,
+    test_data=None,
+    checkpoint=None,
+    resumed=False,
+    seed=0,
+    processes=8,
+    batch_size=16,
+    lr_scale=1.0,
+    device='GPU',
+    commit='abc',
+    versions=dict(torch='2.12.1', mmengine='0.10.7'),
+    started=0.0,
+    iterations=[160000, 160000],
+    step_time=0.5,
+    finished=True,
+    metrics=dict(mIoU=48.5, step=160000),
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a record that differs from a complete run of the config in some keys."""
+    count = 0
+
+    def write(work_dir, **values):
+        nonlocal count
+        count += 1
+        path = tmp_path / work_dir / f'{count:08d}/record.json'
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({**RECORD, 'started': count, **values}))
+        return path
+
+    return write
+
+
+def rows(folder, name=NAME, metric='mIoU'):
+    results = [r for r in printed_results() if (r.name, r.metric) == (name, metric)]
+    return compare(find_records(folder), results)
+
+
+def test_mean_and_spread_over_seeds(write, tmp_path):
+    write('a', metrics=dict(mIoU=48.0, step=160000))
+    write('b', seed=1, metrics=dict(mIoU=49.0, step=160000))
+    (row,) = rows(tmp_path)
+    assert (row.mean, len(row.measurements)) == (48.5, 2)
+    assert row.spread == pytest.approx(0.5**0.5)
+    assert row.differences == ()
+    assert [m.how for m in row.measurements] == [
+        f'seed {seed}; batch 16 on 8 x GPU; learning rate x1; commit abc; torch 2.12.1, mmengine 0.10.7'
+        for seed in (0, 1)
+    ]
+
+
+def test_a_test_of_its_last_checkpoint_takes_the_place_of_the_run(write, tmp_path):
+    write('a')
+    last, earlier = (str(tmp_path / f'a/iter_{n}.pth') for n in (160000, 80000))
+    tested = dict(kind='test', batch_size=1)
+    write('t', **tested, checkpoint=last, iterations=[160000, None], metrics=dict(mIoU=48.7))
+    (row,) = rows(tmp_path)
+    assert (row.mean, row.differences) == (48.7, ())
+    # Of one run the newest number counts, and one of an earlier checkpoint is not the run's.
+    write('t', **tested, checkpoint=earlier, iterations=[80000, None], metrics=dict(mIoU=40.0))
+    (row,) = rows(tmp_path)
+    assert (row.mean, row.differences) == (40.0, ('checkpoint after 80000 of 160000 iterations',))
+
+
+def test_what_is_not_as_in_the_config_stands_apart(write, tmp_path):
+    write('a')
+    changes = {'train_dataloader.dataset.data_root': '/x', 'train_cfg.max_iters': 20, 'train_cfg.type': 'X'}
+    write('b', changes=changes, iterations=[20, 20], metrics=dict(mIoU=1.0, step=20))
+    write('c', batch_size=8, metrics=dict(mIoU=47.0, step=160000))
+    write('d', batch_size=8, lr_scale=0.5, metrics=dict(mIoU=48.0, step=160000))
+    exact, *others = rows(tmp_path)
+    assert (exact.mean, exact.differences) == (48.25, ())
+    assert {row.differences: row.mean for row in others} == {
+        ('train_cfg.max_iters=20',): 1.0,
+        ('batch of 8 instead of 16 at 1 times the learning rate',): 47.0,
+    }
+
+
+def test_a_checkpoint_whose_training_is_not_known(write, tmp_path):
+    tested = dict(kind='test', iterations=[None, None], metrics=dict(mIoU=48.0))
+    write('a', **tested, checkpoint='/elsewhere/final.pth')
+    write('b', **tested, checkpoint=None)
+    write('c', **tested, checkpoint='https://example.org/weights.pth')
+    assert [row.differences for row in rows(tmp_path)] == [
+        (),
+        ('training not recorded',),
+        ('the network before training',),
+    ]
+
+
+def test_variants_of_a_test_are_results_of_their_own(write, tmp_path):
+    name = 'fpn_poolformer_s12_ade20k'
+    config = str(ROOT / f'configs/{name}.py')
+    base = dict(config=config, kind='test', checkpoint='mmmeta://x', iterations=[None, None])
+    plain = {'test_dataloader.dataset.pipeline.2.size_divisor': 1}
+    averaged = {
+        'tta_pipeline.1.transforms.1.0.size_divisor': 1,
+        'test_dataloader.dataset.pipeline.1.transforms.1.0.size_divisor': 1,
+    }
+    values = [
+        ('mIoU*', dict()),
+        ('mIoU, not aligned', dict(changes=plain)),
+        ('mIoU*, ms+flip', dict(tta=True)),
+        ('mIoU, ms+flip, not aligned', dict(tta=True, changes=averaged)),
+    ]
+    for value, (_, kind) in enumerate(values):
+        write('t', **base, **kind, metrics=dict(mIoU=float(value)))
+    for value, (metric, _) in enumerate(values):
+        (row,) = rows(tmp_path, name, metric)
+        assert (row.mean, row.differences) == (value, ())
+    # The keys are those of the config.
+    options = dict.fromkeys((*plain, next(iter(averaged))), 1)
+    cfg = load_config(config, options)
+    assert cfg.test_dataloader.dataset.pipeline[2].type == 'ResizeToMultiple'
+    assert cfg.tta_pipeline[1].transforms[1][0] == dict(type='ResizeToMultiple', size_divisor=1)
+
+
+def test_runs_that_give_no_number(write, tmp_path):
+    write('a', finished=False, iterations=[10, 160000], metrics=None)
+    write('b', metrics=None)
+    write('c', metrics=None)
+    checkpoint = str(tmp_path / 'c/iter_160000.pth')
+    write('t', kind='test', checkpoint=checkpoint, iterations=[160000, None], metrics=dict(mIoU=1.0))
+    first, second = tell_incomplete(find_records(tmp_path))
+    assert first == f'{tmp_path}/a: not finished, 10 of 160000 iterations'
+    assert second.startswith(f'{tmp_path}/b: never evaluated; tools/test.py ')
+    (row,) = rows(tmp_path)
+    assert row.mean == 1.0
+
+
+class TestMistakes:
+    def test_two_configs_under_one_name(self, write, tmp_path):
+        write('a')
+        write('a', changes={'train_cfg.max_iters': 20})
+        with pytest.raises(UsageError, match=r"a' holds runs of different configs under one name \(upernet_"):
+            rows(tmp_path)
+        write('b')
+        write('b', config=str(ROOT / 'configs/upernet_convformer_s18_ade20k.py'))
+        with pytest.raises(UsageError, match='and upernet_convformer_s18_ade20k|with other train_cfg'):
+            rows(tmp_path)
+
+    def test_a_run_that_was_resumed_is_one_run(self, write, tmp_path):
+        write('a', finished=False, iterations=[10, 160000], metrics=None)
+        write('a', resumed=True, changes={'resume': True})
+        (row,) = rows(tmp_path)
+        assert row.mean == 48.5
+
+    @pytest.mark.parametrize('content', ['{', '[]', '{"kind": "train"}'])
+    def test_no_record(self, write, tmp_path, content):
+        path = write('a')
+        path.write_text(content)
+        with pytest.raises(UsageError, match=f"'{path}' is no record of a run, or a damaged one"):
+            find_records(tmp_path)
+
+    def test_no_folder(self):
+        with pytest.raises(UsageError, match="there is no folder '/no/where': give the one that holds"):
+            find_records('/no/where')
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path):
+        (tmp_path / 'file').write_text('')
+        with pytest.raises(UsageError, match=f"cannot write to '{tmp_path}/file/x' "):
+            export(rows(tmp_path), tmp_path / 'file/x')
+
+
+class TestCommands:
+    def lines(self, folder, name):
+        records = find_records(folder)
+        found = compare(records, [r for r in printed_results() if r.name == name])
+        return list(commands(found, records, ROOT))
+
+    def test_training_and_hours(self, write, tmp_path):
+        changes = {'train_cfg.max_iters': 100}
+        write('steps', changes=changes, iterations=[100, 100], metrics=None)
+        lines = self.lines(tmp_path, NAME)
+        assert lines[1] == f'# {NAME}: mIoU 48.9 (Table X)'
+        # 160,000 iterations of half a second on 8 GPUs.
+        assert lines[2].startswith('# 178 device-hours on GPU (0.50 s an iteration, measured in ')
+        assert lines[3:] == [f'tools/dist_train.sh configs/{NAME}.py 8']
+
+    def test_nothing_of_the_network_was_timed(self, write, tmp_path):
+        write('steps', changes={'model.backbone.window': 13})
+        assert self.lines(tmp_path, NAME)[2].startswith('# GPU-hours unknown: no step was measured; ')
+
+    def test_what_is_measured_is_left_out(self, write, tmp_path):
+        write('a')
+        assert self.lines(tmp_path, NAME) == []
+
+    def test_tests_of_variants(self, tmp_path):
+        lines = self.lines(tmp_path, 'fpn_poolformer_s12_ade20k')
+        test = 'tools/dist_test.sh configs/fpn_poolformer_s12_ade20k.py '
+        test += 'work_dirs/fpn_poolformer_s12_ade20k/iter_40000.pth 8'
+        assert set(lines[-3:]) == {
+            f'{test} --cfg-options test_dataloader.dataset.pipeline.2.size_divisor=1',
+            f'{test} --tta --cfg-options tta_pipeline.1.transforms.1.0.size_divisor=1',
+            f'{test} --tta',
+        }
+
+    def test_classifiers(self, tmp_path):
+        lines = self.lines(tmp_path, 'caformer_s18_in1k')
+        train = 'tools/dist_train.sh configs/imagenet/caformer_s18_in1k.py 8'
+        assert f'NNODES=4 NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 {train}' in lines
+        published = 'tools/dist_test.sh configs/imagenet/caformer_s18_in1k.py mmmeta://caformer_s18 8'
+        assert published in lines
+        assert sum('--test-data configs/imagenet/robustness/imagenet_' in line for line in lines) == 4
+
+
+def test_every_printed_result_is_there():
+    results = printed_results()
+    assert all((ROOT / result.config).is_file() for result in results)
+    sources = {}
+    for result in results:
+        sources[result.source] = sources.get(result.source, 0) + 1
+    # Five FPNs and, with masks, six detectors of nine numbers; Table IX: 8 detectors of six numbers each.
+    assert sources['Table IX'] == 8 * 6
+    assert sources['Table X'] == 6
+    assert sources['MMSegmentation model zoo'] == 5 * 4
+    assert sources['arXiv:2111.11418'] == 5 + 3 + 3 * 2
+    assert sources['Table III'] == 15
+    assert sources['Tables V and VII'] == 8 * 4
+    assert sources['Table VI'] == 8 * 4
+
+
+def test_a_real_run(tools, tmp_path):
+    """A small network and a short schedule under the name of a paper's config, through the command lines."""
+    config = tmp_path / f'{NAME}.py'
+    config.write_text(f"_base_ = '{ROOT / TINY_CONFIG}'\ntrain_cfg = dict(max_iters=3, val_interval=3)\n")
+    work_dirs = tmp_path / 'work_dirs'
+    tools.train(work_dirs / NAME, config=config)
+    (path,) = work_dirs.rglob('record.json')
+    record = json.loads(path.read_text())
+    assert record['iterations'] == [3, 3]
+    assert record['finished']
+    assert record['seed'] == 0
+    assert record['step_time'] > 0
+    assert record['changes']['train_cfg.max_iters'] == 3
+    assert record['changes']['model.decode_head.channels'] == 16
+    command = (sys.executable, 'tools/analysis_tools/reproduce.py', config)
+    folder = tmp_path / 'out'
+    options = ('--cfg-options', *tools.data_options)
+    evaluated = ('--checkpoint', work_dirs / NAME / 'iter_3.pth')
+    more = ('--work-dirs', work_dirs, '--export', folder, *evaluated, *options)
+    out = tools.run(*command, *more, COLUMNS='250')
+    assert '1 of 1 results were measured' in out
+    with open(folder / 'reproduce.csv') as file:
+        (row,) = csv.DictReader(file)
+    found = metrics(work_dirs / NAME)['mIoU']
+    assert row['measured'] == f'{found:.2f}'
+    assert record['metrics']['mIoU'] == pytest.approx(found, abs=0.01)
+    assert row['difference'] == f'{found - 48.9:+.2f}'
+    assert 'train_cfg.max_iters=3' in row['differs']
+    assert row['how'].startswith('seed 0; batch 2 on 1 x CPU, 1 threads; learning rate x1; commit ')
+    assert {path.name for path in folder.iterdir()} == {f'reproduce.{end}' for end in ('csv', 'md', 'png')}
+    assert Path(folder / 'reproduce.md').read_text().count('\n') == 3

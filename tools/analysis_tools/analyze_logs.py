@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Draw curves from the logs of runs into one picture, and print where each of them ended.
+
+The curves of one run that was resumed are joined. What is drawn may be any name that was logged: loss, lr,
+mIoU, coco/bbox_mAP, accuracy/top1, time, memory.
+"""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from mmmeta.analysis.curves import plot_curves, read_curves, summarise
+from mmmeta.apis.cli import command_line
+
+
+def main() -> None:
+    """Draw and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='work directories, or files scalars.json')
+    parser.add_argument('--keys', nargs='+', default=['loss'], metavar='NAME', help='default: loss')
+    parser.add_argument('--out', default='curves.png', help='the picture (default: %(default)s)')
+    args = parser.parse_args()
+    curves = {run: read_curves(run, args.keys) for run in args.runs}
+    table = Table('run', 'name', 'points', 'first', 'last', 'lowest', 'highest', 'at step')
+    for run, found in curves.items():
+        for key, points in found.items():
+            table.add_row(run, key, *summarise(points))
+    Console().print(table)
+    plot_curves(curves, args.out)
+    print(f'written: {args.out}')
+
+
+if __name__ == '__main__':
+    command_line(main)

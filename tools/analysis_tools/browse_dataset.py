@@ -1,0 +1,32 @@
+#!/usr/bin/env python
+"""Draw what a config's pipeline makes of its data: images as the network gets them, with annotations."""
+
+import argparse
+
+from rich.progress import track
+
+from mmmeta.apis.browse import browse
+from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.config import load_config
+
+
+def main() -> None:
+    """Draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of a segmentor, a detector or a classifier')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
+    parser.add_argument('--number', type=int, help='how many samples, the first ones (default: all)')
+    parser.add_argument(
+        '--out-dir', default='work_dirs/browse', help='where the pictures go (default: %(default)s)'
+    )
+    add_config_options(parser)
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    count, pictures = browse(cfg, args.split, args.out_dir, args.number)
+    for _ in track(pictures, f'{args.split} of {args.config}', total=count):
+        pass
+    print(f'{count} pictures in {args.out_dir}')
+
+
+if __name__ == '__main__':
+    command_line(main)

@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Test a segmentor, and write and draw which classes it takes for which others."""
+
+import argparse
+
+from mmmeta.apis.cli import add_run_arguments, command_line
+from mmmeta.apis.config import load_config
+from mmmeta.apis.run import evaluate
+from mmmeta.errors import UsageError
+
+
+def main() -> None:
+    """Test."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of a segmentor')
+    parser.add_argument(
+        'checkpoint', help="checkpoint file or URL, or 'none' for the network before training"
+    )
+    parser.add_argument('--largest', type=int, default=30, help='how many classes are drawn (default: 30)')
+    add_run_arguments(parser)
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg.launcher = args.launcher
+    if cfg.get('default_scope') != 'mmseg':
+        raise UsageError(f"'{args.config}' is no segmentor: give a config of MMSegmentation")
+    if args.largest < 1:
+        raise UsageError(f'largest={args.largest}: give a positive number')
+    metric = dict(type='mmmeta.ConfusionMatrix', out_dir=cfg.work_dir, largest=args.largest)
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    cfg.test_evaluator = [*evaluators, metric]
+    checkpoint = None if args.checkpoint == 'none' else args.checkpoint
+    evaluate(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint)
+    print(f'written: {cfg.work_dir}/confusion_matrix.csv and .png')
+
+
+if __name__ == '__main__':
+    command_line(main)

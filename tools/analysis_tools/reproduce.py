@@ -1,0 +1,102 @@
+#!/usr/bin/env python
+"""Print the papers' results beside those that were measured here, and how each was obtained.
+
+Every run of tools/train.py and tools/test.py leaves a record.json in its work directory; what was changed of
+its config stands beside its numbers, so that a shortened run is not taken for the paper's.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmmeta.analysis.reproduce import (
+    as_row,
+    commands,
+    compare,
+    export,
+    find_records,
+    printed_results,
+    tell_incomplete,
+)
+from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.config import enable_tta, load_config
+from mmmeta.apis.run import evaluate
+from mmmeta.errors import UsageError
+from mmmeta.resources import find_root
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='only these configs (default: all)')
+    parser.add_argument(
+        '--work-dirs', default='work_dirs', help='folder with the work directories (default: work_dirs)'
+    )
+    parser.add_argument('--all', action='store_true', help='rows that were not measured too')
+    parser.add_argument(
+        '--commands', action='store_true', help='print the commands for what was not measured instead'
+    )
+    parser.add_argument('--export', metavar='FOLDER', help='write Markdown, CSV and a plot as well')
+    group = parser.add_argument_group('evaluate a checkpoint first, with the one config that is given')
+    group.add_argument('--checkpoint', help='path, URL, mmmeta://NAME or timm://MODEL')
+    group.add_argument('--tta', action='store_true', help='average scales and flips')
+    group.add_argument('--test-data', metavar='CONFIG', help='test on the data of another config')
+    group.add_argument('--trust-checkpoint', action='store_true', help='read it even if code has to run')
+    add_config_options(group)
+    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Evaluate the checkpoint that is given."""
+    if len(args.configs) != 1:
+        raise UsageError(f'--checkpoint is evaluated with one config, and {len(args.configs)} are given')
+    work_dir = str(Path(args.work_dirs) / Path(args.configs[0]).stem)
+    cfg = load_config(args.configs[0], args.cfg_options, work_dir, args.test_data)
+    if args.tta:
+        enable_tta(cfg)
+    evaluate(cfg, args.checkpoint, args.trust_checkpoint)
+
+
+def main() -> None:
+    """Compare."""
+    args = parse_args()
+    results = printed_results()
+    names = {result.name for result in results}
+    wanted = {Path(config).stem for config in args.configs} or names
+    if wanted - names:
+        raise UsageError(
+            f"no result is printed for '{min(wanted - names)}': give configs of the papers, such as "
+            'configs/upernet_caformer_s18_ade20k.py'
+        )
+    if args.checkpoint:
+        measure(args)
+    elif args.tta or args.test_data or args.cfg_options or args.trust_checkpoint:
+        raise UsageError('--tta, --test-data, --cfg-options and --trust-checkpoint need a --checkpoint')
+    records = find_records(args.work_dirs) if Path(args.work_dirs).exists() or not args.commands else []
+    comparisons = compare(records, [result for result in results if result.name in wanted])
+    if args.commands:
+        print(*commands(comparisons, records, find_root()), sep='\n')
+    else:
+        table = Table('config', 'metric', 'paper', 'measured', 'difference', 'how', 'differs from the config')
+        for comparison in comparisons:
+            row = as_row(comparison)
+            if comparison.measurements or args.all:
+                spread = f' ± {row["spread"]} ({row["runs"]} runs)' if row['spread'] else ''
+                paper = f'{row["paper"]} ({row["source"]})'
+                measured = (f'{row["measured"]}{spread}', row['difference'], row['how'], row['differs'])
+                table.add_row(row['config'], row['metric'], paper, *measured)
+        Console().print(table)
+        measured = len({c.result for c in comparisons if c.measurements})
+        total = len({c.result for c in comparisons})
+        print(f'{measured} of {total} results were measured; the others: --commands')
+    for line in tell_incomplete(records):
+        print(f'# {line}' if args.commands else line)
+    if args.export:
+        for path in export(comparisons, args.export):
+            print(f'written: {path}')
+
+
+if __name__ == '__main__':
+    command_line(main)
