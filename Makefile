@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo demo-det test lint format clean
+.PHONY: help setup demo demo-det test lint format docs clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
@@ -10,6 +10,7 @@ help:
 	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
 	@echo "make lint                         check style and format"
 	@echo "make format                       format the code"
+	@echo "make docs                         build the pages into docs/_build/html"
 	@echo "make setup                        only build the environment"
 	@echo "make clean                        remove the environment and what was built"
 
@@ -33,5 +34,9 @@ format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: setup
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean:
-	rm -rf .venv .cache build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .cache build docs/_build dist *.egg-info .pytest_cache .ruff_cache

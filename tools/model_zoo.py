@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Write the metafiles, model-index.yml and docs/model_zoo.md from the configs and the papers' tables."""
+"""Write the metafiles, model-index.yml, docs/model_zoo.md and its picture from configs and papers' tables."""
 
 import argparse
 
 from rich.progress import track
 
+from mmmeta.analysis.curves import plot_families
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.zoo import count_all, find_configs, render_zoo, write_counts
 from mmmeta.resources import find_root
@@ -23,6 +24,10 @@ def main() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         print(f'written: {path}')
+    picture = find_root() / 'docs/images/families.png'
+    picture.parent.mkdir(exist_ok=True)
+    plot_families(picture)
+    print(f'written: {picture.relative_to(find_root())}')
 
 
 if __name__ == '__main__':

@@ -15,6 +15,16 @@ from mmmeta.errors import UsageError
 
 from .paper_tables import load_paper_table
 
+# Families as they are spelt.
+NAMES = dict(
+    poolformer='PoolFormer',
+    identityformer='IdentityFormer',
+    randformer='RandFormer',
+    poolformerv2='PoolFormerV2',
+    convformer='ConvFormer',
+    caformer='CAFormer',
+)
+
 
 def find_logs(run: str | Path) -> list[Path]:
     """The logs of a run, the oldest first.
@@ -128,6 +138,42 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
         ) from error
     finally:
         plt.close(figure)
+
+
+def plot_families(path: str | Path) -> None:
+    """Draw the papers' ImageNet-1K accuracy over multiply-accumulates, a line for each family.
+
+    Args:
+        path (str | Path): The picture that is written.
+    """
+    lines = defaultdict(list)
+    for row in load_paper_table('imagenet'):
+        family, _, size = row['model'].rpartition('_')
+        lines[family].append((float(row['macs_g_224']), float(row['top1_224']), size))
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
+    for family, points in lines.items():
+        points.sort()
+        macs, accuracies, sizes = zip(*points, strict=True)
+        axes.plot(macs, accuracies, marker='o', label=NAMES[family])
+        axes.annotate(
+            sizes[0].upper(), (macs[0], accuracies[0]), (-4, -12), textcoords='offset points', fontsize=8
+        )
+        axes.annotate(
+            sizes[-1].upper(), (macs[-1], accuracies[-1]), (5, -3), textcoords='offset points', fontsize=8
+        )
+    axes.set(
+        xscale='log',
+        xlabel='multiply-accumulates at 224x224 (G)',
+        ylabel='ImageNet-1K top-1 (%)',
+        title='MetaFormers, numbers of the papers',
+        xticks=(2, 4, 8, 16),
+        xticklabels=('2', '4', '8', '16'),
+    )
+    axes.minorticks_off()
+    axes.legend(ncols=2, loc='lower right')
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:
