@@ -151,16 +151,14 @@ def plot_families(path: str | Path) -> None:
         family, _, size = row['model'].rpartition('_')
         lines[family].append((float(row['macs_g_224']), float(row['top1_224']), size))
     figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
-    for family, points in lines.items():
+    for i, (family, points) in enumerate(lines.items()):
         points.sort()
         macs, accuracies, sizes = zip(*points, strict=True)
         axes.plot(macs, accuracies, marker='o', label=NAMES[family])
-        axes.annotate(
-            sizes[0].upper(), (macs[0], accuracies[0]), (-4, -12), textcoords='offset points', fontsize=8
-        )
-        axes.annotate(
-            sizes[-1].upper(), (macs[-1], accuracies[-1]), (5, -3), textcoords='offset points', fontsize=8
-        )
+        # Lines beside each other have their last labels above and below.
+        for end, offset in ((0, (-22, -3)), (-1, (5, 3 if i % 2 else -9))):
+            place = macs[end], accuracies[end]
+            axes.annotate(sizes[end].upper(), place, offset, textcoords='offset points', fontsize=8)
     axes.set(
         xscale='log',
         xlabel='multiply-accumulates at 224x224 (G)',

@@ -1,5 +1,6 @@
 """Activations of the MetaFormer papers."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,8 +30,8 @@ class SquaredReLU(nn.Module):
         return F.relu(x).square()
 
 
-# Entries at a time in backward on a CPU, where memory takes longer than arithmetic. On the machine that this
-# was measured on 2**19 to 2**22 were alike, 2**17 took a fifth longer.
+# Entries at a time in training on a CPU, where memory takes longer than arithmetic. On the machine that this
+# was measured on 2**17 to 2**22 were alike.
 PIECE = 1 << 19
 
 
@@ -42,6 +43,22 @@ def _square_positive(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> 
     return torch.addcmul(offset, x, x, value=float(scale), out=x)
 
 
+def _pieces(*inputs: Tensor) -> tuple[Tensor, Iterator[tuple[Tensor, ...]]]:
+    """Pieces of tensors of one shape, in the order of the first one's memory.
+
+    Returns:
+        tuple[Tensor, Iterator]: A new tensor like the first one, and the pieces: of each input, and of the
+        new tensor, to be written.
+    """
+    first = inputs[0]
+    channels_last = first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last)
+    if channels_last:
+        inputs = tuple(tensor.permute(0, 2, 3, 1) for tensor in inputs)
+    result = torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
+    lines = (tensor.reshape(-1).split(PIECE) for tensor in (*inputs, result))
+    return result.permute(0, 3, 1, 2) if channels_last else result, zip(*lines, strict=True)
+
+
 class _StarReLU(torch.autograd.Function):
     """``scale * relu(x) ** 2 + bias``, of which backward needs ``x`` alone."""
 
@@ -49,11 +66,14 @@ class _StarReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
         ctx.save_for_backward(x, scale if isinstance(scale, Tensor) else None)
         ctx.scale = None if isinstance(scale, Tensor) else scale
-        out = F.relu(x).square_()
-        if torch.result_type(out, scale) != out.dtype:  # autocast: parameters are wider than features
-            return scale * out + bias
-        # One operation would round once less, which gradients of the scalars, sums that nearly cancel, show.
-        return out.mul_(scale).add_(bias)
+        if torch.result_type(x, scale) != x.dtype:  # autocast: parameters are wider than features
+            return scale * F.relu(x).square_() + bias
+        if not on_eager_cpu(x):
+            return F.relu(x).square_().mul_(scale).add_(bias)
+        out, pieces = _pieces(x)
+        for given, piece in pieces:
+            _square_positive(torch.clamp_min(given, 0, out=piece), scale, bias)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -73,24 +93,19 @@ class _StarReLU(torch.autograd.Function):
     @staticmethod
     def backward_in_pieces(x: Tensor, scale: Tensor | float, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients on a CPU."""
-        grad = grad.to(x.dtype)
-        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        if channels_last:
-            x, grad = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-        result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        lines = (part.reshape(-1).split(PIECE) for part in (x, grad, result))
+        result, pieces = _pieces(x, grad.to(x.dtype))
         buffer = x.new_empty(min(x.numel(), PIECE))
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         of_scale, of_bias = [], []
-        for given, upper, piece in zip(*lines, strict=True):
+        for given, upper, piece in pieces:
             positive = torch.clamp_min(given, 0, out=buffer[: len(given)])
             torch.mul(upper, positive, out=piece)
             # Not as a dot product, whose sum over entries that nearly cancel is less exact.
-            of_scale.append(positive.to(wide).square_().mul_(upper).sum())
+            products = positive.mul_(piece) if x.dtype == wide else positive.to(wide).mul_(piece)
+            of_scale.append(products.sum())
             of_bias.append(upper.sum(dtype=wide))
             piece.mul_(2 * float(scale))
         sums = (torch.stack(parts).sum(dtype=torch.float64).to(wide) for parts in (of_scale, of_bias))
-        result = result.permute(0, 3, 1, 2) if channels_last else result
         return result, *(total.reshape(1) for total in sums)
 
 
