@@ -98,6 +98,9 @@ def draw_cam(
         )
     if target is not None and method not in WITH_TARGET:
         raise UsageError(f'target={target}: {method} has no target; choose one of {", ".join(WITH_TARGET)}')
+    suffix, folder = Path(path).suffix.lower(), Path(path).absolute().parent
+    if suffix not in Image.registered_extensions() or not folder.is_dir() or Path(path).is_dir():
+        raise UsageError(f"cannot write '{path}': give the path of a PNG file in a folder that exists")
     inputs, picture = _prepare(model, image)
     layer = backbone.stages[stage]
     if method == 'features':

@@ -187,12 +187,14 @@ class TestCam:
             (dict(target=150), 'target=150: the classes are counted from 0 to 149'),
             (dict(method='features', target=1), 'target=1: features has no target; choose one of GradCAM, '),
             (dict(method='features', channels=0), 'channels=0: give a positive number'),
+            (dict(path='/no/where/a.png'), "cannot write '/no/where/a.png': give the path of a PNG file"),
+            (dict(path='a.mp4'), "cannot write 'a.mp4': give the path of a PNG file"),
         ],
     )
     def test_mistakes(self, tools, segmentor, image, tmp_path, values, message):
         model = build_model(TINY_CONFIG, str(segmentor))
         with pytest.raises(UsageError) as error:
-            draw_cam(model, str(image), tmp_path / 'a.png', **values)
+            draw_cam(model, str(image), **{'path': tmp_path / 'a.png', **values})
         assert message in str(error.value)
         assert not (tmp_path / 'a.png').exists()
 

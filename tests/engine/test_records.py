@@ -1,0 +1,38 @@
+"""What of a config was changed, and where a run came from."""
+
+from mmmeta.engine.records import find_changes, find_commit, find_versions, flatten
+
+
+def test_leaves_have_the_keys_of_cfg_options():
+    config = dict(
+        model=dict(type='A', sizes=(1, 2)),
+        pipeline=[dict(type='B'), dict(type='C', scales=[(1, 2), (3, 4)])],
+        steps=[8, 11],
+    )
+    assert flatten(config) == {
+        'model.type': 'A',
+        'model.sizes': [1, 2],
+        'pipeline.0.type': 'B',
+        'pipeline.1.type': 'C',
+        'pipeline.1.scales.0': [1, 2],
+        'pipeline.1.scales.1': [3, 4],
+        'steps': [8, 11],
+    }
+
+
+def test_changes():
+    before = dict(a=1, b=dict(c=(1, 2), d='x'), e=[dict(f=1)])
+    assert find_changes(before, dict(a=1, b=dict(c=[1, 2], d='x'), e=[dict(f=1)])) == {}
+    after = dict(a=2, b=dict(c=[1, 2]), e=[dict(f=1), dict(f=2)])
+    assert find_changes(before, after) == {'a': 2, 'b.d': None, 'e.1.f': 2}
+
+
+def test_a_section_that_was_emptied_is_a_change():
+    assert find_changes(dict(a=dict(b=1)), dict(a={})) == {'a.b': None}
+
+
+def test_origin():
+    versions = find_versions()
+    assert {'python', 'torch', 'mmengine', 'mmmeta'} <= set(versions)
+    commit = find_commit()
+    assert commit is None or len(commit.removesuffix('-dirty')) >= 7
