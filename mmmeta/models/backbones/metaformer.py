@@ -407,7 +407,8 @@ class MetaFormer(BaseModule):
                 stride, but at least one full stride (32 for four stages).
 
         Returns:
-            tuple[Tensor]: For each of ``out_indices``, ``(B, dims[i], H_i, W_i)`` at stride 4, 8, 16, 32.
+            tuple[Tensor]: For each of ``out_indices``, ``(B, dims[i], H_i, W_i)`` at stride 4, 8, 16, 32,
+            channels first in memory.
 
         Raises:
             UsageError: The image is smaller than the network's stride.
@@ -419,14 +420,15 @@ class MetaFormer(BaseModule):
                 f'an image of {height}x{width} pixels is smaller than the stride {stride} of '
                 f'{type(self).__name__}: resize or pad it to at least {stride}x{stride}'
             )
-        # Channels last throughout: norms over channels and pointwise maps need no transposed copies.
+        # Channels last inside: norms over channels and pointwise maps need no transposed copies. Not outside:
+        # MMCV's operators, RoIAlign among them, read memory as channels first, and would take other places.
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         with_cp = self.with_cp and torch.is_grad_enabled()
         outs = []
         for i, stage in enumerate(self.stages):
             x = stage(x, with_cp=with_cp)
             if i in self.out_indices:
-                outs.append(self.norms[str(i)](x))
+                outs.append(self.norms[str(i)](x).contiguous())
         return tuple(outs)
 
     def init_weights(self) -> None:
