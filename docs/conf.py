@@ -15,5 +15,3 @@ html_title = f'mmmeta {__version__}'
 autodoc_typehints = 'none'
 autodoc_member_order = 'bysource'
 napoleon_google_docstring = True
-# Heads are built on packages that need not be installed to read the pages.
-autodoc_mock_imports = []

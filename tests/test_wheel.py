@@ -90,4 +90,4 @@ def test_it_trains_and_lists(python, ade_root, tmp_path):
     assert os.access(train[0], os.X_OK)
     run('env', f'PYTHON={python}', *train, '--work-dir', 'work', '--cfg-options', *loaders, cwd=tmp_path)
     assert (tmp_path / 'work/iter_2.pth').is_file()
-    assert list((tmp_path / 'work').glob('*/record.json'))
+    assert list((tmp_path / 'work').glob('*/record_train.json'))

@@ -83,14 +83,22 @@ def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[in
     curves = defaultdict(dict)
     logged, evaluated = {}, False
     for log in find_logs(run):
+        trained, names = 0, set()
         for line in read_scalars(log):
             logged.update(dict.fromkeys(line))
-            evaluated |= 'lr' not in line  # training logs it with everything else
-            for key in line.keys() & set(keys):
+            found = line.keys() & set(keys)
+            at = line['step']
+            if 'lr' in line:  # training logs it with everything else
+                trained, names = at, names | line.keys()
+            else:
+                # An evaluation has the number of the epoch for its step where there are epochs, and times of
+                # its own under the names that training has.
+                evaluated, at, found = True, max(at, trained), found - names
+            for key in found:
                 # What was logged after the checkpoint that a later run resumed from counts no more.
-                for step in [step for step in curves[key] if step >= line['step']]:
+                for step in [step for step in curves[key] if step >= at]:
                     del curves[key][step]
-                curves[key][line['step']] = line[key]
+                curves[key][at] = line[key]
     for key in keys:
         if key not in curves:
             names = ', '.join(name for name in logged if name != 'step')

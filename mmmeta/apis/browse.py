@@ -67,8 +67,10 @@ def browse(
             f"default_scope='{scope}': the data of {', '.join(VISUALIZER_OF)} can be drawn; set one of them"
         )
     check_data(cfg, [loader])
-    check_writable(out_dir)
+    check_writable(out_dir, '--out-dir')
     init_default_scope(scope)
+    if not isinstance(cfg[loader].get('dataset'), dict):
+        raise UsageError(f"'{cfg.filename}' has no dataset in its {loader}: choose another split")
     with explain_data_errors(cfg, [loader]):
         dataset = build(DATASETS.build, cfg[loader].dataset)
     count = min(number or len(dataset), len(dataset))

@@ -107,7 +107,10 @@ def draw_cam(
         drawn = _draw_features(model, layer, inputs, picture, channels)
     else:
         drawn, target = _draw_cam(model, layer, inputs, picture, method, target)
-    Image.fromarray(drawn).save(path)
+    try:
+        Image.fromarray(drawn).save(path)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}' ({error.strerror}): choose another folder") from error
     return target
 
 

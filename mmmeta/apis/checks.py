@@ -187,8 +187,12 @@ def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
         raise UsageError(str(error.args[0]).replace('\n', ' ')) from error
 
 
-def check_writable(folder: str) -> None:
+def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
     """Check that a folder can be written into, or created.
+
+    Args:
+        folder (str | Path): The folder.
+        option (str): What another one is given by. Defaults to ``'--work-dir'``.
 
     Raises:
         UsageError: It cannot.
@@ -197,4 +201,4 @@ def check_writable(folder: str) -> None:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UsageError(f"cannot write to '{folder}': choose another --work-dir")
+        raise UsageError(f"cannot write to '{folder}': choose another {option}")

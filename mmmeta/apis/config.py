@@ -35,8 +35,13 @@ def check_config_exists(path: str) -> None:
         raise UsageError(f"there is no config '{path}'{hint}")
 
 
-def _locate(path: str) -> str:
-    """The file that ``package::config`` stands for, or the path as it is."""
+def locate(path: str) -> str:
+    """The file that ``package::config`` stands for, or the path as it is.
+
+    Raises:
+        UsageError: No package of that name has configs.
+        StackError: The package is not installed.
+    """
     package, colons, name = path.partition('::')
     if not colons:
         return path
@@ -74,7 +79,7 @@ def load_config(
         UsageError: There is no such file, it is no Python, or an option does not fit it.
         StackError: A package that it needs is missing or cannot run.
     """
-    path = _locate(path)
+    path = locate(path)
     check_config_exists(path)
     try:
         cfg = Config.fromfile(path)
@@ -116,10 +121,10 @@ def _replace_test_data(cfg: Config, path: str) -> None:
     missing = [key for key in ('test_dataloader', 'test_evaluator') if key not in other]
     if missing:
         raise UsageError(f"'{path}' has no {' and no '.join(missing)}: give a config with test data")
-    if not cfg.get('test_dataloader'):
-        raise UsageError('this config has no test_dataloader whose data could be replaced')
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    cfg.test_dataloader.dataset = ConfigDict({'pipeline': pipeline, **other.test_dataloader.dataset})
+    pipeline = (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline')
+    if pipeline is None:
+        raise UsageError('this config has no test_dataloader with a pipeline, whose data could be replaced')
+    cfg.test_dataloader.dataset = ConfigDict({**other.test_dataloader.dataset, 'pipeline': pipeline})
     cfg.test_evaluator = other.test_evaluator
     cfg.test_data = path
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmmeta.engine.checkpoint import adopt_layout, check_complete
 from mmmeta.errors import UsageError
@@ -21,7 +21,7 @@ from mmmeta.weights import ZOO, read_location
 from .browse import build_visualizer
 from .checks import build
 from .classify import build_classifier, class_names, classify
-from .config import load_config
+from .config import datasets, load_config
 
 
 def check_device(device: str) -> None:
@@ -67,28 +67,44 @@ def build_model(
         return model
     if checkpoint is None:
         raise UsageError(f"'{name}' is a config, and no weights are published for it: give a checkpoint")
+    dataset = next(datasets(cfg.get('test_dataloader') or ConfigDict()), None)
+    if cfg.get('default_scope') not in ('mmseg', 'mmdet') or dataset is None:
+        scope = cfg.get('default_scope')
+        raise UsageError(
+            f"'{name}' with default_scope='{scope}' is none whose pictures can be drawn: give a config of "
+            'mmseg, mmdet or mmpretrain with test data'
+        )
     state = read_location(checkpoint)
     state = state if isinstance(state, dict) else {'state_dict': state}
     adopt_layout(state, checkpoint)
     init_default_scope(cfg.default_scope)
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # all weights come from the checkpoint
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    # The pipeline that mmseg and mmdet look for; the data may be wrapped or several.
+    cfg.test_pipeline = dataset.pipeline
+    cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
     check_complete(model, state['state_dict'], checkpoint)
     model.load_state_dict(state['state_dict'])
     model.cfg = cfg
-    model.dataset_meta = _metainfo(cfg)
+    model.dataset_meta = _metainfo(dataset, cfg.default_scope)
     return model.to(device).eval()
 
 
-def _metainfo(cfg: Config) -> dict:
-    """Classes and palette of the data set that a config is tested on."""
-    dataset = cfg.test_dataloader.dataset
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset.dataset
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+def _metainfo(dataset: ConfigDict, scope: str) -> dict:
+    """Classes and palette of a data set."""
+    with DATASETS.switch_scope_and_registry(scope) as registry:
         own = registry.get(dataset.type).METAINFO
-    return {key.lower(): value for key, value in {**own, **(dataset.get('metainfo') or {})}.items()}
+    given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
+    if 'classes' in given and 'palette' not in given:
+        # Colours of the classes that the data set knows; any for others.
+        known = dict(zip(own.get('classes', ()), own.get('palette', ()), strict=False))
+        random = np.random.default_rng(0)
+        colours = [known.get(name, random.integers(0, 256, 3).tolist()) for name in given['classes']]
+        given['palette'] = colours
+    return {**own, **given}
 
 
 @dataclass(frozen=True)
@@ -138,14 +154,22 @@ def predict(
     scope = model.cfg.default_scope
     init_default_scope(scope)
     draw = dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope]
+    stems = Counter(Path(image).stem for image in images)
     for image in images:
-        yield draw(model, image, folder / f'{Path(image).stem}.png', top, score_thr)
+        path = Path(image)
+        picture = folder / (f'{path.stem}.png' if stems[path.stem] == 1 else f'{path.name}.png')
+        if picture.exists() and picture.samefile(path):
+            raise UsageError(
+                f"'{picture}' would be drawn over itself: choose another folder for the pictures"
+            )
+        yield draw(model, image, picture, top, score_thr)
 
 
 def _read(image: str) -> np.ndarray:
     """An image as an RGB array."""
     with Image.open(image) as opened:
-        return np.asarray(opened.convert('RGB'))
+        # The pipelines turn a picture as its file says, too.
+        return np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
 
 
 def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
@@ -164,7 +188,6 @@ def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: 
 def _segment(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
     from mmseg.apis import inference_model
 
-    model.cfg.test_pipeline = model.cfg.test_dataloader.dataset.pipeline
     sample = inference_model(model, image)
     visualizer = build_visualizer('mmseg', model.dataset_meta)
     visualizer.add_datasample('', _read(image), sample, draw_gt=False, out_file=str(picture))

@@ -21,7 +21,6 @@ from .config import (
     TRAIN_LOADERS,
     adapt_to_device,
     add_hook,
-    enable_tta,
     load_config,
     pretrained_checkpoints,
     replace_hook,
@@ -64,21 +63,31 @@ def _record(cfg: Config) -> None:
     test_data = cfg.pop('test_data', None)
     # A copy of one of ours under the same name is compared with ours.
     name = Path(cfg.filename).name
-    ours = [
-        path for folder in ('configs', 'configs/imagenet') if (path := find_root() / folder / name).is_file()
-    ]
-    original = load_config(str([*ours, cfg.filename][0]), test_data=test_data)
+    ours = (find_root() / folder / name for folder in ('configs', 'configs/imagenet'))
+    path = next(filter(Path.is_file, ours), cfg.filename)
+    original = load_config(str(path), test_data=test_data)
+    original.pop('test_data', None)
+    tests = 'train_cfg' not in cfg
+    if tests:  # where a CPU has another form of a layer, it computes the same in a test
+        adapt_to_device(original)
     tta = 'tta_model' in cfg and cfg.model.get('type') == cfg.tta_model.type
+    before, after = original.to_dict(), cfg.to_dict()
     if tta:
-        enable_tta(original)
+        after['model'] = after['model']['module']
+    for config in (before, after):
+        # Ours are added to every run.
+        hooks = [h for h in config.pop('custom_hooks', None) or [] if not h['type'].startswith('mmmeta.')]
+        if hooks:
+            config['custom_hooks'] = hooks
     # What a test does not use was taken out.
-    kept = {key: value for key, value in original.to_dict().items() if key in cfg or 'train_cfg' in cfg}
-    changes = find_changes(kept, cfg.to_dict())
+    before = {key: value for key, value in before.items() if key in after or not tests}
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != 'mmmeta.RunRecordHook']
+    cfg.custom_hooks = hooks
     add_hook(
         cfg,
         'mmmeta.RunRecordHook',
         config=cfg.filename,
-        changes=changes,
+        changes=find_changes(before, after),
         tta=tta,
         test_data=test_data,
     )
@@ -142,6 +151,9 @@ def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False
     Raises:
         UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
     """
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if not cfg.get(key)]
+    if missing:
+        raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: give a config with test data")
     cfg.load_from, cfg.resume = checkpoint, False
     # With them, a hook that asks for the iteration makes MMEngine load the training set.
     training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')

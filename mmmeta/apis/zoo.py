@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mmmeta.analysis.complexity import count_config
-from mmmeta.analysis.reproduce import Result, printed_results
+from mmmeta.analysis.paper_tables import Result, printed_results
 from mmmeta.errors import UsageError
 from mmmeta.models import backbones
 from mmmeta.models.backbones import MetaFormer
@@ -68,7 +68,7 @@ class Model:
 
 
 def find_configs() -> list[str]:
-    """All configs that are papers' models, relative to the root."""
+    """All configs in the folders of the papers' models, relative to the root."""
     root = find_root()
     paths = [*root.glob('configs/imagenet/*.py'), *root.glob('configs/*.py')]
     return sorted(path.relative_to(root).as_posix() for path in paths)
@@ -125,7 +125,7 @@ def list_models(pattern: str = '') -> list[Model]:
     for result in printed_results():
         results[result.config].append(result)
     models = []
-    for config in find_configs():
+    for config in counts:
         name = Path(config).stem
         if not fnmatch(name, f'*{pattern.lower()}*'):
             continue

@@ -20,7 +20,8 @@ from mmmeta.registry import HOOKS
 from mmmeta.resources import PACKAGE
 from mmmeta.stack import PROVIDERS
 
-RECORD = 'record.json'
+# Beside the logs of a run: record_train.json, record_test.json.
+RECORDS = 'record_*.json'
 # What tells an old format from a new one.
 VERSION = 1
 
@@ -97,14 +98,15 @@ def _learning_rate_scale(cfg: Config) -> float:
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Write ``record.json`` beside the logs: what was run, how, on what, and what it measured.
+    """Write what was run, how, on what, and what it measured, into a file beside the logs.
 
-    The file is written when a run starts, and again whenever it has measured something; until the last
-    iteration ``finished`` is false. Its keys are ``version``, ``kind`` (``'train'`` or ``'test'``), the
-    arguments below, ``checkpoint``, ``resumed``, ``seed``, ``processes``, ``batch_size`` (of all processes),
-    ``lr_scale``, ``device``, ``commit``, ``versions``, ``started`` (seconds since 1970), ``iterations``
-    (done, planned; of a test those that its checkpoint had seen), ``step_time`` (median of an iteration in
-    seconds), ``finished`` and ``metrics`` (the newest).
+    ``record_train.json`` or ``record_test.json`` is written when a run starts, and again whenever it has
+    measured something; until the last iteration ``finished`` is false. Its keys are ``version``, ``kind``
+    (``'train'`` or ``'test'``), the arguments below, ``checkpoint``, ``resumed``, ``seed``, ``processes``,
+    ``batch_size`` (of all processes), ``lr_scale``, ``images`` (of each data set), ``device``, ``commit``,
+    ``versions``, ``started`` (seconds since 1970), ``iterations`` (done, planned; of a test those that its
+    checkpoint had seen), ``step_time`` (median of an iteration in seconds), ``finished`` and ``metrics`` (the
+    newest). ``tools/analysis_tools/reproduce.py`` reads it.
 
     Args:
         config (str | None): The config file. Defaults to None: the one that the runner's config is from.
@@ -128,18 +130,22 @@ class RunRecordHook(Hook):
         self.given = dict(config=config, changes=changes, tta=tta, test_data=test_data)
         self.record: dict[str, Any] = {}
         self.seen: int | None = None
+        self.first = 0
 
     def before_train(self, runner: Runner) -> None:
         """Begin the record of a training run."""
         self._begin(runner, 'train')
-        self._write(runner)
+        self.record['images']['train'] = len(runner.train_dataloader.dataset)
+        if runner.val_loop is not None:
+            self.record['images']['val'] = len(runner.val_dataloader.dataset)
+        self._note(runner, None)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Note now and then how far the run is and how fast."""
         if self.every_n_train_iters(runner, 50):
-            self._note(runner, None)
+            self._note(runner, None, ahead=1)  # the runner counts afterwards
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note what was measured."""
@@ -159,6 +165,7 @@ class RunRecordHook(Hook):
         """Begin the record of a test."""
         self._begin(runner, 'test')
         self.record['iterations'] = [self.seen, None]
+        self.record['images']['test'] = len(runner.test_dataloader.dataset)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note what was measured."""
@@ -167,6 +174,7 @@ class RunRecordHook(Hook):
 
     def _begin(self, runner: Runner, kind: str) -> None:
         config = self.given['config'] or runner.cfg.filename
+        self.first = runner.iter if kind == 'train' else 0
         loader = runner.cfg.get(f'{kind}_dataloader') or {}
         self.record = dict(
             self.given,
@@ -179,6 +187,7 @@ class RunRecordHook(Hook):
             processes=get_world_size(),
             batch_size=loader.get('batch_size', 1) * get_world_size(),
             lr_scale=_learning_rate_scale(runner.cfg),
+            images={},
             device=_device(),
             commit=find_commit(),
             versions=find_versions(),
@@ -189,21 +198,27 @@ class RunRecordHook(Hook):
             metrics=None,
         )
 
-    def _note(self, runner: Runner, metrics: dict[str, float] | None) -> None:
-        if self.record['kind'] == 'train':
-            self.record['iterations'] = [runner.iter, runner.max_iters]
+    def _note(self, runner: Runner, metrics: dict[str, float] | None, ahead: int = 0) -> None:
+        trains = self.record['kind'] == 'train'
+        if trains:
+            done = runner.iter + ahead
+            self.record['iterations'] = [done, runner.max_iters]
+            # A run that is resumed has the times of its earlier parts too, maybe from another machine.
             times = runner.message_hub.log_scalars.get('train/time')
-            self.record['step_time'] = float(np.median(times.data[0])) if times else None
+            own = times.data[0][-(done - self.first) :] if times and done > self.first else []
+            self.record['step_time'] = float(np.median(own)) if len(own) else None
         if metrics:
-            values = {key: float(value) for key, value in metrics.items() if np.isscalar(value)}
-            self.record['metrics'] = dict(values, step=runner.iter) if runner.iter else values
+            numbers = (int, float, np.number)
+            values = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers)}
+            # In a test the runner has no iteration: asking for it would load the training set.
+            self.record['metrics'] = dict(values, step=runner.iter) if trains else values
         self._write(runner)
 
     def _write(self, runner: Runner) -> None:
         """Write the file, completely or not at all."""
         if not is_main_process():
             return
-        path = Path(runner.log_dir) / RECORD
+        path = Path(runner.log_dir) / RECORDS.replace('*', self.record['kind'])
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix('.part')
         draft.write_text(json.dumps(self.record, indent=1, default=str))
@@ -212,4 +227,5 @@ class RunRecordHook(Hook):
 
 def _absolute(location: str | None) -> str | None:
     """A path as it is found from elsewhere; places elsewhere as they are."""
-    return os.path.abspath(location) if location and os.path.exists(location) else location
+    path = location and os.path.expanduser(location)
+    return os.path.abspath(path) if path and os.path.exists(path) else location

@@ -130,3 +130,12 @@ def find(name: str) -> Weights:
 def find_by_place(place: str) -> Weights | None:
     """The weights that lie at a place, by which their other places are found; None if it is not known."""
     return next((weights for weights in ZOO.values() if place in weights.places), None)
+
+
+def find_name(location: str) -> str | None:
+    """The name in the zoo of the weights at a location, ``mmmeta://...`` or one of their places; or None."""
+    name = location.removeprefix('mmmeta://')
+    if name != location:
+        return name if name in ZOO else None
+    weights = find_by_place(location)
+    return weights.name if weights else None

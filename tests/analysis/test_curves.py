@@ -35,6 +35,18 @@ def test_a_resumed_run_is_one_curve(write):
     assert read_curves(run, ['mIoU', 'lr'])['mIoU'] == [(30, 5.0)]
 
 
+def test_evaluations_of_epochs_stand_at_their_iterations(write):
+    def val(epoch, value):
+        return dict(mAP=value, time=9.0, step=epoch)
+
+    lines = [dict(train(10, 3.0), time=0.1), val(1, 5.0), dict(train(20, 2.0), time=0.2), val(2, 6.0)]
+    curves = read_curves(write('a', '1', *lines), ['mAP', 'time', 'loss'])
+    assert curves['mAP'] == [(10, 5.0), (20, 6.0)]
+    # An evaluation's time is no iteration's.
+    assert curves['time'] == [(10, 0.1), (20, 0.2)]
+    assert curves['loss'] == [(10, 3.0), (20, 2.0)]
+
+
 def test_half_a_line_at_the_end_of_a_killed_run(write):
     run = write('a', '1', train(10, 3.0), '{"lr": 0.1, "lo')
     assert read_curves(run, ['loss']) == {'loss': [(10, 3.0)]}

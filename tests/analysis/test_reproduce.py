@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY_CONFIG, metrics
 
-from mmmeta.analysis.reproduce import (
-    commands,
-    compare,
-    export,
-    find_records,
-    printed_results,
-    tell_incomplete,
-)
+from mmmeta.analysis.paper_tables import printed_results
+from mmmeta.analysis.reproduce import commands, compare, export
+from mmmeta.analysis.runs import find_records, find_runs, tell_incomplete
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -33,6 +28,7 @@ RECORD = dict(
     processes=8,
     batch_size=16,
     lr_scale=1.0,
+    images=dict(train=20210, val=2000, test=2000),
     device='GPU',
     commit='abc',
     versions=dict(torch='2.12.1', mmengine='0.10.7'),
@@ -52,7 +48,8 @@ def write(tmp_path):
     def write(work_dir, **values):
         nonlocal count
         count += 1
-        path = tmp_path / work_dir / f'{count:08d}/record.json'
+        kind = values.get('kind', 'train')
+        path = tmp_path / work_dir / f'{count:08d}/record_{kind}.json'
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({**RECORD, 'started': count, **values}))
         return path
@@ -62,7 +59,8 @@ def write(tmp_path):
 
 def rows(folder, name=NAME, metric='mIoU'):
     results = [r for r in printed_results() if (r.name, r.metric) == (name, metric)]
-    return compare(find_records(folder), results)
+    records = find_records(folder)
+    return compare(records, find_runs(records), results)
 
 
 def test_mean_and_spread_over_seeds(write, tmp_path):
@@ -85,10 +83,11 @@ def test_a_test_of_its_last_checkpoint_takes_the_place_of_the_run(write, tmp_pat
     write('t', **tested, checkpoint=last, iterations=[160000, None], metrics=dict(mIoU=48.7))
     (row,) = rows(tmp_path)
     assert (row.mean, row.differences) == (48.7, ())
-    # Of one run the newest number counts, and one of an earlier checkpoint is not the run's.
+    # One of an earlier checkpoint is not the run's, and stands apart.
     write('t', **tested, checkpoint=earlier, iterations=[80000, None], metrics=dict(mIoU=40.0))
-    (row,) = rows(tmp_path)
-    assert (row.mean, row.differences) == (40.0, ('checkpoint after 80000 of 160000 iterations',))
+    exact, early = rows(tmp_path)
+    assert (exact.mean, exact.differences) == (48.7, ())
+    assert (early.mean, early.differences) == (40.0, ('checkpoint after 80000 of 160000 iterations',))
 
 
 def test_what_is_not_as_in_the_config_stands_apart(write, tmp_path):
@@ -97,12 +96,25 @@ def test_what_is_not_as_in_the_config_stands_apart(write, tmp_path):
     write('b', changes=changes, iterations=[20, 20], metrics=dict(mIoU=1.0, step=20))
     write('c', batch_size=8, metrics=dict(mIoU=47.0, step=160000))
     write('d', batch_size=8, lr_scale=0.5, metrics=dict(mIoU=48.0, step=160000))
+    write('e', images=dict(train=240, val=40), metrics=dict(mIoU=60.0, step=160000))
+    changes = {'val_dataloader.dataset.indices': 9, 'model.backbone.init_cfg.checkpoint': 'mmmeta://x'}
+    write('f', changes=changes, metrics=dict(mIoU=50.0, step=160000))
     exact, *others = rows(tmp_path)
-    assert (exact.mean, exact.differences) == (48.25, ())
+    assert (exact.mean, exact.differences) == (48.5, ())
     assert {row.differences: row.mean for row in others} == {
         ('train_cfg.max_iters=20',): 1.0,
         ('batch of 8 instead of 16 at 1 times the learning rate',): 47.0,
+        ('batch of 8 instead of 16: 50% of the images',): 48.0,
+        ('240 training images instead of 20210', '40 images instead of 2000'): 60.0,
+        ('model.backbone.init_cfg.checkpoint=mmmeta://x', 'val_dataloader.dataset.indices=9'): 50.0,
     }
+
+
+def test_the_same_weights_from_another_place(write, tmp_path):
+    key = 'model.backbone.init_cfg.checkpoint'
+    write('a', changes={key: 'timm://caformer_s18.sail_in1k'})
+    write('b', changes={key: 'timm://caformer_s18.sail_in22k'})
+    assert [row.differences for row in rows(tmp_path)] == [(), (f'{key}=timm://caformer_s18.sail_in22k',)]
 
 
 def test_a_checkpoint_whose_training_is_not_known(write, tmp_path):
@@ -110,17 +122,27 @@ def test_a_checkpoint_whose_training_is_not_known(write, tmp_path):
     write('a', **tested, checkpoint='/elsewhere/final.pth')
     write('b', **tested, checkpoint=None)
     write('c', **tested, checkpoint='https://example.org/weights.pth')
-    assert [row.differences for row in rows(tmp_path)] == [
-        (),
-        ('training not recorded',),
-        ('the network before training',),
-    ]
+    found = {row.differences: len(row.measurements) for row in rows(tmp_path)}
+    assert found == {('training not recorded',): 2, ('the network before training',): 1}
+
+
+def test_published_weights(write, tmp_path):
+    name = 'caformer_s18_in1k'
+    base = dict(kind='test', config=str(ROOT / f'configs/imagenet/{name}.py'), iterations=[None, None])
+    base.update(images=dict(test=50000), changes={'test_dataloader.batch_size': 64})
+    places = ('mmmeta://caformer_s18', 'timm://caformer_s18.sail_in1k', 'mmmeta://caformer_s18_in21ft1k')
+    for value, place in zip((83.5, 83.6, 84.1), places, strict=True):
+        write('t', **base, checkpoint=place, metrics={'accuracy/top1': value})
+    exact, other = rows(tmp_path, name, 'top-1')
+    # Two places of the same weights are not two networks.
+    assert (exact.mean, exact.spread, exact.differences) == (83.6, None, ())
+    assert other.differences == ('weights of caformer_s18_in21ft1k',)
 
 
 def test_variants_of_a_test_are_results_of_their_own(write, tmp_path):
     name = 'fpn_poolformer_s12_ade20k'
     config = str(ROOT / f'configs/{name}.py')
-    base = dict(config=config, kind='test', checkpoint='mmmeta://x', iterations=[None, None])
+    base = dict(config=config, kind='test', checkpoint=f'mmmeta://{name}', iterations=[None, None])
     plain = {'test_dataloader.dataset.pipeline.2.size_divisor': 1}
     averaged = {
         'tta_pipeline.1.transforms.1.0.size_divisor': 1,
@@ -150,9 +172,12 @@ def test_runs_that_give_no_number(write, tmp_path):
     write('c', metrics=None)
     checkpoint = str(tmp_path / 'c/iter_160000.pth')
     write('t', kind='test', checkpoint=checkpoint, iterations=[160000, None], metrics=dict(mIoU=1.0))
-    first, second = tell_incomplete(find_records(tmp_path))
+    write('d', metrics=dict(mIoU=1.0, step=80000))
+    records = find_records(tmp_path)
+    first, second, third = tell_incomplete(records, find_runs(records))
     assert first == f'{tmp_path}/a: not finished, 10 of 160000 iterations'
     assert second.startswith(f'{tmp_path}/b: never evaluated; tools/test.py ')
+    assert third == f'{tmp_path}/d: last evaluated after 80000 of 160000 iterations'
     (row,) = rows(tmp_path)
     assert row.mean == 1.0
 
@@ -172,7 +197,21 @@ class TestMistakes:
         write('a', finished=False, iterations=[10, 160000], metrics=None)
         write('a', resumed=True, changes={'resume': True})
         (row,) = rows(tmp_path)
-        assert row.mean == 48.5
+        assert (row.mean, row.differences) == (48.5, ())
+        # Resumed when it was complete, it measures nothing more.
+        write('a', resumed=True, metrics=None)
+        (row,) = rows(tmp_path)
+        assert (row.mean, row.differences) == (48.5, ())
+
+    def test_a_run_that_was_resumed_as_another(self, write, tmp_path):
+        write('a', finished=False, iterations=[10, 160000], metrics=None, batch_size=32, lr_scale=2.0)
+        write('a', resumed=True, checkpoint='/other/iter_10.pth')
+        (row,) = rows(tmp_path)
+        assert row.differences == (
+            'resumed with another batch',
+            'batch of 32 instead of 16: 200% of the images',
+            'resumed from /other/iter_10.pth',
+        )
 
     @pytest.mark.parametrize('content', ['{', '[]', '{"kind": "train"}'])
     def test_no_record(self, write, tmp_path, content):
@@ -194,8 +233,8 @@ class TestMistakes:
 class TestCommands:
     def lines(self, folder, name):
         records = find_records(folder)
-        found = compare(records, [r for r in printed_results() if r.name == name])
-        return list(commands(found, records, ROOT))
+        found = compare(records, find_runs(records), [r for r in printed_results() if r.name == name])
+        return list(commands(found, records, load_config))
 
     def test_training_and_hours(self, write, tmp_path):
         changes = {'train_cfg.max_iters': 100}
@@ -204,7 +243,7 @@ class TestCommands:
         assert lines[1] == f'# {NAME}: mIoU 48.9 (Table X)'
         # 160,000 iterations of half a second on 8 GPUs.
         assert lines[2].startswith('# 178 device-hours on GPU (0.50 s an iteration, measured in ')
-        assert lines[3:] == [f'tools/dist_train.sh configs/{NAME}.py 8']
+        assert lines[3:] == [f'tools/dist_train.sh configs/{NAME}.py 8 --work-dir work_dirs/{NAME}']
 
     def test_nothing_of_the_network_was_timed(self, write, tmp_path):
         write('steps', changes={'model.backbone.window': 13})
@@ -227,10 +266,11 @@ class TestCommands:
     def test_classifiers(self, tmp_path):
         lines = self.lines(tmp_path, 'caformer_s18_in1k')
         train = 'tools/dist_train.sh configs/imagenet/caformer_s18_in1k.py 8'
-        assert f'NNODES=4 NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 {train}' in lines
+        assert any(f'NNODES=4 NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 {train}' in x for x in lines)
         published = 'tools/dist_test.sh configs/imagenet/caformer_s18_in1k.py mmmeta://caformer_s18 8'
-        assert published in lines
-        assert sum('--test-data configs/imagenet/robustness/imagenet_' in line for line in lines) == 4
+        assert sum(line.startswith(published) for line in lines) == 5
+        # Of the trained and of the published network.
+        assert sum('--test-data configs/imagenet/robustness/imagenet_' in line for line in lines) == 8
 
 
 def test_every_printed_result_is_there():
@@ -255,9 +295,10 @@ def test_a_real_run(tools, tmp_path):
     config.write_text(f"_base_ = '{ROOT / TINY_CONFIG}'\ntrain_cfg = dict(max_iters=3, val_interval=3)\n")
     work_dirs = tmp_path / 'work_dirs'
     tools.train(work_dirs / NAME, config=config)
-    (path,) = work_dirs.rglob('record.json')
+    (path,) = work_dirs.rglob('record_train.json')
     record = json.loads(path.read_text())
     assert record['iterations'] == [3, 3]
+    assert record['images'] == dict(train=10, val=4)
     assert record['finished']
     assert record['seed'] == 0
     assert record['step_time'] > 0
@@ -271,7 +312,9 @@ def test_a_real_run(tools, tmp_path):
     out = tools.run(*command, *more, COLUMNS='250')
     assert '1 of 1 results were measured' in out
     with open(folder / 'reproduce.csv') as file:
-        (row,) = csv.DictReader(file)
+        # Its own evaluation and the test were each changed in a way of their own.
+        of_training, row = sorted(csv.DictReader(file), key=lambda row: 'test_dataloader' in row['differs'])
+    assert of_training['measured'] == row['measured']
     found = metrics(work_dirs / NAME)['mIoU']
     assert row['measured'] == f'{found:.2f}'
     assert record['metrics']['mIoU'] == pytest.approx(found, abs=0.01)
@@ -279,4 +322,4 @@ def test_a_real_run(tools, tmp_path):
     assert 'train_cfg.max_iters=3' in row['differs']
     assert row['how'].startswith('seed 0; batch 2 on 1 x CPU, 1 threads; learning rate x1; commit ')
     assert {path.name for path in folder.iterdir()} == {f'reproduce.{end}' for end in ('csv', 'md', 'png')}
-    assert Path(folder / 'reproduce.md').read_text().count('\n') == 3
+    assert Path(folder / 'reproduce.md').read_text().count('\n') == 4

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Print the papers' results beside those that were measured here, and how each was obtained.
 
-Every run of tools/train.py and tools/test.py leaves a record.json in its work directory; what was changed of
+Every run of tools/train.py and tools/test.py leaves a record in its work directory; what was changed of
 its config stands beside its numbers, so that a shortened run is not taken for the paper's.
 """
 
@@ -11,17 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmmeta.analysis.reproduce import (
-    as_row,
-    commands,
-    compare,
-    export,
-    find_records,
-    printed_results,
-    tell_incomplete,
-)
+from mmmeta.analysis.paper_tables import printed_results
+from mmmeta.analysis.reproduce import as_row, commands, compare, export
+from mmmeta.analysis.runs import find_records, find_runs, tell_incomplete
 from mmmeta.apis.cli import add_config_options, command_line
-from mmmeta.apis.config import enable_tta, load_config
+from mmmeta.apis.config import enable_tta, load_config, locate
 from mmmeta.apis.run import evaluate
 from mmmeta.errors import UsageError
 from mmmeta.resources import find_root
@@ -52,7 +46,7 @@ def measure(args: argparse.Namespace) -> None:
     """Evaluate the checkpoint that is given."""
     if len(args.configs) != 1:
         raise UsageError(f'--checkpoint is evaluated with one config, and {len(args.configs)} are given')
-    work_dir = str(Path(args.work_dirs) / Path(args.configs[0]).stem)
+    work_dir = str(Path(args.work_dirs) / Path(locate(args.configs[0])).stem)
     cfg = load_config(args.configs[0], args.cfg_options, work_dir, args.test_data)
     if args.tta:
         enable_tta(cfg)
@@ -64,7 +58,7 @@ def main() -> None:
     args = parse_args()
     results = printed_results()
     names = {result.name for result in results}
-    wanted = {Path(config).stem for config in args.configs} or names
+    wanted = {Path(locate(config)).stem for config in args.configs} or names
     if wanted - names:
         raise UsageError(
             f"no result is printed for '{min(wanted - names)}': give configs of the papers, such as "
@@ -74,10 +68,19 @@ def main() -> None:
         measure(args)
     elif args.tta or args.test_data or args.cfg_options or args.trust_checkpoint:
         raise UsageError('--tta, --test-data, --cfg-options and --trust-checkpoint need a --checkpoint')
-    records = find_records(args.work_dirs) if Path(args.work_dirs).exists() or not args.commands else []
-    comparisons = compare(records, [result for result in results if result.name in wanted])
+    # Before anything was run, rows and commands are there all the same.
+    nothing = not Path(args.work_dirs).exists() and (args.all or args.commands)
+    records = [] if nothing else find_records(args.work_dirs)
+    # Others are none of this table's business, unless they share a folder with one that is.
+    folders = {record.work_dir for record in records if record.name in wanted}
+    records = [record for record in records if record.work_dir in folders]
+    runs = find_runs(records)
+    comparisons = compare(records, runs, [result for result in results if result.name in wanted])
     if args.commands:
-        print(*commands(comparisons, records, find_root()), sep='\n')
+        lines = commands(
+            comparisons, records, lambda path: load_config(str(find_root() / path)), args.work_dirs
+        )
+        print(*lines, sep='\n')
     else:
         table = Table('config', 'metric', 'paper', 'measured', 'difference', 'how', 'differs from the config')
         for comparison in comparisons:
@@ -91,7 +94,7 @@ def main() -> None:
         measured = len({c.result for c in comparisons if c.measurements})
         total = len({c.result for c in comparisons})
         print(f'{measured} of {total} results were measured; the others: --commands')
-    for line in tell_incomplete(records):
+    for line in tell_incomplete(records, runs):
         print(f'# {line}' if args.commands else line)
     if args.export:
         for path in export(comparisons, args.export):
