@@ -331,18 +331,18 @@ def plot(comparisons: Iterable[Comparison], path: str | Path) -> None:
     plt.close(figure)
 
 
+def _here(path: str) -> str:
+    """A file of ours as it is named from where we stand."""
+    root = find_root()
+    return path if root == Path.cwd() else f'{root}/{path}'
+
+
 def _launch(tool: str, config: str, gpus: int, checkpoint: str | None = None) -> str:
     """The command that runs a tool on some GPUs, several machines if it takes them."""
     machines = math.ceil(gpus / GPUS_OF_A_MACHINE)
     prefix = f'NNODES={machines} NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 ' if machines > 1 else ''
-    root = find_root()
-    folder = '' if root == Path.cwd() else f'{root}/'
-    arguments = [
-        f'{folder}{config}',
-        *([checkpoint] if checkpoint else []),
-        str(min(gpus, GPUS_OF_A_MACHINE)),
-    ]
-    return f'{prefix}{folder}tools/dist_{tool}.sh {" ".join(arguments)}'
+    arguments = filter(None, (_here(config), checkpoint, str(min(gpus, GPUS_OF_A_MACHINE))))
+    return f'{prefix}{_here(f"tools/dist_{tool}.sh")} {" ".join(arguments)}'
 
 
 def _plan(result: Result, cfg: Config) -> tuple[int, int | None, str]:
@@ -421,7 +421,7 @@ def _commands_of(
     for result in missing:
         more = ' --tta' if result.tta else ''
         if result.test_data:
-            more += f' --test-data configs/imagenet/robustness/{result.test_data}.py'
+            more += f' --test-data {_here(f"configs/imagenet/robustness/{result.test_data}.py")}'
         if result.options:
             pairs = (shlex.quote(f'{key}={value}') for key, value in result.options)
             more += f' --cfg-options {" ".join(pairs)}'

@@ -27,7 +27,7 @@ def main() -> None:
         '--dynamic', choices=DYNAMIC, default='batch', help='what may differ when it runs (default: batch)'
     )
     args = parser.parse_args()
-    check_writable(os.path.dirname(args.out) or '.')
+    check_writable(os.path.dirname(args.out) or '.', 'FILE')
     model = build_exportable(args.model, args.checkpoint)
     height, width = args.shape
     print(f'exporting {args.model} at {height}x{width}, a minute or so', flush=True)
