@@ -26,8 +26,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=f'{data_root}/annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-# From random weights, since a first run needs no network; fewer proposals, as there are fewer places on a small
-# image.
+# From random weights, since a first run needs no network; fewer proposals, as a small image has fewer places.
 model = dict(
     backbone=dict(drop_path_rate=0.0, init_cfg=None),
     train_cfg=dict(rpn_proposal=dict(max_per_img=200), rcnn=dict(sampler=dict(num=64))),
