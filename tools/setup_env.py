@@ -24,7 +24,7 @@ CACHE = ROOT / '.cache'
 VENV_PYTHON = VENV / 'bin/python'
 REQUIREMENTS = ROOT / 'requirements'
 NEEDED_GB = 8
-PINNED = ('build', 'mminstall', 'runtime', 'optional', 'tests')
+PINNED = ('build', 'mminstall', 'runtime', 'optional', 'tests', 'docs')
 SUPPORTED = ('3.12', '3.11', '3.10')
 
 PROBE = """
