@@ -19,12 +19,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmmeta import models
 from mmmeta.errors import UsageError
+from mmmeta.models import FAMILIES
 from mmmeta.models.backbones.metaformer import ARCH_DEFAULTS
 from mmmeta.models.layers import Attention, RandomMixing, StarReLU
-
-FAMILIES = {name.lower(): name for name in models.__all__}
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def build_features(spec: str) -> nn.Module:
         return {'timm': _timm_features, 'mmpretrain': _mmpretrain_backbone}[package](foreign)
     family, _, arch = name.rpartition('_')
     if family not in FAMILIES:
-        choices = ', '.join(f'{family}_<arch>' for family in FAMILIES if family != 'metaformer')
+        choices = ', '.join(f'{family}_<arch>' for family in sorted(FAMILIES))
         raise UsageError(f"unknown backbone '{name}': choose {choices}, or timm/<model>")
     try:
         call = ast.parse(f'f({arguments})', mode='eval').body
@@ -156,7 +154,7 @@ def build_features(spec: str) -> nn.Module:
         ) from error
     of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
     try:
-        return getattr(models, FAMILIES[family])(dict(of_arch, base=arch), **options).eval()
+        return FAMILIES[family](dict(of_arch, base=arch), **options).eval()
     except TypeError as error:
         raise UsageError(f"'{spec}': {error}") from error
 
@@ -182,7 +180,7 @@ def _timm_features(name: str) -> nn.Module:
 
     family, _, arch = name.rpartition('_')
     if family in ('identityformer', 'randformer') and not timm.is_model(name):
-        return _timm_metaformer(getattr(models, FAMILIES[family]).resolve_arch(arch)).eval()
+        return _timm_metaformer(FAMILIES[family].resolve_arch(arch)).eval()
     if not timm.is_model(name):
         raise UsageError(f"timm has no model '{name}': see timm.list_models()")
     return timm.create_model(name, features_only=True).eval()

@@ -12,18 +12,9 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from mmmeta.errors import UsageError
+from mmmeta.models import FAMILIES
 
 from .paper_tables import load_paper_table
-
-# Families as they are spelt.
-NAMES = dict(
-    poolformer='PoolFormer',
-    identityformer='IdentityFormer',
-    randformer='RandFormer',
-    poolformerv2='PoolFormerV2',
-    convformer='ConvFormer',
-    caformer='CAFormer',
-)
 
 
 def find_logs(run: str | Path) -> list[Path]:
@@ -162,7 +153,7 @@ def plot_families(path: str | Path) -> None:
     for i, (family, points) in enumerate(lines.items()):
         points.sort()
         macs, accuracies, sizes = zip(*points, strict=True)
-        axes.plot(macs, accuracies, marker='o', label=NAMES[family])
+        axes.plot(macs, accuracies, marker='o', label=FAMILIES[family].__name__)
         # Lines beside each other have their last labels above and below.
         for end, offset in ((0, (-22, -3)), (-1, (5, 3 if i % 2 else -9))):
             place = macs[end], accuracies[end]

@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from mmmeta.errors import UsageError
 from mmmeta.resources import find_root
-from mmmeta.weights import ZOO, find_name, is_remote
+from mmmeta.weights import find_by_config, find_name, is_remote
 
 from .paper_tables import Result
 from .runs import OF_TEST_ALONE, OF_TRAINING, Record, Run
@@ -139,7 +139,7 @@ def _differences_of_test(result: Result, record: Record, run: Run | None) -> Ite
         yield 'the network before training'
     elif find_name(checkpoint) is None:
         yield 'training not recorded'
-    elif find_name(checkpoint) != result.name.removesuffix('_in1k'):
+    elif find_name(checkpoint) != find_by_config(result.name):
         yield f'weights of {find_name(checkpoint)}'
 
 
@@ -315,6 +315,8 @@ def plot(comparisons: Iterable[Comparison], path: str | Path) -> None:
     for i, (kind, group) in enumerate(kinds.items()):
         for exact in (True, False):
             points = [c for c in group if bool(c.differences) != exact]
+            if not points:
+                continue
             axes.errorbar(
                 [float(c.result.printed) for c in points],
                 [c.mean for c in points],
@@ -323,7 +325,7 @@ def plot(comparisons: Iterable[Comparison], path: str | Path) -> None:
                 color=f'C{i}',
                 fillstyle='full' if exact else 'none',
                 label=f'{kind}' + ('' if exact else ' (run differs from the config)'),
-            ) if points else None
+            )
     axes.set(xlabel='paper (%)', ylabel='measured here (%)', xlim=(low, high), ylim=(low, high))
     axes.legend()
     axes.grid(alpha=0.3)
@@ -417,7 +419,7 @@ def _commands_of(
     if not trained:
         yield f'# {_estimate(first, cfg, records)}'
         yield _launch('train', first.config, gpus) + f' --work-dir {folder}'
-    published = first.name.removesuffix('_in1k')
+    published = find_by_config(first.name)
     for result in missing:
         more = ' --tta' if result.tta else ''
         if result.test_data:
@@ -428,6 +430,6 @@ def _commands_of(
         processes = min(gpus, GPUS_OF_A_MACHINE)
         if more or trained:
             yield _launch('test', first.config, processes, str(folder / last)) + more
-        if published in ZOO and _dataset(first) == 'imagenet':
+        if published and _dataset(first) == 'imagenet':
             line = _launch('test', first.config, processes, f'mmmeta://{published}')
             yield f'{line} --work-dir {folder}{more}  # the published weights'

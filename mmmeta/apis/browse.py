@@ -59,7 +59,7 @@ def browse(
     if number is not None and number < 1:
         raise UsageError(f'number={number}: give a positive number, or leave it out for all samples')
     loader = f'{split}_dataloader'
-    if not cfg.get(loader):
+    if not isinstance((cfg.get(loader) or {}).get('dataset'), dict):
         raise UsageError(f"'{cfg.filename}' has no {loader}: choose another split")
     scope = cfg.get('default_scope')
     if scope not in VISUALIZER_OF:
@@ -69,8 +69,6 @@ def browse(
     check_data(cfg, [loader])
     check_writable(out_dir, '--out-dir')
     init_default_scope(scope)
-    if not isinstance(cfg[loader].get('dataset'), dict):
-        raise UsageError(f"'{cfg.filename}' has no dataset in its {loader}: choose another split")
     with explain_data_errors(cfg, [loader]):
         dataset = build(DATASETS.build, cfg[loader].dataset)
     count = min(number or len(dataset), len(dataset))

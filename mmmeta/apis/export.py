@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmmeta.analysis.benchmark import build_features
-from mmmeta.engine.checkpoint import check_complete
+from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
-from mmmeta.weights import find_state_dict, load_backbone, read_checkpoint
+from mmmeta.weights import load_backbone
 
 from .config import load_config
 
@@ -62,9 +62,7 @@ def build_exportable(name: str, checkpoint: str | None = None) -> nn.Module:
     with DefaultScope.overwrite_default_scope('mmseg'):
         segmentor = MODELS.build(cfg.model).eval()
     if checkpoint:
-        state_dict = find_state_dict(read_checkpoint(checkpoint), checkpoint)
-        check_complete(segmentor, state_dict, checkpoint)
-        segmentor.load_state_dict(state_dict)
+        load_complete(segmentor, checkpoint)
     return _Logits(segmentor)
 
 

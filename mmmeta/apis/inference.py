@@ -12,11 +12,11 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageOps
 
-from mmmeta.engine.checkpoint import adopt_layout, check_complete
+from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
 from mmmeta.resources import find_root
-from mmmeta.weights import ZOO, read_location
+from mmmeta.weights import ZOO
 
 from .browse import build_visualizer
 from .checks import build
@@ -74,9 +74,6 @@ def build_model(
             f"'{name}' with default_scope='{scope}' is none whose pictures can be drawn: give a config of "
             'mmseg, mmdet or mmpretrain with test data'
         )
-    state = read_location(checkpoint)
-    state = state if isinstance(state, dict) else {'state_dict': state}
-    adopt_layout(state, checkpoint)
     init_default_scope(cfg.default_scope)
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # all weights come from the checkpoint
@@ -86,8 +83,7 @@ def build_model(
     cfg.test_pipeline = dataset.pipeline
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
-    check_complete(model, state['state_dict'], checkpoint)
-    model.load_state_dict(state['state_dict'])
+    load_complete(model, checkpoint)
     model.cfg = cfg
     model.dataset_meta = _metainfo(dataset, cfg.default_scope)
     return model.to(device).eval()
@@ -100,7 +96,7 @@ def _metainfo(dataset: ConfigDict, scope: str) -> dict:
     given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
     if 'classes' in given and 'palette' not in given:
         # Colours of the classes that the data set knows; any for others.
-        known = dict(zip(own.get('classes', ()), own.get('palette', ()), strict=False))
+        known = dict(zip(own['classes'], own['palette'], strict=True)) if own.get('palette') else {}
         random = np.random.default_rng(0)
         colours = [known.get(name, random.integers(0, 256, 3).tolist()) for name in given['classes']]
         given['palette'] = colours

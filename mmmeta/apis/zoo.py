@@ -13,15 +13,13 @@ import yaml
 from mmmeta.analysis.complexity import count_config
 from mmmeta.analysis.paper_tables import Result, printed_results
 from mmmeta.errors import UsageError
-from mmmeta.models import backbones
-from mmmeta.models.backbones import MetaFormer
+from mmmeta.models import FAMILIES
 from mmmeta.resources import PACKAGE, find_root
-from mmmeta.weights import ZOO
+from mmmeta.weights import ZOO, find_by_config
 
 from .config import load_config
 
 COUNTS = PACKAGE / 'analysis/counts.csv'
-FAMILIES = ('PoolFormer', 'PoolFormerV2', 'IdentityFormer', 'RandFormer', 'ConvFormer', 'CAFormer')
 FIRST, SECOND = 'arXiv:2111.11418', 'arXiv:2210.13452'
 TITLES = {
     FIRST: 'MetaFormer Is Actually What You Need for Vision',
@@ -76,7 +74,7 @@ def find_configs() -> list[str]:
 
 def _family_of(name: str) -> str:
     """The family that a config's name contains."""
-    return next(family for family in FAMILIES if family.lower() in name.split('_'))
+    return next(cls.__name__ for family, cls in FAMILIES.items() if family in name.split('_'))
 
 
 def _task_of(config: str) -> tuple[str, str, tuple[int, int]]:
@@ -130,7 +128,6 @@ def list_models(pattern: str = '') -> list[Model]:
         if not fnmatch(name, f'*{pattern.lower()}*'):
             continue
         task, dataset, shape = _task_of(config)
-        weights = name.removesuffix('_in1k')
         count = counts[config]
         models.append(
             Model(
@@ -143,7 +140,7 @@ def list_models(pattern: str = '') -> list[Model]:
                 params=int(count['params']),
                 macs=int(count['macs']),
                 results=tuple(results[config]),
-                weights=weights if weights in ZOO else None,
+                weights=find_by_config(name),
             )
         )
     if not models:
@@ -163,13 +160,13 @@ def list_archs(pattern: str = '') -> Iterator[tuple[str, str, dict[str, Any]]]:
     Raises:
         UsageError: No family has that in its name.
     """
-    families = [family for family in FAMILIES if pattern.lower() in family.lower()]
-    if not families:
-        raise UsageError(f"no family has '{pattern}' in its name: choose from {', '.join(FAMILIES)}")
-    for family in families:
-        cls: type[MetaFormer] = getattr(backbones, family)
+    found = [cls for family, cls in FAMILIES.items() if pattern.lower() in family]
+    if not found:
+        names = ', '.join(cls.__name__ for cls in FAMILIES.values())
+        raise UsageError(f"no family has '{pattern}' in its name: choose from {names}")
+    for cls in found:
         for name, arch in cls.arch_table.items():
-            yield family, name, {**cls.arch_settings, **arch}
+            yield cls.__name__, name, {**cls.arch_settings, **arch}
 
 
 METRICS = {
@@ -228,7 +225,7 @@ def _page(models: list[Model]) -> str:
         '`tools/analysis_tools/get_flops.py`. This page, the metafiles and `model-index.yml` are written by',
         '`tools/model_zoo.py`; `python -m mmmeta list` prints the same.',
     ]
-    for family in FAMILIES:
+    for family in (cls.__name__ for cls in FAMILIES.values()):
         lines += [
             '',
             f'## {family}',
@@ -257,10 +254,10 @@ def render_zoo() -> dict[str, str]:
     """
     models = list_models()
     files = {}
-    for family in FAMILIES:
-        content = _metafile(family, [model for model in models if model.family == family])
+    for family, cls in FAMILIES.items():
+        content = _metafile(cls.__name__, [model for model in models if model.family == cls.__name__])
         text = yaml.safe_dump(content, sort_keys=False, width=110)
-        files[f'configs/metafiles/{family.lower()}.yml'] = text
+        files[f'configs/metafiles/{family}.yml'] = text
     files['model-index.yml'] = yaml.safe_dump({'Import': list(files)}, sort_keys=False)
     files['docs/model_zoo.md'] = _page(models)
     return files

@@ -158,6 +158,22 @@ def check_complete(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sou
         )
 
 
+def load_complete(model: nn.Module, location: str) -> None:
+    """Load all tensors of a model, or none.
+
+    Args:
+        model (nn.Module): The model, without wrappers.
+        location (str): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout.
+
+    Raises:
+        UsageError: The file cannot be got or read, or is not exactly that of the model.
+    """
+    checkpoint = read_location(location)
+    adopt_layout(checkpoint, location)
+    check_complete(model, checkpoint['state_dict'], location)
+    model.load_state_dict(checkpoint['state_dict'])
+
+
 def check_backbone_complete(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
     """Refuse a state dict of a whole model that does not have all of a backbone but its output norms.
 

@@ -189,7 +189,7 @@ class RunRecordHook(Hook):
             lr_scale=_learning_rate_scale(runner.cfg),
             images={},
             device=_device(),
-            commit=find_commit(),
+            commit=find_commit() if is_main_process() else None,
             versions=find_versions(),
             started=time.time(),
             iterations=None,

@@ -1,8 +1,18 @@
 """Models; registered in the scope ``mmmeta``."""
 
-from .backbones import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, PoolFormerV2, RandFormer
+from .backbones import (
+    FAMILIES,
+    CAFormer,
+    ConvFormer,
+    IdentityFormer,
+    MetaFormer,
+    PoolFormer,
+    PoolFormerV2,
+    RandFormer,
+)
 
 __all__ = [
+    'FAMILIES',
     'CAFormer',
     'ConvFormer',
     'IdentityFormer',

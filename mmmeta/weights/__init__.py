@@ -11,7 +11,7 @@ from .fetch import is_remote
 from .files import DamagedFileError, check_finite, find_state_dict, read_checkpoint, trust, write_state_dict
 from .layouts import LAYOUTS, OURS, Layout, recognise, translate, write_layout
 from .loading import describe, differences, find_new_norms, load_backbone, load_weights, read_location
-from .zoo import ZOO, Weights, find, find_name
+from .zoo import ZOO, Weights, find, find_by_config, find_name
 
 
 def _load_classifier(location: str, map_location: Any = None) -> dict:
@@ -35,6 +35,7 @@ __all__ = [
     'describe',
     'differences',
     'find',
+    'find_by_config',
     'find_name',
     'find_new_norms',
     'find_state_dict',

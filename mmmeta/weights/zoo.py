@@ -139,3 +139,13 @@ def find_name(location: str) -> str | None:
         return name if name in ZOO else None
     weights = find_by_place(location)
     return weights.name if weights else None
+
+
+def find_by_config(name: str) -> str | None:
+    """The name in the zoo of the weights that are published of the whole model of a config, or None.
+
+    Args:
+        name (str): Name of the config, such as ``'caformer_s18_in1k'``.
+    """
+    published = name.removesuffix('_in1k')
+    return published if published in ZOO else None

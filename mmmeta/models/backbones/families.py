@@ -117,3 +117,10 @@ class CAFormer(MetaFormer):
         token_mixers=('sep_conv', 'sep_conv', 'attention', 'attention')
     )
     arch_table: ClassVar[dict[str, dict[str, Any]]] = TABLE_II
+
+
+#: The families by their names in configs, weights and the papers' tables.
+FAMILIES: dict[str, type[MetaFormer]] = {
+    family.__name__.lower(): family
+    for family in (PoolFormer, PoolFormerV2, IdentityFormer, RandFormer, ConvFormer, CAFormer)
+}
