@@ -17,9 +17,12 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-# Modules that need MMPretrain or MMSegmentation, and what each registers: imported when that is looked up.
+# Modules that need MMDetection, MMPretrain or MMSegmentation, and what each registers: imported when that is
+# looked up.
 LAZY = {
     'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
+    'mmmeta.models.heads.roi_extractor': ('SingleRoIExtractor',),
+    'mmmeta.models.heads.rpn': ('RPNHead',),
     'mmmeta.models.heads.uper': ('UPerHead',),
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
     'mmmeta.evaluation.segmentation': ('ConfusionMatrix',),

@@ -1,1 +1,1 @@
-"""Heads on top of those of MMPretrain and MMSegmentation; each is imported when a config names it."""
+"""Heads on top of those of MMPretrain, MMDetection and MMSegmentation, imported when a config names them."""

@@ -1,11 +1,14 @@
 """UperNet's head, faster at inference."""
 
+from typing import Any
+
 import torch
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 from mmseg.models.utils import resize
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmmeta.models.layers import Conv2d, accelerate
 from mmmeta.models.layers.resized import conv_pyramid
 from mmmeta.registry import MODELS
 
@@ -16,11 +19,15 @@ class UPerHead(MMSegUPerHead):
 
     Nearly two thirds of the head's arithmetic are a convolution over four maps that have been resized to the
     finest. At inference it runs before resizing, see :func:`~mmmeta.models.layers.resized.conv_pyramid`: the
-    result is the same but for rounding, at 512x512 with 512 channels in less than half the time. Parameters,
-    checkpoints and training are MMSegmentation's.
+    result is the same but for rounding, at 512x512 with 512 channels in less than half the time. Its other
+    convolutions are ``mmmeta.Conv2d``. Parameters, checkpoints and training are MMSegmentation's.
 
     Arguments are those of MMSegmentation's ``UPerHead``.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        accelerate(self)
 
     def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
         """Features that are classified, ``(B, channels, H, W)``, from those of the backbone."""
@@ -42,7 +49,7 @@ class UPerHead(MMSegUPerHead):
 
 def _is_plain(module: ConvModule) -> bool:
     """Whether a convolution is followed by norm and activation and has no other kind of kernel."""
-    return type(module.conv) is nn.Conv2d and module.order == ('conv', 'norm', 'act')
+    return type(module.conv) is Conv2d and module.order == ('conv', 'norm', 'act')
 
 
 def _merge(module: ConvModule, maps: list[Tensor], align_corners: bool) -> Tensor:

@@ -6,12 +6,14 @@ from .norms import NORMS, GroupNorm1, LayerNorm2d, build_norm, frozen_running_st
 from .pointwise import Pointwise
 from .recompute import keep_everything
 from .token_mixers import TOKEN_MIXERS, Attention, Identity, Pooling, RandomMixing, SepConv
+from .winograd import Conv2d, accelerate
 
 __all__ = [
     'ACTIVATIONS',
     'NORMS',
     'TOKEN_MIXERS',
     'Attention',
+    'Conv2d',
     'DropPath',
     'GroupNorm1',
     'Identity',
@@ -24,6 +26,7 @@ __all__ = [
     'SepConv',
     'SquaredReLU',
     'StarReLU',
+    'accelerate',
     'build_activation',
     'build_norm',
     'frozen_running_stats',

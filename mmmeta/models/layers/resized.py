@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .winograd import conv_same
+
 
 def _resized_taps(length: int, size: int, taps: int, align_corners: bool, like: Tensor) -> Tensor:
     """What each position of a resized axis sees under each tap of a kernel: ``(taps, size, length)``."""
@@ -66,10 +68,10 @@ def conv_pyramid(
     """
     size = maps[0].shape[2:]
     kernels = weight.split([x.shape[1] for x in maps], dim=1)
-    out = F.conv2d(maps[0], kernels[0], bias, padding=weight.shape[2] // 2)
+    out = conv_same(maps[0], kernels[0], bias)
     for x, kernel in zip(maps[1:], kernels[1:], strict=True):
         if x.shape[2:] == size:
-            out = out + F.conv2d(x, kernel, padding=weight.shape[2] // 2)
+            out = out + conv_same(x, kernel)
         else:
             out = out + conv_resized(x, kernel, size, align_corners)
     return out
