@@ -33,6 +33,10 @@ def test_the_same_as_a_convolution(batch, channels, out_channels, size, bias, ch
     assert out.is_contiguous(memory_format=memory_format)
 
 
+def test_no_images():
+    assert conv3x3(torch.randn(0, 3, 8, 12), torch.randn(5, 3, 3, 3)).shape == (0, 5, 8, 12)
+
+
 def test_errors_are_those_of_a_convolution():
     torch.manual_seed(0)
     x, weight = torch.randn(1, 256, 64, 64), torch.randn(256, 256, 3, 3)

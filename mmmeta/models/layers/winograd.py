@@ -59,7 +59,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     batch, channels, height, width = x.shape
     out_channels = len(weight)
     tiles_y, tiles_x = -(-height // OUT), -(-width // OUT)
-    rows = chunk_rows(tiles_y, x[0, 0, 0, ::OUT], IN * IN * max(channels, out_channels))
+    rows = chunk_rows(tiles_y, x[:1, 0, 0, ::OUT], IN * IN * max(channels, out_channels))
     tiles, step = rows * tiles_x, OUT * rows
     kernel = OF_KERNELS @ weight.permute(2, 3, 1, 0).reshape(9, -1)
     kernel = kernel.view(IN * IN, channels, out_channels)
@@ -70,7 +70,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         dtype=x.dtype,
         memory_format=torch.channels_last if is_last else torch.contiguous_format,
     )
-    # The same memory for all strips. The border of the first one stays zero.
+    # The same memory for all strips; what is left and right of the map stays zero.
     strip = x.new_zeros(step + 2, OUT * tiles_x + 2, channels)
     down, right, _ = strip.stride()
     overlapping = strip.as_strided(
@@ -141,8 +141,9 @@ class Conv2d(nn.Conv2d):
     """
 
     def _is_plain(self) -> bool:
-        kind = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
-        return kind == ((3, 3), (1, 1), (1, 1), (1, 1), 1, 'zeros')
+        """Whether all but the kernel's size, which :func:`pays` looks at, is as :func:`conv3x3` has it."""
+        kind = (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        return kind == ((1, 1), (1, 1), (1, 1), 1, 'zeros')
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
