@@ -11,13 +11,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torch
+from forked import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = 'tests/data/tiny_upernet.py'
 
-# The tests run in several processes: one thread each, or they would wait for each other's.
-torch.set_num_threads(1)
+# The tests run in several processes: one thread each, or they would wait for each other's. PyTorch reads it
+# when it is imported.
+os.environ['OMP_NUM_THREADS'] = '1'
 
 
 class Tools:
@@ -36,9 +37,7 @@ class Tools:
     @staticmethod
     def environment(**variables):
         path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-        # One thread a process: several at once on few cores would wait for each other's threads.
-        own = dict(PATH=path, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1', PYTHON=sys.executable)
-        return {**os.environ, **own, **variables}
+        return {**os.environ, **dict(PATH=path, CUDA_VISIBLE_DEVICES='', PYTHON=sys.executable), **variables}
 
     def start(self, *command, **variables):
         return subprocess.Popen(
@@ -50,17 +49,27 @@ class Tools:
             text=True,
         )
 
-    def run(self, *command, **variables):
-        """Run a command that has to succeed; return its output."""
-        process = self.start(*command, **variables)
-        out, err = process.communicate(timeout=600)
-        assert process.returncode == 0, out[-3000:] + err[-3000:]
-        return out + err
+    @classmethod
+    def finish(cls, *command, **variables):
+        """Run a command to its end."""
+        command = [str(part) for part in command]
+        if command[0] == sys.executable and command[1].endswith('.py') and not variables:
+            return run_script(command[1:], ROOT, cls.environment(), timeout=600)
+        env = cls.environment(**variables)
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 
-    def fail(self, *command, **variables):
+    @classmethod
+    def run(cls, *command, **variables):
+        """Run a command that has to succeed; return its output."""
+        process = cls.finish(*command, **variables)
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+        return process.stdout + process.stderr
+
+    @classmethod
+    def fail(cls, *command, **variables):
         """Run a command that has to fail with one line; return that line."""
-        process = self.start(*command, **variables)
-        _, err = process.communicate(timeout=600)
+        process = cls.finish(*command, **variables)
+        err = process.stderr
         assert process.returncode not in (0, None)
         errors = [line for line in err.splitlines() if line.startswith('error: ')]
         assert len(errors) == 1, err[-3000:]

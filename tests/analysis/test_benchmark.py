@@ -2,16 +2,15 @@
 
 import json
 import re
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, Tools
+from conftest import Tools
 from PIL import Image
 from timm_peer import build, load_from_timm, randomise, relative_error
 
-from mmmeta.analysis.benchmark import activations, build_features, time_alternating
+from mmmeta.analysis.benchmark import activations, build_config, build_features, run_config, time_alternating
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -19,10 +18,7 @@ BENCHMARK = (sys.executable, 'tools/analysis_tools/benchmark.py')
 
 
 def run(*arguments):
-    command = [*BENCHMARK, *map(str, arguments), '--threads', '1']
-    return subprocess.run(
-        command, cwd=ROOT, env=Tools.environment(), capture_output=True, text=True, check=True
-    ).stdout
+    return Tools.run(*BENCHMARK, *arguments, '--threads', 1)
 
 
 def test_backbones_side_by_side():
@@ -83,6 +79,21 @@ def test_whole_models():
     configs = ('tests/data/tiny_upernet.py', 'tests/data/tiny_mask_rcnn.py')
     out = run('models', *configs, '--shape', 64, 64, '--repeats', 1)
     assert re.search(rf'{configs[0]} .* 1\.00x\n{configs[1]} ', out)
+
+
+def test_all_detectors_look_at_the_same_regions():
+    pytest.importorskip('mmdet', reason='they are of MMDetection')
+    regions = []
+    for _ in range(2):  # with other weights each time
+        model = build_config(load_config('tests/data/tiny_mask_rcnn.py'))
+        extractor = model.roi_head.bbox_roi_extractor
+        extractor.register_forward_pre_hook(lambda module, args: regions.append((module, args[1])))
+        run_config(model, torch.randn(1, 3, 512, 512))
+    (extractor, first), (_, second) = regions
+    assert torch.equal(first, second)
+    # As those of a trained model they are of all sizes.
+    levels = extractor.map_roi_levels(first, extractor.num_inputs)
+    assert (levels.bincount()[:3] >= 10).all()
 
 
 def test_a_model_of_another_package():

@@ -1,12 +1,11 @@
 """Counted parameters and MACs against the papers and against formulas."""
 
 import importlib
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Tools
 from timm_peer import build
 
 from mmmeta.analysis.complexity import count_config, count_model
@@ -96,7 +95,7 @@ GET_FLOPS = (sys.executable, 'tools/analysis_tools/get_flops.py')
 
 
 def get_flops(*arguments):
-    return subprocess.run([*GET_FLOPS, *arguments], cwd=ROOT, capture_output=True, text=True)
+    return Tools.finish(*GET_FLOPS, *arguments)
 
 
 def test_the_command_line():

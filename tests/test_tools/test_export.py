@@ -1,11 +1,10 @@
 """ONNX files through the command line."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, Tools
+from conftest import Tools
 
 from mmmeta.apis.export import build_exportable, compare_with_onnx, export_onnx
 from mmmeta.errors import UsageError
@@ -16,8 +15,7 @@ TINY = 'depths=(1,1,1,1),dims=(32,32,64,64)'
 
 
 def export(*arguments):
-    command = [sys.executable, 'tools/deployment/export_onnx.py', *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=Tools.environment(), capture_output=True, text=True)
+    return Tools.finish(sys.executable, 'tools/deployment/export_onnx.py', *arguments)
 
 
 def test_a_backbone_with_weights_at_any_size(tmp_path):
