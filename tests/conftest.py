@@ -50,13 +50,13 @@ class Tools:
         )
 
     @classmethod
-    def finish(cls, *command, **variables):
-        """Run a command to its end."""
+    def finish(cls, *command, cwd=ROOT, **variables):
+        """Run a command to its end, from the root of the checkout if no other folder is named."""
         command = [str(part) for part in command]
         if command[0] == sys.executable and command[1].endswith('.py') and not variables:
-            return run_script(command[1:], ROOT, cls.environment(), timeout=600)
+            return run_script(command[1:], cwd, cls.environment(), timeout=600)
         env = cls.environment(**variables)
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
     @classmethod
     def run(cls, *command, **variables):

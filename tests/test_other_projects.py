@@ -1,6 +1,5 @@
 """Use in somebody else's project: its own folder, stock bases, Runner and inferencers, not our tools."""
 
-import subprocess
 import sys
 
 import pytest
@@ -113,11 +112,8 @@ assert prediction.ndim == 2 and prediction.min() >= 0 and prediction.max() < 150
 
 
 def run(script, folder):
-    process = subprocess.run(
-        [sys.executable, '-c', script], cwd=folder, env=Tools.environment(), capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-3000:]
-    return process.stdout + process.stderr
+    (folder / 'script.py').write_text(script)
+    return Tools.run(sys.executable, folder / 'script.py', cwd=folder)
 
 
 # Without custom_imports the registry finds the module by its scope.

@@ -108,10 +108,10 @@ def test_a_model_of_another_package():
 
 @pytest.mark.parametrize('train', [(), ('--train',)])
 def test_activations(train):
-    out = run('activations', *train, '--shape', 1, 10_000_000, '--shape', 2, 4, 4096, 1024, '--repeats', 1)
+    out = run('activations', *train, '--shape', 1, 3_000_000, '--shape', 2, 4, 2048, 1024, '--repeats', 1)
     task = 'training' if train else 'inference'
-    assert f'1x10000000, 3 calls, float32, {task}' in out
-    assert f'2x4x4096x1024, 1 calls, float32, {task}' in out
+    assert f'1x3000000, 3 calls, float32, {task}' in out
+    assert f'2x4x2048x1024, 1 calls, float32, {task}' in out
     assert out.count('StarReLU (ours) ') == 2
 
 

@@ -58,11 +58,11 @@ def test_two_processes_train_and_test(det_tools, tmp_path):
     assert list(losses(tmp_path / 'two')) == list(range(1, 7))
     checkpoint = tmp_path / 'two/epoch_2.pth'
     options = (*options, 'model.test_cfg.rcnn.score_thr=0.0')
+    one = (sys.executable, 'tools/test.py', det_tools.config, checkpoint)
+    two = ('tools/dist_test.sh', det_tools.config, checkpoint, 2)
     results = []
-    for processes in (1, 2):
-        work_dir = tmp_path / f'test{processes}'
-        command = ('tools/dist_test.sh', det_tools.config, checkpoint, processes, '--work-dir', work_dir)
-        det_tools.run(*command, *options)
+    for work_dir, command in ((tmp_path / 'test1', one), (tmp_path / 'test2', two)):
+        det_tools.run(*command, '--work-dir', work_dir, *options)
         results.append({key: value for key, value in metrics(work_dir).items() if key.startswith('coco/')})
     assert results[0] == results[1]
     assert results[0]

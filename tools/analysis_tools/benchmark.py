@@ -242,7 +242,7 @@ def compare_activations(args: argparse.Namespace) -> list[dict[str, Any]]:
             if isinstance(function, nn.Module):
                 function.to(device())
         # What one leaves in caches and heap is the next one's for the first of several calls only.
-        calls = max(1, 30_000_000 // x.numel())
+        calls = max(1, 10_000_000 // x.numel())
         runs = [partial(run, function, x, grad, calls) for function in functions.values()]
         title = f'{"x".join(map(str, shape))}, {calls} calls, float32, {task}'
         records += measure(title, list(functions), runs, args.repeats, calls, shape=list(shape), task=task)
