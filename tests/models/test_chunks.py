@@ -5,7 +5,15 @@ import torch
 from timm_peer import randomise
 
 from mmmeta.models import CAFormer, ConvFormer, PoolFormerV2
-from mmmeta.models.layers import ACTIVATIONS, MetaFormerBlock, SepConv, StarReLU, build_activation, chunks
+from mmmeta.models.layers import (
+    ACTIVATIONS,
+    MetaFormerBlock,
+    Pointwise,
+    SepConv,
+    StarReLU,
+    build_activation,
+    chunks,
+)
 
 TINY = dict(base='s18', depths=(2, 1, 2, 1), dims=(8, 16, 32, 64))
 
@@ -26,6 +34,20 @@ def test_pieces_make_the_whole(family, size, monkeypatch):
             outs = model(image)
         for out, reference in zip(outs, expected, strict=True):
             assert (out - reference).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('family', [CAFormer, ConvFormer, PoolFormerV2])
+def test_linear_maps_see_channels_last(family):
+    """With channels first the kernel takes up to four times as long, and the input is copied."""
+    model = family(dict(TINY, base='s12' if family is PoolFormerV2 else 's18')).eval()
+    strides = []
+    for module in model.modules():
+        if isinstance(module, Pointwise):
+            module.register_forward_hook(lambda module, args, out: strides.append(out.stride(1)))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 96, 64))
+    assert len(strides) >= 12
+    assert set(strides) == {1}
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

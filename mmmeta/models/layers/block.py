@@ -67,20 +67,28 @@ def _scale(dim: int, init: float | None) -> nn.Parameter | None:
     return None if init is None else nn.Parameter(torch.full((dim,), float(init)))
 
 
-def _residual(
+def _residual(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: Tensor | None) -> Tensor:
+    """``res_scale * x + layer_scale * branch``, for maps ``(B, C, H, W)`` and scales ``(C,)``."""
+    if not torch.is_grad_enabled():
+        x, branch = (part.permute(0, 2, 3, 1) for part in (x, branch))
+        return _sum_branch(x, res_scale, branch, layer_scale).permute(0, 3, 1, 2)
+    res_scale, layer_scale = (s if s is None else s[:, None, None] for s in (res_scale, layer_scale))
+    branch = branch if layer_scale is None else branch * layer_scale
+    return (x if res_scale is None else x * res_scale) + branch
+
+
+def _sum_branch(
     x: Tensor,
     res_scale: Tensor | None,
     branch: Tensor,
     layer_scale: Tensor | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``res_scale * x + layer_scale * branch`` with scales of shape (C,), without gradients into ``out``."""
-    res_scale, layer_scale = (s if s is None else s[:, None, None] for s in (res_scale, layer_scale))
-    if torch.is_grad_enabled():
-        branch = branch if layer_scale is None else branch * layer_scale
-        return (x if res_scale is None else x * res_scale) + branch
-    # A pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all positions
-    # that nearly cancel, would show against other implementations.
+    """The same without gradients, for tensors ``(..., C)``.
+
+    A pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all positions
+    that nearly cancel, would show against other implementations.
+    """
     if res_scale is None:
         if layer_scale is None:
             return torch.add(x, branch, out=out)
@@ -164,9 +172,10 @@ class MetaFormerBlock(nn.Module):
         tokens, inputs = (part.permute(0, 2, 3, 1).flatten(0, 2) for part in (x, normed))
         rows = chunk_rows(len(tokens), tokens[:1, 0], self.mlp.fc1.out_features)
         for out, piece in zip(tokens.split(rows), inputs.split(rows), strict=True):
-            out, piece = (part.t()[None, :, :, None] for part in (out, piece))  # maps of one column
-            branch = self.mlp(self.norm2(piece) if by_position else piece)
-            _residual(out, self.res_scale2, branch, self.layer_scale2, out=out)
+            # A map of one column, which is seen to be channels last by its strides.
+            piece = piece[None, :, None].permute(0, 3, 1, 2)
+            branch = self.mlp(self.norm2(piece) if by_position else piece)[0, :, :, 0].t()
+            _sum_branch(out, self.res_scale2, branch, self.layer_scale2, out=out)
         return x
 
     def _mix_in_strips(self, x: Tensor) -> Tensor:
