@@ -37,6 +37,14 @@ def test_the_same_as_torchvisions(stride, output_size, channels_last):
     assert torch.allclose(roi_align(x, ROIS, output_size, 1 / stride).double(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_regions_that_are_nowhere(value):
+    rois = ROIS.clone()
+    rois[3, 2] = value
+    with pytest.raises(ValueError, match='regions have coordinates that are not finite: weights or features'):
+        roi_align(torch.randn(2, 8, 30, 40), rois, (7, 7), 0.25)
+
+
 def test_pieces_change_nothing(monkeypatch):
     x = torch.randn(2, 6, 32, 40)
     rois = ROIS.repeat(5, 1)

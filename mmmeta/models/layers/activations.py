@@ -1,6 +1,5 @@
 """Activations of the MetaFormer papers."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -39,15 +38,14 @@ def _square_positive(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> 
     """``scale * x ** 2 + bias`` written over ``x``, on a CPU in one operation."""
     if not on_eager_cpu(x):
         return x.square_().mul_(scale).add_(bias)
-    offset = torch.tensor(float(bias), dtype=x.dtype)
-    return torch.addcmul(offset, x, x, value=float(scale), out=x)
+    return torch.addcmul(x.new_full((), float(bias)), x, x, value=float(scale), out=x)
 
 
-def _pieces(*inputs: Tensor) -> tuple[Tensor, Iterator[tuple[Tensor, ...]]]:
-    """Pieces of tensors of one shape, in the order of the first one's memory.
+def _lines(*inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Tensors of one shape laid out flat, in the order of the first one's memory.
 
     Returns:
-        tuple[Tensor, Iterator]: A new tensor like the first one, and the pieces: of each input, and of the
+        tuple[Tensor, list[Tensor]]: A new tensor like the first one, and the lines: of each input, and of the
         new tensor, to be written.
     """
     first = inputs[0]
@@ -55,8 +53,8 @@ def _pieces(*inputs: Tensor) -> tuple[Tensor, Iterator[tuple[Tensor, ...]]]:
     if channels_last:
         inputs = tuple(tensor.permute(0, 2, 3, 1) for tensor in inputs)
     result = torch.empty_like(inputs[0], memory_format=torch.contiguous_format)
-    lines = (tensor.reshape(-1).split(PIECE) for tensor in (*inputs, result))
-    return result.permute(0, 3, 1, 2) if channels_last else result, zip(*lines, strict=True)
+    lines = [tensor.reshape(-1) for tensor in (*inputs, result)]
+    return result.permute(0, 3, 1, 2) if channels_last else result, lines
 
 
 class _StarReLU(torch.autograd.Function):
@@ -70,9 +68,11 @@ class _StarReLU(torch.autograd.Function):
             return scale * F.relu(x).square_() + bias
         if not on_eager_cpu(x):
             return F.relu(x).square_().mul_(scale).add_(bias)
-        out, pieces = _pieces(x)
-        for given, piece in pieces:
-            _square_positive(torch.clamp_min(given, 0, out=piece), scale, bias)
+        scale, bias = float(scale), x.new_full((), float(bias))
+        out, (given, line) = _lines(x)
+        for part, piece in zip(given.split(PIECE), line.split(PIECE), strict=True):
+            torch.clamp_min(part, 0, out=piece)
+            torch.addcmul(bias, piece, piece, value=scale, out=piece)
         return out
 
     @staticmethod
@@ -93,20 +93,24 @@ class _StarReLU(torch.autograd.Function):
     @staticmethod
     def backward_in_pieces(x: Tensor, scale: Tensor | float, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients on a CPU."""
-        result, pieces = _pieces(x, grad.to(x.dtype))
+        result, lines = _lines(x, grad.to(x.dtype))
         buffer = x.new_empty(min(x.numel(), PIECE))
+        zero = x.new_zeros(())
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        of_scale, of_bias = [], []
-        for given, upper, piece in pieces:
+        # That of the input is multiplied by it at once, that of the scale divided by it in the end.
+        factor = 2 * float(scale)
+        within = factor if abs(factor) > 1e-3 else 1.0
+        of_scale = of_bias = 0.0
+        for given, upper, piece in zip(*(line.split(PIECE) for line in lines), strict=True):
             positive = torch.clamp_min(given, 0, out=buffer[: len(given)])
-            torch.mul(upper, positive, out=piece)
+            torch.addcmul(zero, upper, positive, value=within, out=piece)
             # Not as a dot product, whose sum over entries that nearly cancel is less exact.
             products = positive.mul_(piece) if x.dtype == wide else positive.to(wide).mul_(piece)
-            of_scale.append(products.sum())
-            of_bias.append(upper.sum(dtype=wide))
-            piece.mul_(2 * float(scale))
-        sums = (torch.stack(parts).sum(dtype=torch.float64).to(wide) for parts in (of_scale, of_bias))
-        return result, *(total.reshape(1) for total in sums)
+            of_scale += products.sum().item()
+            of_bias += upper.sum(dtype=wide).item()
+        if within != factor:
+            result.mul_(factor)
+        return result, *(x.new_full((1,), total, dtype=wide) for total in (of_scale / within, of_bias))
 
 
 class StarReLU(nn.Module):

@@ -34,7 +34,12 @@ def roi_align(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: floa
 
     Returns:
         Tensor: ``(N, C, *output_size)``.
+
+    Raises:
+        ValueError: A coordinate is infinite or not a number.
     """
+    if not rois.isfinite().all():
+        raise ValueError('regions have coordinates that are not finite: weights or features have overflowed')
     _, channels, height, width = x.shape
     # One image may be flattened as a view, whose rows lie scattered: reading them takes five times as long.
     table = x.permute(0, 2, 3, 1).contiguous().view(-1, channels)
