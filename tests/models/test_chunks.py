@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm_peer import randomise
 
-from mmmeta.models import CAFormer, ConvFormer, PoolFormerV2
+from mmmeta.models import CAFormer, ConvFormer, PoolFormerV2, RandFormer
 from mmmeta.models.layers import (
     ACTIVATIONS,
     MetaFormerBlock,
@@ -36,10 +36,10 @@ def test_pieces_make_the_whole(family, size, monkeypatch):
             assert (out - reference).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize('family', [CAFormer, ConvFormer, PoolFormerV2])
+@pytest.mark.parametrize('family', [CAFormer, ConvFormer, PoolFormerV2, RandFormer])
 def test_linear_maps_see_channels_last(family):
     """With channels first the kernel takes up to four times as long, and the input is copied."""
-    model = family(dict(TINY, base='s12' if family is PoolFormerV2 else 's18')).eval()
+    model = family(dict(TINY, base='s12' if family in (PoolFormerV2, RandFormer) else 's18')).eval()
     strides = []
     for module in model.modules():
         if isinstance(module, Pointwise):

@@ -104,7 +104,8 @@ class RandomMixing(nn.Module):
         if size != grid:
             x = F.adaptive_avg_pool2d(x, grid)
         tokens = x.flatten(2).transpose(1, 2)
-        x = (self.random_matrix @ tokens).transpose(1, 2).unflatten(2, grid)
+        # In this order a single image, too, is seen to be channels last by its strides.
+        x = (self.random_matrix @ tokens).unflatten(1, grid).permute(0, 3, 1, 2)
         if size != grid:
             x = F.interpolate(x, size, mode='bilinear', align_corners=False)
         return x
