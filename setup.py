@@ -43,7 +43,7 @@ setup(
     package_data={'mmmeta.analysis': ['paper/*', 'counts.csv']},
     cmdclass={'build_py': BuildWithResources},
     install_requires=[
-        'torch>=2.1',
+        'torch>=2.4',
         'numpy',
         'pillow',
         'pyyaml',
