@@ -69,6 +69,18 @@ def test_star_relu_in_pieces(name, inplace):
         assert torch.allclose(grad, reference, rtol=1e-4, atol=1e-3 * reference.abs().mean().nan_to_num())
 
 
+@pytest.mark.parametrize('scale', [0.0, 1e-4, -0.5])
+def test_star_relu_with_a_scale_that_nothing_can_be_divided_by(scale):
+    act = StarReLU(scale, 0.1)
+    x = torch.randn(1000, requires_grad=True)
+    upper = torch.randn(1000)
+    inputs = (x, act.scale, act.bias)
+    grads = torch.autograd.grad(act(x), inputs, upper)
+    plain = act.scale * x.relu() ** 2 + act.bias
+    for grad, reference in zip(grads, torch.autograd.grad(plain, inputs, upper), strict=True):
+        assert torch.allclose(grad, reference, rtol=1e-4, atol=1e-12)
+
+
 def test_star_relu_stays_in_half_precision():
     act = StarReLU(0.7, -0.3)
     x = torch.randn(1000).bfloat16()
