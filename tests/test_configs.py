@@ -87,10 +87,10 @@ def test_a_detector_learns_from_its_own_pipeline(path, coco_root):
             step.scales = [(short // 8, 166) for short, _ in step.scales]
         elif step.get('type') == 'RandomCrop':
             step.crop_size = (48, 75)
-    # And an eighth of the proposals.
+    # And few proposals.
     for part in dicts([cfg.model.train_cfg, cfg.model.test_cfg]):
         for key in {'num', 'max_per_img'} & part.keys():
-            part[key] //= 8
+            part[key] //= 32
     model, data = learn(cfg, coco_root)
     with torch.no_grad():
         features = model.extract_feat(data['inputs'])
