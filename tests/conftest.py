@@ -21,6 +21,15 @@ TINY_CONFIG = 'tests/data/tiny_upernet.py'
 os.environ['OMP_NUM_THREADS'] = '1'
 
 
+# Files and folders of tests that take long: first, so that no process is left with one of them at the end.
+LONG = {'test_configs.py', 'test_tools', 'test_other_projects.py'}
+
+
+def pytest_collection_modifyitems(items):
+    """Put long files first."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
+
+
 class Tools:
     """Run the real command lines from the root of the checkout."""
 
