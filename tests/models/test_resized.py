@@ -95,3 +95,7 @@ class TestHead:
             before = head(MAPS)
             head.fpn_bottleneck.conv.weight.mul_(2)
             assert not torch.allclose(head(MAPS), before)
+
+    def test_an_argument_that_nobody_knows(self):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'chanels'"):
+            self.build('mmmeta.UPerHead', chanels=12)

@@ -25,7 +25,7 @@ class UPerHead(MMSegUPerHead):
     Arguments are those of MMSegmentation's ``UPerHead``.
     """
 
-    # Arguments pass through whole: MMSegmentation's base class refuses those that it does not know.
+    # Whatever MMSegmentation's head takes in the installed version; it refuses what it does not know.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         accelerate(self)

@@ -68,11 +68,10 @@ class _StarReLU(torch.autograd.Function):
             return scale * F.relu(x).square_() + bias
         if not on_eager_cpu(x):
             return F.relu(x).square_().mul_(scale).add_(bias)
-        scale, bias = float(scale), x.new_full((), float(bias))
-        out, (given, line) = _lines(x)
-        for part, piece in zip(given.split(PIECE), line.split(PIECE), strict=True):
-            torch.clamp_min(part, 0, out=piece)
-            torch.addcmul(bias, piece, piece, value=scale, out=piece)
+        scale, bias = float(scale), float(bias)  # once, not for each piece
+        out, lines = _lines(x)
+        for given, piece in zip(*(line.split(PIECE) for line in lines), strict=True):
+            _square_positive(torch.clamp_min(given, 0, out=piece), scale, bias)
         return out
 
     @staticmethod

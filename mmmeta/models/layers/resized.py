@@ -71,7 +71,7 @@ def conv_pyramid(
     out = conv_same(maps[0], kernels[0], bias)
     for x, kernel in zip(maps[1:], kernels[1:], strict=True):
         if x.shape[2:] == size:
-            out = out + conv_same(x, kernel)
+            out += conv_same(x, kernel)
         else:
-            out = out + conv_resized(x, kernel, size, align_corners)
+            out += conv_resized(x, kernel, size, align_corners)
     return out
