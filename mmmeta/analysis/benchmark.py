@@ -11,11 +11,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import util
+from itertools import product
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from rich.console import Console
+from rich.progress import track
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -46,6 +49,8 @@ def time_alternating(
 ) -> list[Timing]:
     """Time functions in turns, so that what else the machine does meets all of them alike.
 
+    On a terminal a bar shows how far it is; it moves between calls only.
+
     Args:
         functions (Sequence[callable]): What is timed, without arguments.
         repeats (int): Timed rounds. Defaults to 5.
@@ -55,11 +60,13 @@ def time_alternating(
         list[Timing]: One for each function.
     """
     seconds = [[] for _ in functions]
-    for turn in range(warmup + repeats):
-        for function, record in zip(functions, seconds, strict=True):
-            elapsed = (_time_on_gpu if torch.cuda.is_available() else _time_on_cpu)(function)
-            if turn >= warmup:
-                record.append(elapsed)
+    turns = list(product(range(warmup + repeats), zip(functions, seconds, strict=True)))
+    # Refreshed between calls: a thread of its own would be measured as well.
+    bar = dict(console=Console(stderr=True), transient=True, auto_refresh=False)
+    for turn, (function, record) in track(turns, 'measuring', **bar):
+        elapsed = (_time_on_gpu if torch.cuda.is_available() else _time_on_cpu)(function)
+        if turn >= warmup:
+            record.append(elapsed)
     return [Timing(statistics.median(record), min(record), max(record)) for record in seconds]
 
 

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ def load_paper_table(name: str) -> list[dict[str, str]]:
     """Read one table of the papers.
 
     Args:
-        name (str): ``'imagenet'``, ``'ade20k'`` or ``'coco'``.
+        name (str): ``'imagenet'``, ``'robustness'``, ``'ade20k'``, ``'coco'`` or ``'speed'``.
 
     Returns:
         list[dict[str, str]]: A dict for each row, cells as printed; an empty string where nothing is printed.
@@ -30,7 +30,7 @@ METHODS = {
     'Mask R-CNN': 'mask_rcnn',
     'Cascade Mask R-CNN': 'cascade_mask_rcnn',
 }
-OTHERS = ('swin', 'convnext')
+OTHERS = ('swin', 'convnext', 'maxvit')
 
 
 def is_ours(backbone: str) -> bool:
@@ -193,3 +193,87 @@ def _classification_results() -> Iterator[Result]:
 def printed_results() -> list[Result]:
     """Every result that the papers and MMSegmentation's zoo print of models that are ours."""
     return [*_segmentation_results(), *_detection_results(), *_classification_results()]
+
+
+def _other_config(method: str, backbone: str) -> str | None:
+    """Where a model is that the papers compare with; None if MMDetection has none."""
+    kind, _, size = backbone.partition('_')
+    long = dict(t='tiny', s='small', b='base', l='large').get(size)
+    match method, kind:
+        case 'classifier', 'swin':
+            return f'mmpretrain::swin_transformer/swin-{long}_16xb64_in1k.py'
+        case 'classifier', 'convnext':
+            return f'mmpretrain::convnext/convnext-{long}_{"64xb64" if size == "l" else "32xb128"}_in1k.py'
+        case 'classifier', 'maxvit':
+            return f'timm::maxvit_{long}_tf_224'
+        case 'UperNet', 'swin':
+            return f'mmseg::swin/swin-{long}-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+        case 'UperNet', 'convnext':
+            return f'mmseg::convnext/convnext-{long}_upernet_8xb2-amp-160k_ade20k-512x512.py'
+        case 'Mask R-CNN', 'swin' | 'convnext':
+            return f'mmdet::{kind}/mask-rcnn_{kind}-{size}-p4-w7_fpn_amp-ms-crop-3x_coco.py'
+        case 'Cascade Mask R-CNN', 'convnext' if size != 'b':
+            name = f'cascade-mask-rcnn_convnext-{size}-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco'
+            return f'mmdet::convnext/{name}.py'
+    return None
+
+
+@dataclass(frozen=True)
+class PrintedSpeed:
+    """A speed that arXiv:2210.13452 prints, and what it was measured with.
+
+    Attributes:
+        name (str): What is run.
+        config (str | None): Its config, of this repository or another package; ``timm::`` and a name for a
+            classifier of timm's; None where nobody ships one.
+        shape (tuple[int, int]): Height and width of the images.
+        batch (int): Images at a time.
+        per_second (float): Images a second as printed.
+        options (dict): What of the config is changed. Defaults to {}.
+    """
+
+    name: str
+    config: str | None
+    shape: tuple[int, int]
+    batch: int
+    per_second: float
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _shipped(table: str, row: dict[str, str]) -> str:
+    return config_of(table, row).replace('configs/', 'mmmeta::')
+
+
+def printed_speeds(table: str) -> list[PrintedSpeed]:
+    """What is printed of the speed of models.
+
+    Args:
+        table (str): ``'IX'`` (COCO, V100), ``'X'`` (ADE20K, V100) or ``'XII'`` (classifiers with GELU in the
+            place of StarReLU, TF32, A100).
+    """
+    speeds = []
+    if table == 'XII':
+        for row in load_paper_table('speed'):
+            name = row['model']
+            if row['source'] != 'Table XII':
+                continue
+            ours = is_ours(name)
+            config = _shipped('imagenet', row) if ours else _other_config('classifier', name)
+            options = {'model.backbone.arch': dict(base=name.partition('_')[2], act='GELU')} if ours else {}
+            speeds.append(PrintedSpeed(name, config, (224, 224), 128, float(row['per_second']), options))
+        return speeds
+    # Images of the sizes that the tables give the MACs for.
+    data, shape = dict(IX=('coco', (800, 1280)), X=('ade20k', (512, 2048)))[table]
+    for row in load_paper_table(data):
+        if row['source'] == f'Table {table}':
+            method, backbone = row['method'], row['backbone']
+            config = _shipped(data, row) if is_ours(backbone) else _other_config(method, backbone)
+            name = f'{METHODS[method]}_{backbone}'
+            speeds.append(PrintedSpeed(name, config, shape, 1, float(row['fps_v100'])))
+    return speeds
+
+
+def printed_activations() -> dict[str, float]:
+    """Runs a second of the activations of Table XI, on a tensor of 1x1M and an A100."""
+    rows = load_paper_table('speed')
+    return {row['model']: float(row['per_second']) for row in rows if row['source'] == 'Table XI'}

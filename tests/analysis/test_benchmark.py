@@ -11,6 +11,7 @@ from PIL import Image
 from timm_peer import build, load_from_timm, randomise, relative_error
 
 from mmmeta.analysis.benchmark import activations, build_config, build_features, run_config, time_alternating
+from mmmeta.analysis.paper_tables import printed_speeds
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -113,6 +114,55 @@ def test_activations(train):
     assert f'1x3000000, 3 calls, float32, {task}' in out
     assert f'2x4x2048x1024, 1 calls, float32, {task}' in out
     assert out.count('StarReLU (ours) ') == 2
+
+
+def test_a_table_of_activations_beside_the_papers():
+    out = run('paper', 'XI', '--repeats', 1)
+    assert re.search(r'GELU \(PyTorch\) .* 1\.00x +145067 +1\.00x\n', out)
+    assert re.search(r'StarReLU \(formula\) .*x +35257 +0\.24x\nStarReLU \(ours\) .*x\n$', out)
+
+
+def test_a_table_of_classifiers_beside_the_papers(tmp_path):
+    pytest.importorskip('mmpretrain', reason='it ships one of the two')
+    path = tmp_path / 'times.json'
+    models = ('--models', 'convformer_s18', 'swin_t')
+    out = run('paper', 'XII', *models, '--batch', 1, '--repeats', 1, '--json', path)
+    assert '1 x 224x224, tf32, Table XII, cpu' in out
+    assert re.search(r'swin_t .* 1\.00x +1768 +1\.00x\nconvformer_s18 .*x +2213 +1\.25x\n', out)
+    assert [record['printed_per_second'] for record in json.loads(path.read_text())] == [1768, 2213]
+
+
+@pytest.mark.parametrize(
+    ('table', 'package', 'count', 'nowhere'),
+    [
+        ('IX', 'mmdet', 16, ['swin_t', 'swin_s', 'swin_b', 'convnext_b']),
+        ('X', 'mmseg', 12, []),
+        ('XII', 'mmpretrain', 18, []),
+    ],
+)
+def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
+    pytest.importorskip(package, reason='it ships some of them')
+    timm = pytest.importorskip('timm', reason='it has the rest')
+    rows = printed_speeds(table)
+    assert len(rows) == count
+    assert [row.name for row in rows if not row.config] == [f'cascade_mask_rcnn_{name}' for name in nowhere]
+    for row in rows:
+        if row.config and row.config.startswith('timm::'):
+            assert timm.is_model(row.config.removeprefix('timm::'))
+        elif row.config:
+            arch = load_config(row.config, row.options).model.backbone.get('arch')
+            assert table != 'XII' or 'former' not in row.name or arch.act == 'GELU'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['XII', '--models', 'swin_x'], "Table XII has no 'swin_x': choose from swin_t, convnext_t, "),
+        (['XI', '--batch', 2], 'Table XI has activations on a tensor of 1x1M: without --models and --batch'),
+    ],
+)
+def test_a_table_without_such_a_model(arguments, message):
+    assert message in Tools.fail(*BENCHMARK, 'paper', *arguments)
 
 
 def test_the_activations_are_what_they_are_called():

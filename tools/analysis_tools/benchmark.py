@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Measure backbones, whole models or activations side by side, or windowed attention over the map's size.
 
+`paper` measures what the tables of speed in arXiv:2210.13452 list, and puts it beside what they print.
+
 What is compared runs in turns, so that whatever else the machine does meets all of it alike. Each command
 prints medians, and ratios to the first.
 """
@@ -14,6 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import track
 from torch import nn
 
 from mmmeta.analysis.benchmark import (
@@ -28,9 +33,11 @@ from mmmeta.analysis.benchmark import (
     time_alternating,
 )
 from mmmeta.analysis.curves import plot_accuracy
+from mmmeta.analysis.paper_tables import PrintedSpeed, printed_activations, printed_speeds
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.config import load_config
+from mmmeta.errors import UsageError
 
 DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
@@ -91,6 +98,16 @@ def parse_args() -> argparse.Namespace:
         metavar='SIDE',
         help='of the tensor; may be repeated (default: 1 1000000, that of Table XI, and 8 256 128 128)',
     )
+    paper = commands.add_parser(
+        'paper',
+        help="the papers' tables of speed",
+        description=compare_with_paper.__doc__,
+        parents=[common],
+    )
+    paper.add_argument('table', choices=['IX', 'X', 'XI', 'XII'], help='of arXiv:2210.13452')
+    paper.add_argument('--models', nargs='+', metavar='NAME', help='these alone (default: all of the table)')
+    paper.add_argument('--batch', type=int, help="images at a time (default: the table's)")
+    paper.set_defaults(channels_last=False, compile=False, train=False)
     windows = commands.add_parser(
         'windows', help='an attention layer', description=draw_curve.__doc__, parents=[common]
     )
@@ -120,6 +137,7 @@ def measure(
     repeats: int,
     batch: int = 1,
     memory: dict[str, Sequence[int]] | None = None,
+    printed: Sequence[float | None] | None = None,
     **what: Any,
 ) -> list[dict[str, Any]]:
     """Time functions in turns and print a table of them.
@@ -131,6 +149,8 @@ def measure(
         repeats (int): Timed rounds.
         batch (int): How much a call takes, such as images. Defaults to 1.
         memory (dict[str, Sequence[int]] | None): Further columns, in bytes. Defaults to None.
+        printed (Sequence[float | None] | None): What a paper prints, per second, None where it prints
+            nothing. Defaults to None.
         what (Any): What else goes into the records.
 
     Returns:
@@ -140,6 +160,8 @@ def measure(
     memory = memory or {}
     print(f'\n{title}, {device()}, {torch.get_num_threads()} threads, torch {torch.__version__}')
     columns = ''.join(f' {f"{column} (MB)":>10} {"ratio":>6}' for column in memory)
+    if printed:
+        columns += f' {"paper, per s":>13} {"speed":>7}'
     print(f'{"":40} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"per s":>8} {"speed":>7}{columns}')
     records = []
     for i, (name, timing) in enumerate(zip(names, timings, strict=True)):
@@ -147,6 +169,8 @@ def measure(
         columns = ''.join(
             f' {size / 1e6:10.0f} {size / max(memory[c][0], 1):6.2f}' for c, size in sizes.items()
         )
+        if printed and printed[i]:
+            columns += f' {printed[i]:13.6g} {printed[i] / printed[0]:6.2f}x'
         print(
             f'{name:40} {timing.median:11.4f} {timing.fastest:9.4f} {timing.slowest:9.4f} '
             f'{batch / timing.median:8.2f} {timings[0].median / timing.median:6.2f}x{columns}',
@@ -154,12 +178,16 @@ def measure(
         )
         record = dict(model=name, **what, **asdict(timing), batch=batch, device=device())
         record.update({f'bytes_{column}': size for column, size in sizes.items()})
+        if printed:
+            record['printed_per_second'] = printed[i]
         records.append({**record, 'threads': torch.get_num_threads(), 'torch': torch.__version__})
     return records
 
 
 def prepare(args: argparse.Namespace, models: Sequence[nn.Module]) -> list[nn.Module]:
     """Move models to the device, into the mode and the memory format that were asked for."""
+    if args.dtype == 'tf32':
+        torch.set_float32_matmul_precision('high')
     memory_format = torch.channels_last if args.channels_last else torch.preserve_format
     for model in models:
         model.train(getattr(args, 'train', False))  # some of MMPretrain's return nothing
@@ -219,9 +247,12 @@ def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
     return records
 
 
-def compare_activations(args: argparse.Namespace) -> list[dict[str, Any]]:
+def compare_activations(
+    args: argparse.Namespace, printed: dict[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Time activations in turns, as Table XI of arXiv:2210.13452 does."""
     functions = activations()
+    printed = printed and [printed.get(name) for name in functions]
 
     def run(
         function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor, calls: int
@@ -245,8 +276,53 @@ def compare_activations(args: argparse.Namespace) -> list[dict[str, Any]]:
         calls = max(1, 10_000_000 // x.numel())
         runs = [partial(run, function, x, grad, calls) for function in functions.values()]
         title = f'{"x".join(map(str, shape))}, {calls} calls, float32, {task}'
-        records += measure(title, list(functions), runs, args.repeats, calls, shape=list(shape), task=task)
+        what = dict(shape=list(shape), task=task)
+        records += measure(title, list(functions), runs, args.repeats, calls, printed=printed, **what)
     return records
+
+
+def load(row: PrintedSpeed) -> Config:
+    """The config of a row of a table."""
+    package, _, name = row.config.partition('::')
+    if package == 'timm':
+        model = dict(type='TimmClassifier', model_name=name, pretrained=False)
+        return Config(dict(default_scope='mmpretrain', model=model))
+    return load_config(row.config, row.options)
+
+
+def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure what a table of speed in arXiv:2210.13452 lists, beside the speeds that it prints.
+
+    IX: detectors on COCO, 800x1280, and X: segmentors on ADE20K, 512x2048, one image at a time on a V100. XI:
+    activations, 1x1M, and XII: classifiers with GELU for StarReLU, 224x224, 128 images at a time, TF32, on an
+    A100. Papers print little of how they measured; what can be compared on another device are ratios.
+    """
+    if args.table == 'XI':
+        if args.models or args.batch:
+            raise UsageError('Table XI has activations on a tensor of 1x1M: without --models and --batch')
+        args.shape = [(1, 1_000_000)]
+        return compare_activations(args, printed_activations())
+    rows = printed_speeds(args.table)
+    names = [row.name for row in rows]
+    for name in args.models or []:
+        if name not in names:
+            raise UsageError(f"Table {args.table} has no '{name}': choose from {', '.join(names)}")
+    chosen = [row for row in rows if row.name in (args.models or names)]
+    rows = [row for row in chosen if row.config]
+    for row in chosen:
+        if row not in rows:
+            print(f'{row.name}: not measured, no package ships a config of it')
+    if not rows:
+        return []
+    args.shape, args.batch = [rows[0].shape], args.batch or rows[0].batch
+    args.dtype = 'tf32' if args.table == 'XII' else 'float32'
+    building = track(rows, 'building', console=Console(stderr=True), transient=True)
+    models = prepare(args, [build_config(load(row)) for row in building])
+    (image,) = make_images(args)
+    runs = [partial(run_config, model, image) for model in models]
+    what = describe(args, image, f'Table {args.table}')
+    speeds = [row.per_second for row in rows]
+    return measure(names=[row.name for row in rows], runs=runs, repeats=args.repeats, printed=speeds, **what)
 
 
 def draw_curve(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -282,12 +358,11 @@ def main() -> None:
         if path:
             check_writable(os.path.dirname(path) or '.')
     torch.set_num_threads(args.threads)
-    if getattr(args, 'dtype', None) == 'tf32':
-        torch.set_float32_matmul_precision('high')
     command = dict(
         backbones=compare_backbones,
         models=compare_models,
         activations=compare_activations,
+        paper=compare_with_paper,
         windows=draw_curve,
     )
     records = command[args.command](args)
