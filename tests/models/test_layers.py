@@ -117,6 +117,19 @@ def test_layer_norm_normalises_channels_and_group_norm_the_image():
     assert torch.allclose(out.var((1, 2, 3), unbiased=False), torch.ones(2), atol=1e-4)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('bias', [True, False])
+def test_layer_norm_is_the_same_when_compiled(bias, dtype):
+    norm, x = LayerNorm2d(8, bias=bias), torch.randn(2, 8, 5, 7, dtype=dtype)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype != torch.float32):
+        out, expected = torch.compile(norm, fullgraph=True, backend='aot_eager')(x), norm(x)
+    assert out.dtype == expected.dtype
+    assert torch.allclose(out, expected, rtol=torch.finfo(dtype).eps * 4, atol=torch.finfo(dtype).eps * 4)
+    assert out.stride() == expected.stride()
+
+
 def test_pointwise_is_a_linear_map_of_the_channels():
     layer = Pointwise(6, 10)
     x = torch.randn(2, 6, 3, 4)

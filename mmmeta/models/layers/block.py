@@ -69,10 +69,9 @@ def _scale(dim: int, init: float | None) -> nn.Parameter | None:
 
 def _residual(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: Tensor | None) -> Tensor:
     """``res_scale * x + layer_scale * branch``, for maps ``(B, C, H, W)`` and scales ``(C,)``."""
-    if not torch.is_grad_enabled():
-        x, branch = (part.permute(0, 2, 3, 1) for part in (x, branch))
-        return _sum_branch(x, res_scale, branch, layer_scale).permute(0, 3, 1, 2)
     res_scale, layer_scale = (s if s is None else s[:, None, None] for s in (res_scale, layer_scale))
+    if not torch.is_grad_enabled():
+        return _sum_branch(x, res_scale, branch, layer_scale)
     branch = branch if layer_scale is None else branch * layer_scale
     return (x if res_scale is None else x * res_scale) + branch
 
@@ -84,7 +83,7 @@ def _sum_branch(
     layer_scale: Tensor | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """The same without gradients, for tensors ``(..., C)``.
+    """The same without gradients, for scales that can be multiplied with ``x`` as they are.
 
     A pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all positions
     that nearly cancel, would show against other implementations.

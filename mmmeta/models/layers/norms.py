@@ -25,8 +25,14 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``; the result is channels last in memory."""
-        x = x.permute(0, 2, 3, 1)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        x, shape = x.permute(0, 2, 3, 1), self.normalized_shape
+        if not torch.compiler.is_dynamo_compiling():
+            return F.layer_norm(x, shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        # Inductor forgets the stride of a batch of one in a permuted view, and convolutions then take it for
+        # channels first; the result of an operation on (B, C, H, W) has its strides.
+        normed = F.layer_norm(x, shape, eps=self.eps).permute(0, 3, 1, 2)
+        x = normed * self.weight[:, None, None]
+        return (x if self.bias is None else x + self.bias[:, None, None]).to(normed.dtype)
 
 
 class GroupNorm1(nn.GroupNorm):

@@ -1,6 +1,5 @@
 """The pointwise linear map that every part of a MetaFormer block is made of."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -8,9 +7,8 @@ from torch import Tensor, nn
 class Pointwise(nn.Linear):
     """A linear map over the channels of a feature map; one weight layout, ``(C_out, C_in)``, everywhere.
 
-    It runs as a 1x1 convolution where that is the faster kernel (on a CPU, oneDNN's convolution takes half
-    the time of the same product through ``F.linear``, unless both are compiled) and as a matrix product
-    elsewhere.
+    It runs as a 1x1 convolution where that is the faster kernel (on CPU, oneDNN's convolution takes half
+    the time of the same product through ``F.linear``) and as a matrix product elsewhere.
 
     Args:
         in_features (int): Channels in.
@@ -20,6 +18,6 @@ class Pointwise(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``, channels last in memory."""
-        if x.device.type == 'cpu' and not torch.compiler.is_dynamo_compiling():
+        if x.device.type == 'cpu':
             return F.conv2d(x, self.weight[:, :, None, None], self.bias)
         return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
