@@ -157,11 +157,12 @@ def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (['X', '--repeats', 0], 'repeats=0: give positive numbers'),
         (['XII', '--models', 'swin_x'], "Table XII has no 'swin_x': choose from swin_t, convnext_t, "),
         (['XI', '--batch', 2], 'Table XI has activations on a tensor of 1x1M: without --models and --batch'),
     ],
 )
-def test_a_table_without_such_a_model(arguments, message):
+def test_a_table_of_speed_asked_for_wrongly(arguments, message):
     assert message in Tools.fail(*BENCHMARK, 'paper', *arguments)
 
 

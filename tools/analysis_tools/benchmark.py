@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -354,6 +355,10 @@ def draw_curve(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure."""
     args = parse_args()
+    for name in ('threads', 'repeats', 'batch', 'shape'):
+        value = getattr(args, name, None)
+        if value is not None and min(chain.from_iterable(value) if name == 'shape' else [value]) < 1:
+            raise UsageError(f'{name}={value}: give positive numbers')
     for path in (args.json, getattr(args, 'plot', None)):
         if path:
             check_writable(os.path.dirname(path) or '.')
