@@ -1,12 +1,14 @@
 """What the command lines share."""
 
 import argparse
+import gc
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
 
+import torch.distributed as dist
 from mmengine.config import DictAction
 
 from mmmeta.errors import UsageError
@@ -20,6 +22,7 @@ def command_line(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        _leave_group()
     except (UsageError, StackError) as error:
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if report:
@@ -28,6 +31,17 @@ def command_line(main: Callable[[], None]) -> None:
         else:
             print(f'error: {error}', file=sys.stderr)
         sys.exit(1)
+
+
+def _leave_group() -> None:
+    """Take the process group apart, if there is one, while Python still runs.
+
+    Left to the end of the interpreter, a thread of Gloo's may drop its last piece of work after that, which
+    aborts the process: a third of all runs of two processes, with everything done.
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # a model wrapped for several processes holds the group as well
+        dist.destroy_process_group()
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

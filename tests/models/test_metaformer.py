@@ -1,6 +1,7 @@
 """MetaFormer as a dense backbone: outputs, freezing, checkpointing, depth, refusals."""
 
 import copy
+import gc
 import os
 
 import pytest
@@ -183,6 +184,9 @@ def _train_step_under_ddp(rank, port, path):
     sum(out.square().mean() for out in wrapped(images[rank : rank + 1])).backward()
     if rank == 0:
         torch.save({name: p.grad for name, p in model.named_parameters()}, path)
+    # The last one to hold the group must not be the wrapper, which waits for Gloo's threads, and they for it.
+    del wrapped
+    gc.collect()
     dist.destroy_process_group()
 
 

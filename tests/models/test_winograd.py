@@ -37,13 +37,12 @@ def test_no_images():
     assert conv3x3(torch.randn(0, 3, 8, 12), torch.randn(5, 3, 3, 3)).shape == (0, 5, 8, 12)
 
 
-def test_errors_are_those_of_a_convolution():
+def test_errors_are_small():
     torch.manual_seed(0)
     x, weight = torch.randn(1, 256, 64, 64), torch.randn(256, 256, 3, 3)
     exact = F.conv2d(x.double(), weight.double(), padding=1)
-    ours = (conv3x3(x, weight) - exact).abs().max()
-    plain = (F.conv2d(x, weight, padding=1) - exact).abs().max()
-    assert ours < 3 * plain
+    # With the points 1/2 and -1/2, or 2 and -2, errors are larger than that.
+    assert (conv3x3(x, weight) - exact).abs().max() < 5e-6 * exact.abs().max()
 
 
 def _pair(**arguments):

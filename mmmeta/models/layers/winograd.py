@@ -13,8 +13,9 @@ from .chunks import chunk_rows, may_chunk
 
 # A tile of outputs, and the tile of inputs that it depends on.
 OUT, IN = 4, 6
-# Where polynomials are evaluated, beside infinity. With 1/2 and -2 errors are those of a plain convolution:
-# at most 1.9e-5 against 1.2e-5 for values of size 1 and 256 channels. With 1/2 and -1/2 they are 5e-5.
+# Where polynomials are evaluated, beside infinity. With 1/2 and -2 errors are at most 3.3e-6 of the largest
+# output (256 channels), with 1/2 and -1/2, or 2 and -2, 1.1e-5. PyTorch's own convolution has 2.3e-6 with
+# AVX2 and 3e-7 with AVX-512.
 POINTS = (0, 1, -1, 1 / 2, -2)
 # The smallest map that it is used for, in positions, and the smallest number of channels: below, transforms
 # take as long as what they save.
