@@ -37,7 +37,7 @@ def _leave_group() -> None:
     """Take the process group apart, if there is one, while Python still runs.
 
     Left to the end of the interpreter, a thread of Gloo's may drop its last piece of work after that, which
-    aborts the process: a third of all runs of two processes, with everything done.
+    aborts the process with everything done.
     """
     if dist.is_available() and dist.is_initialized():
         gc.collect()  # a model wrapped for several processes holds the group as well
