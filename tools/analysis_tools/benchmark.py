@@ -311,7 +311,7 @@ def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
     chosen = [row for row in rows if row.name in (args.models or names)]
     rows = [row for row in chosen if row.config]
     for row in chosen:
-        if row not in rows:
+        if not row.config:
             print(f'{row.name}: not measured, no package ships a config of it')
     if not rows:
         return []
