@@ -21,9 +21,6 @@ from mmengine.registry import Registry
 # looked up.
 LAZY = {
     'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
-    'mmmeta.models.heads.roi_extractor': ('SingleRoIExtractor',),
-    'mmmeta.models.heads.rpn': ('RPNHead',),
-    'mmmeta.models.heads.uper': ('UPerHead',),
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
     'mmmeta.evaluation.segmentation': ('ConfusionMatrix',),
 }

@@ -3,7 +3,9 @@
 
 import argparse
 
-from mmmeta.apis.cli import add_run_arguments, command_line
+import check_interpreter  # noqa: F401
+
+from mmmeta.apis.cli import add_accelerate, add_run_arguments, command_line
 from mmmeta.apis.config import enable_drawing, enable_tta, load_config
 from mmmeta.apis.run import evaluate
 
@@ -23,6 +25,7 @@ def parse_args() -> argparse.Namespace:
         help='test on the data of another config and with its metrics, such as those in '
         'configs/imagenet/robustness',
     )
+    add_accelerate(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -37,7 +40,10 @@ def main() -> None:
     if args.tta:
         enable_tta(cfg)
     evaluate(
-        cfg, None if args.checkpoint == 'none' else args.checkpoint, trust_checkpoint=args.trust_checkpoint
+        cfg,
+        None if args.checkpoint == 'none' else args.checkpoint,
+        trust_checkpoint=args.trust_checkpoint,
+        accelerated=args.accelerate,
     )
 
 

@@ -9,9 +9,8 @@ custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(_delete_=True, type='mmmeta.PoolFormer', arch='s12'),
-    # MMSegmentation's neck and head, faster at inference on a CPU.
-    neck=dict(in_channels=[64, 128, 320, 512], conv_cfg=dict(type='mmmeta.Conv2d')),
-    decode_head=dict(num_classes=150, conv_cfg=dict(type='mmmeta.Conv2d')),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+    decode_head=dict(num_classes=150),
 )
 
 optim_wrapper = dict(

@@ -8,13 +8,7 @@ _base_ = [
 custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
 model = dict(
     backbone=dict(_delete_=True, type='mmmeta.PoolFormer', arch='s12'),
-    # MMDetection's neck and heads, faster at inference on a CPU.
-    neck=dict(in_channels=[64, 128, 320, 512], conv_cfg=dict(type='mmmeta.Conv2d')),
-    rpn_head=dict(type='mmmeta.RPNHead'),
-    roi_head=dict(
-        bbox_roi_extractor=dict(type='mmmeta.SingleRoIExtractor'),
-        mask_roi_extractor=dict(type='mmmeta.SingleRoIExtractor'),
-    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
 )
 
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4))

@@ -4,13 +4,7 @@ _base_ = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
 custom_imports = dict(imports=['mmmeta'])
 model = dict(
     backbone=dict(_delete_=True, type='mmmeta.CAFormer', arch='s18'),
-    # MMDetection's neck and heads, faster at inference on a CPU.
-    neck=dict(in_channels=[64, 128, 320, 512], conv_cfg=dict(type='mmmeta.Conv2d')),
-    rpn_head=dict(type='mmmeta.RPNHead'),
-    roi_head=dict(
-        bbox_roi_extractor=dict(type='mmmeta.SingleRoIExtractor'),
-        mask_roi_extractor=dict(type='mmmeta.SingleRoIExtractor'),
-    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
 )
 
 optim_wrapper = dict(

@@ -9,9 +9,7 @@ custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
 model = dict(
     # The pyramid starts at stride 8: the first stage gets no norm and no output that nobody uses.
     backbone=dict(_delete_=True, type='mmmeta.PoolFormer', arch='s12', out_indices=(1, 2, 3)),
-    # MMDetection's neck and head, faster at inference on a CPU.
-    neck=dict(in_channels=[128, 320, 512], start_level=0, conv_cfg=dict(type='mmmeta.Conv2d')),
-    bbox_head=dict(conv_cfg=dict(type='mmmeta.Conv2d')),
+    neck=dict(in_channels=[128, 320, 512], start_level=0),
 )
 
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4))

@@ -10,8 +10,7 @@ channels = [64, 128, 320, 512]
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(_delete_=True, type='mmmeta.CAFormer', arch='s18'),
-    # MMSegmentation's, merged faster at inference.
-    decode_head=dict(type='mmmeta.UPerHead', in_channels=channels, num_classes=150),
+    decode_head=dict(in_channels=channels, num_classes=150),
     auxiliary_head=dict(in_channels=channels[2], num_classes=150),
 )
 

@@ -8,18 +8,21 @@ import resource
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import util
 from itertools import product
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from rich.console import Console
 from rich.progress import track
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -123,6 +126,66 @@ def bytes_kept(model: nn.Module, *inputs: torch.Tensor) -> int:
     )
     del outputs
     return kept
+
+
+def _fused_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: Any = None, **_: Any
+) -> torch.Tensor:
+    """The kernels that PyTorch chooses on a GPU; for fake tensors it would take the explicit product."""
+    if query.dtype in (torch.bfloat16, torch.float16) and attn_mask is None:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+    attend = torch.ops.aten._scaled_dot_product_efficient_attention
+    if attn_mask is not None:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).expand(-1, query.shape[1], -1, -1)
+    return attend(query, key, value, attn_mask, True)[0]
+
+
+@contextmanager
+def _forced_autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Autocast, also for a device that is not there, for which :class:`torch.autocast` does nothing."""
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    torch.set_autocast_dtype(device, before[1] if dtype is torch.float32 else dtype)
+    torch.set_autocast_enabled(device, dtype is not torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled(device, before[0])
+        torch.set_autocast_dtype(device, before[1])
+        torch.clear_autocast_cache()
+
+
+def bytes_per_image(
+    build: Callable[[], nn.Module],
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    device: str = 'cpu',
+) -> int:
+    """Bytes that one image more keeps in memory between forward and backward.
+
+    Nothing is computed: the tensors are fake ones, which have shape, dtype and device alone. So the device
+    need not be there to count under its rules: what its autocast does, and which branches are taken.
+
+    Args:
+        build (callable): Builds the model on the CPU.
+        size (tuple[int, int]): Height and width.
+        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+        device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+    """
+    model = build().train()
+    attention = F.scaled_dot_product_attention
+    kept = []
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = model.to_empty(device=device)
+        try:
+            if device == 'cuda':
+                F.scaled_dot_product_attention = _fused_attention
+            # What is kept once, such as weights in the dtype of autocast, drops out.
+            for batch in (1, 2):
+                with _forced_autocast(device, dtype):
+                    kept.append(bytes_kept(model, torch.empty(batch, 3, *size, device=device)))
+        finally:
+            F.scaled_dot_product_attention = attention
+    return kept[1] - kept[0]
 
 
 def build_features(spec: str) -> nn.Module:

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
+from mmmeta.deploy import accelerate
 from mmmeta.engine.checkpoint import use_safe_loading
 from mmmeta.engine.records import find_changes
 from mmmeta.errors import UsageError
@@ -137,19 +139,33 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     return runner
 
 
-def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False) -> dict[str, float]:
+class _AccelerateHook(Hook):
+    """Turn the network, with its weights, into the one for inference on a CPU."""
+
+    def before_test(self, runner: Runner) -> None:
+        accelerate(runner.model.eval())
+
+
+def evaluate(
+    cfg: Config,
+    checkpoint: str | None,
+    trust_checkpoint: bool = False,
+    accelerated: bool = False,
+) -> dict[str, float]:
     """Evaluate a checkpoint on the test set of a config.
 
     Args:
         cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
         checkpoint (str | None): File or URL; None evaluates the network as it is before training.
         trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
+        accelerated (bool): Whether to run :func:`mmmeta.deploy.accelerate` on the network. Defaults to False.
 
     Returns:
         dict[str, float]: The metrics.
 
     Raises:
-        UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
+        UsageError: As :func:`train`, the checkpoint is not exactly that of the config's model, or there is a
+            network to accelerate on a GPU.
     """
     missing = [key for key in ('test_dataloader', 'test_evaluator') if not cfg.get(key)]
     if missing:
@@ -164,5 +180,7 @@ def evaluate(cfg: Config, checkpoint: str | None, trust_checkpoint: bool = False
     runner = _build_runner(cfg, TEST_LOADERS, trust_checkpoint)
     if checkpoint is None:
         runner._init_model_weights()
+    if accelerated:
+        runner.register_hook(_AccelerateHook())
     with explain_data_errors(cfg, TEST_LOADERS):
         return runner.test()

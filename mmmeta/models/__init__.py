@@ -1,7 +1,5 @@
 """Models; registered in the scope ``mmmeta``."""
 
-from mmmeta.registry import MODELS
-
 from .backbones import (
     FAMILIES,
     CAFormer,
@@ -12,15 +10,10 @@ from .backbones import (
     PoolFormerV2,
     RandFormer,
 )
-from .layers import Conv2d
-
-# What `conv_cfg=dict(type='mmmeta.Conv2d')` finds; layers themselves know nothing of registries.
-MODELS.register_module(module=Conv2d)
 
 __all__ = [
     'FAMILIES',
     'CAFormer',
-    'Conv2d',
     'ConvFormer',
     'IdentityFormer',
     'MetaFormer',

@@ -14,11 +14,11 @@ from mmmeta.models.layers import (
     Pooling,
     RandomMixing,
     SepConv,
+    SquaredReLU,
     StarReLU,
     build_activation,
     build_norm,
 )
-from mmmeta.models.layers.activations import PIECE
 
 
 def test_star_relu_formula_and_learnable_scalars():
@@ -33,11 +33,8 @@ def test_star_relu_formula_and_learnable_scalars():
 
 
 SHAPES = {
-    'a line': lambda: torch.randn(2 * PIECE + 77),
-    'a map': lambda: torch.randn(2, 64, 33, 35),
-    'a large map, channels last': lambda: torch.randn(2, 65, 99, 99).contiguous(
-        memory_format=torch.channels_last
-    ),
+    'a line': lambda: torch.randn(1077),
+    'channels first': lambda: torch.randn(2, 64, 33, 35),
     'channels last': lambda: torch.randn(2, 64, 33, 35).contiguous(memory_format=torch.channels_last),
     'a part of a map': lambda: torch.randn(2, 64, 33, 70)[..., ::2],
     'transposed': lambda: torch.randn(300, 500).t(),
@@ -46,16 +43,13 @@ SHAPES = {
 
 
 @pytest.mark.parametrize('name', SHAPES)
-@pytest.mark.parametrize('inplace', [False, True])
-def test_star_relu_in_pieces(name, inplace):
-    act = StarReLU(0.7, -0.3, inplace=inplace)
-    x = SHAPES[name]()
-    expected = 0.7 * x.clamp(min=0) ** 2 - 0.3
-    given = x.clone(memory_format=torch.preserve_format)
+def test_star_relu_of_tensors_laid_out_in_any_way(name):
+    act, x = StarReLU(0.7, -0.3), SHAPES[name]()
+    expected, original = 0.7 * x.clamp(min=0) ** 2 - 0.3, x.clone()
     with torch.no_grad():
-        out = act(given)
+        out = act(x)
     assert torch.allclose(out, expected, atol=1e-6)
-    assert inplace or torch.equal(given, x)
+    assert torch.equal(x, original)
 
     x.requires_grad_()
     out = act(x)
@@ -81,14 +75,41 @@ def test_star_relu_with_a_scale_that_nothing_can_be_divided_by(scale):
         assert torch.allclose(grad, reference, rtol=1e-4, atol=1e-12)
 
 
-def test_star_relu_stays_in_half_precision():
+@pytest.mark.parametrize('grad', [False, True])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_star_relu_rounds_once(dtype, grad):
+    """It computes in at least float32 and returns the dtype that it got."""
     act = StarReLU(0.7, -0.3)
-    x = torch.randn(1000).bfloat16()
-    exact = 0.7 * x.double().clamp(min=0) ** 2 - 0.3
-    with torch.no_grad():
+    x = torch.linspace(-4, 4, 1001).to(dtype).requires_grad_(grad)
+    out = act(x)
+    exact = act.scale.double() * x.double().clamp(min=0) ** 2 + act.bias.double()
+    assert out.dtype == dtype
+    # Half a unit in the last place, and that of the arithmetic inside, where numbers of one size are added.
+    inside = max(torch.finfo(torch.float32).eps * (dtype != torch.float64), torch.finfo(dtype).tiny)
+    assert ((out.double() - exact).abs() <= torch.finfo(dtype).eps / 2 * exact.abs() + 12 * inside).all()
+    if grad:
+        upper = torch.randn(1001).to(dtype)
+        of_x, of_scale, of_bias = torch.autograd.grad(out, (x, act.scale, act.bias), upper)
+        exact = 2 * act.scale.double() * x.double().clamp(min=0) * upper.double()
+        assert of_x.dtype == dtype
+        assert of_scale.dtype == of_bias.dtype == torch.float32
+        assert ((of_x.double() - exact).abs() <= torch.finfo(dtype).eps / 2 * exact.abs() + 40 * inside).all()
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('grad', [False, True])
+def test_star_relu_at_the_edge_of_float16(grad, autocast):
+    """300 squared is not representable, half of it is; 65504 is the largest number."""
+    act = StarReLU(0.5, 0.0)
+    x = torch.tensor([300.0, 361.0, 362.0, 400.0]).half().requires_grad_(grad)
+    with torch.autocast('cpu', torch.float16, enabled=autocast):
         out = act(x)
-    assert out.dtype == torch.bfloat16
-    assert ((out.double() - exact).abs() <= 2**-7 * (exact.abs() + 0.3)).all()
+    assert out.dtype == torch.float16
+    assert out.tolist() == [44992.0, 65152.0, float('inf'), float('inf')]  # 362 squared is 131044
+    if grad:
+        assert torch.autograd.grad(out[:2].sum(), x)[0].tolist()[:2] == [300.0, 361.0]
+    squared = SquaredReLU()(torch.tensor([255.0, 256.0]).half())
+    assert squared.tolist() == [65024.0, float('inf')]
 
 
 def test_star_relu_keeps_the_distribution_of_a_standard_normal():

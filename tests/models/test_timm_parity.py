@@ -4,6 +4,8 @@ import pytest
 import torch
 from timm_peer import TIMM_MODELS, build, load_from_timm, ours_from_timm, randomise, relative_error
 
+from mmmeta.analysis.benchmark import build_features
+
 timm = pytest.importorskip('timm', reason='timm is the peer that these tests compare with')
 
 TOLERANCE = 1e-4
@@ -41,6 +43,57 @@ def test_gradients_equal_timm_to_more_digits_in_float64(name):
     model, peer = (network.double() for network in pair(name))
     errors = gradient_errors(model, peer, torch.randn(2, 3, 96, 64, dtype=torch.float64))
     assert max(errors.values()) <= 1e-11
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'poolformer_s12',
+        'poolformerv2_s12',
+        'identityformer_s12',
+        'randformer_s12',
+        'convformer_s18',
+        'caformer_s18',
+    ],
+)
+def test_mixed_precision_is_as_exact_as_timms(name, dtype):
+    """Both differ from float32 by rounding, which grows with the root of the number of roundings."""
+    peer = build_features(f'timm/{name}')  # its block around our mixers where it has no such model
+    randomise(peer)
+    model = build(name)
+    load_from_timm(model, peer)
+    image = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    upper = [torch.randn(2, dim, 24 // 2**i, 16 // 2**i) for i, dim in enumerate(model.dims)]
+
+    def run(network, enabled):
+        network.train().zero_grad()
+        with torch.autocast('cpu', dtype, enabled=enabled):
+            outs = network(image)
+        sum((out.float() * weight).mean() for out, weight in zip(outs, upper, strict=True)).backward()
+        grads = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+        return [out.float() for out in outs], grads
+
+    def distance(a, b):
+        return ((a - b).norm() / b.norm()).item()
+
+    exact, exact_grads = run(model, enabled=False)
+    outs, grads = run(model, enabled=True)
+    theirs, their_grads = run(peer, enabled=True)
+    # Four linear maps, norms and sums in each block round what they return.
+    bound = torch.finfo(dtype).eps * (4 * sum(model.depths)) ** 0.5
+    for out, reference, expected in zip(outs, theirs, exact, strict=True):
+        assert out.isfinite().all()
+        assert distance(out, expected) <= bound
+        assert distance(out, reference) <= 2 * bound
+    for key, gradient in their_grads.items():
+        own = ours_from_timm(key)
+        if exact_grads[own].numel() == 1:
+            continue  # sums that nearly cancel
+        gradient = gradient.reshape(grads[own].shape)
+        size = max(exact_grads[own].norm(), 1e-2 * max(g.norm() for g in exact_grads.values()))
+        assert (grads[own] - exact_grads[own]).norm() <= 4 * bound * size, key
+        assert (grads[own] - gradient).norm() <= 8 * bound * size, key
 
 
 def gradient_errors(model, peer, image):

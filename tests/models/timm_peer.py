@@ -34,6 +34,7 @@ def build(name: str, **arguments) -> models.MetaFormer:
 def ours_from_timm(name: str) -> str:
     """Name of our parameter for the name of one of timm's."""
     name = re.sub(r'^stem\.conv\.', 'stem.0.conv.', name)
+    name = re.sub(r'^stages_(\d)', r'stages.\1', name)
     name = re.sub(r'^stem\.norm\.', 'stem.0.post_norm.', name)
     name = name.replace('.downsample.norm.', '.downsample.pre_norm.').replace('.act1.', '.act.')
     return re.sub(r'((?:res|layer)_scale\d)\.scale$', r'\1', name)

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import check_interpreter  # noqa: F401
 import torch
 from mmengine.config import Config
 from rich.console import Console
@@ -26,7 +27,7 @@ from mmmeta.analysis.benchmark import (
     activations,
     build_config,
     build_features,
-    bytes_kept,
+    bytes_per_image,
     measure_layer,
     peak_bytes,
     run_config,
@@ -38,6 +39,7 @@ from mmmeta.analysis.paper_tables import PrintedSpeed, printed_activations, prin
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.config import load_config
+from mmmeta.deploy import accelerate
 from mmmeta.errors import UsageError
 
 DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -61,6 +63,9 @@ def parse_args() -> argparse.Namespace:
     images.add_argument('--compile', action='store_true', help='compiled by torch.compile')
     images.add_argument(
         '--channels-last', action='store_true', help='models and images; ours do it for themselves'
+    )
+    images.add_argument(
+        '--accelerate', action='store_true', help='beside each model, the same accelerated for a CPU'
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
@@ -109,6 +114,15 @@ def parse_args() -> argparse.Namespace:
     paper.add_argument('--models', nargs='+', metavar='NAME', help='these alone (default: all of the table)')
     paper.add_argument('--batch', type=int, help="images at a time (default: the table's)")
     paper.set_defaults(channels_last=False, compile=False, train=False)
+    memory = commands.add_parser('memory', help='what is kept for backward', description=count_memory.__doc__)
+    memory.add_argument('models', nargs='+', metavar='MODEL', help='as for backbones')
+    memory.add_argument('--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'))
+    memory.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='bfloat16')
+    memory.add_argument(
+        '--device', choices=['cpu', 'cuda'], default='cuda', help='whose rules; default: cuda'
+    )
+    memory.add_argument('--json', metavar='FILE', help='write the counts into a file')
+    memory.set_defaults(threads=torch.get_num_threads())
     windows = commands.add_parser(
         'windows', help='an attention layer', description=draw_curve.__doc__, parents=[common]
     )
@@ -204,6 +218,33 @@ def make_images(args: argparse.Namespace) -> list[torch.Tensor]:
     ]
 
 
+def add_accelerated(
+    args: argparse.Namespace, names: Sequence[str], build: Callable[[str], nn.Module]
+) -> tuple[list[str], list[nn.Module]]:
+    """Names and models, each with an accelerated one behind it if that was asked for."""
+    pairs = []
+    for name in names:
+        pairs.append((name, build(name)))
+        if args.accelerate:
+            pairs.append((f'{name}, accelerated', accelerate(build(name).eval())))
+    titles, models = zip(*pairs, strict=True)
+    return list(titles), prepare(args, models)
+
+
+def count_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Count what one image more keeps between forward and backward; nothing is computed, no GPU is needed."""
+    records = []
+    for shape in args.shape or [(512, 512)]:
+        print(f'\nkept for backward, {shape[0]}x{shape[1]}, {args.dtype}, by the rules of {args.device}')
+        for name in args.models:
+            size = bytes_per_image(partial(build_features, name), shape, DTYPES[args.dtype], args.device)
+            what = dict(height=shape[0], width=shape[1], dtype=args.dtype, device=args.device)
+            records.append(dict(model=name, **what, bytes_per_image=size))
+            first = records[-1 - args.models.index(name)]['bytes_per_image']
+            print(f'{name:40} {size / 1e6:9.1f} MB an image {size / first:6.3f}', flush=True)
+    return records
+
+
 def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[str, Any]:
     """Title and further entries for :func:`measure`."""
     task += ', compiled' if args.compile else ''
@@ -215,21 +256,26 @@ def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[s
 
 def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time backbones in turns at each size, and tell what memory they take."""
-    models = prepare(args, [build_features(spec) for spec in args.models])
+    if args.accelerate and args.train:
+        raise UsageError('--accelerate is for inference: leave out --train')
+    names, models = add_accelerated(args, args.models, build_features)
     dtype = DTYPES[args.dtype]
     records = []
     for image in make_images(args):
         memory = {}
-        if args.train:  # before compiling, which would hide it
-            memory['kept'] = [bytes_kept(model, image) for model in models]
-        if args.peak:
+        if args.train:
+            memory['kept'] = [
+                args.batch * bytes_per_image(partial(build_features, spec), image.shape[2:], dtype, device())
+                for spec in args.models
+            ]
+        if args.peak and not args.accelerate:
             memory['peak'] = [
                 peak_bytes(spec, image.shape, args.train, dtype, device()) for spec in args.models
             ]
         callables = [torch.compile(model) for model in models] if args.compile else models
         runs = [partial(run_features, model, image, args.train, dtype) for model in callables]
         what = describe(args, image, 'training' if args.train else 'inference')
-        records += measure(names=args.models, runs=runs, repeats=args.repeats, memory=memory, **what)
+        records += measure(names=names, runs=runs, repeats=args.repeats, memory=memory, **what)
     if args.plot:
         plot_accuracy(records, args.plot)
         print(f'\naccuracy over speed: {args.plot}')
@@ -238,13 +284,13 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time inference of whole models in turns: segmentors and classifiers to logits, detectors to boxes."""
-    models = prepare(args, [build_config(load_config(config)) for config in args.configs])
+    names, models = add_accelerated(args, args.configs, lambda config: build_config(load_config(config)))
     callables = [torch.compile(model) for model in models] if args.compile else models
     records = []
     for image in make_images(args):
         runs = [partial(run_config, model, image, DTYPES[args.dtype]) for model in callables]
         what = describe(args, image, 'inference')
-        records += measure(names=args.configs, runs=runs, repeats=args.repeats, **what)
+        records += measure(names=names, runs=runs, repeats=args.repeats, **what)
     return records
 
 
@@ -369,6 +415,7 @@ def main() -> None:
         activations=compare_activations,
         paper=compare_with_paper,
         windows=draw_curve,
+        memory=count_memory,
     )
     records = command[args.command](args)
     if args.json:

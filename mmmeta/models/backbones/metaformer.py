@@ -1,8 +1,8 @@
 """The MetaFormer backbone."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -16,10 +16,10 @@ from mmmeta.errors import UsageError
 from mmmeta.models.layers import (
     TOKEN_MIXERS,
     Attention,
+    Conv2d,
     MetaFormerBlock,
     build_norm,
     frozen_running_stats,
-    keep_everything,
 )
 from mmmeta.registry import MODELS
 from mmmeta.weights import OURS, load_backbone, recognise, translate
@@ -133,7 +133,7 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_norm = build_norm(pre_norm, in_channels)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding)
         self.post_norm = build_norm(post_norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,18 +141,11 @@ class Embedding(nn.Module):
         return self.post_norm(self.conv(self.pre_norm(x)))
 
 
-@contextmanager
-def _second_run(block: nn.Module) -> Iterator[None]:
-    """What is different when a block runs again in backward."""
-    with keep_everything(), frozen_running_stats(block):
-        yield
-
-
 def _checkpointed(block: nn.Module, *inputs: Tensor | tuple | None) -> Tensor:
     """Run a block that keeps nothing but its inputs for backward, and runs again there."""
     contexts = {}
-    if not torch.compiler.is_compiling() or any(isinstance(m, _BatchNorm) for m in block.modules()):
-        contexts['context_fn'] = lambda: (keep_everything(), _second_run(block))
+    if any(isinstance(module, _BatchNorm) for module in block.modules()):
+        contexts['context_fn'] = lambda: (nullcontext(), frozen_running_stats(block))
     return checkpoint(block, *inputs, use_reentrant=False, **contexts)
 
 
@@ -172,10 +165,12 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``, recomputing blocks in backward if asked to."""
         x = self.downsample(x)
-        # The blocks of a stage have the same windows on the same map.
-        mixer = self.blocks[0].token_mixer
-        plan = mixer.plan(x) if isinstance(mixer, Attention) else None
+        plan, rule = None, None
         for block in self.blocks:
+            mixer = block.token_mixer
+            # Laid out once for all blocks that have the same windows on the map.
+            if isinstance(mixer, Attention) and mixer.window_rule != rule:
+                plan, rule = mixer.plan(x), mixer.window_rule
             x = _checkpointed(block, x, plan) if with_cp else block(x, plan)
         return x
 

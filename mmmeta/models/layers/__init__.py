@@ -2,11 +2,9 @@
 
 from .activations import ACTIVATIONS, SquaredReLU, StarReLU, build_activation
 from .block import DropPath, MetaFormerBlock, Mlp
+from .linear_maps import Conv2d, Pointwise
 from .norms import NORMS, GroupNorm1, LayerNorm2d, build_norm, frozen_running_stats
-from .pointwise import Pointwise
-from .recompute import keep_everything
 from .token_mixers import TOKEN_MIXERS, Attention, Identity, Pooling, RandomMixing, SepConv
-from .winograd import Conv2d, accelerate
 
 __all__ = [
     'ACTIVATIONS',
@@ -26,9 +24,7 @@ __all__ = [
     'SepConv',
     'SquaredReLU',
     'StarReLU',
-    'accelerate',
     'build_activation',
     'build_norm',
     'frozen_running_stats',
-    'keep_everything',
 ]

@@ -1,18 +1,12 @@
 """The MetaFormer block: a token mixer and a channel MLP, each behind a norm and beside a residual."""
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .activations import build_activation
-from .chunks import chunk_rows, may_chunk
-from .norms import LayerNorm2d, build_norm
-from .pointwise import Pointwise
-from .recompute import through
-from .token_mixers import SepConv
+from .linear_maps import Pointwise
+from .norms import build_norm
+from .token_mixers import Attention
 from .windows import WindowPlan
 
 
@@ -35,7 +29,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        return through(self.act, self.fc2, self.fc1(x))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class DropPath(nn.Module):
@@ -67,38 +61,10 @@ def _scale(dim: int, init: float | None) -> nn.Parameter | None:
     return None if init is None else nn.Parameter(torch.full((dim,), float(init)))
 
 
-def _residual(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: Tensor | None) -> Tensor:
+def _add_branch(x: Tensor, res_scale: Tensor | None, branch: Tensor, layer_scale: Tensor | None) -> Tensor:
     """``res_scale * x + layer_scale * branch``, for maps ``(B, C, H, W)`` and scales ``(C,)``."""
-    res_scale, layer_scale = (s if s is None else s[:, None, None] for s in (res_scale, layer_scale))
-    if not torch.is_grad_enabled():
-        return _sum_branch(x, res_scale, branch, layer_scale)
-    branch = branch if layer_scale is None else branch * layer_scale
-    return (x if res_scale is None else x * res_scale) + branch
-
-
-def _sum_branch(
-    x: Tensor,
-    res_scale: Tensor | None,
-    branch: Tensor,
-    layer_scale: Tensor | None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """The same without gradients, for scales that can be multiplied with ``x`` as they are.
-
-    A pass less. It rounds once less too, which the gradients of StarReLU's scalars, sums over all positions
-    that nearly cancel, would show against other implementations.
-    """
-    if res_scale is None:
-        if layer_scale is None:
-            return torch.add(x, branch, out=out)
-        return torch.addcmul(x, branch, layer_scale, out=out)
-    branch = branch if layer_scale is None else branch * layer_scale
-    return torch.addcmul(branch, x, res_scale, out=out)
-
-
-def _normed(norm: nn.Module, branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``branch(norm(x))``; backward computes the norm again, unless that would count the batch twice."""
-    return branch(norm(x)) if isinstance(norm, _BatchNorm) else through(norm, branch, x)
+    x = x if res_scale is None else x * res_scale[:, None, None]
+    return x + (branch if layer_scale is None else branch * layer_scale[:, None, None])
 
 
 class MetaFormerBlock(nn.Module):
@@ -150,48 +116,16 @@ class MetaFormerBlock(nn.Module):
             x (Tensor): Features.
             plan (WindowPlan | None): What an attention mixer laid out for this map. Defaults to None.
         """
-        # Stochastic depth joins all positions of an image.
-        in_pieces = may_chunk(x) and not self.training
-        if in_pieces and isinstance(self.token_mixer, SepConv) and isinstance(self.norm1, LayerNorm2d):
-            x = self._mix_in_strips(x)
-        else:
-            mixer = self.token_mixer if plan is None else partial(self.token_mixer, plan=plan)
-            branch = _normed(self.norm1, mixer, x)
-            x = _residual(x, self.res_scale1, self.drop_path(branch), self.layer_scale1)
-        if in_pieces and x.is_contiguous(memory_format=torch.channels_last):
-            return self._forward_mlp_in_pieces(x)
-        branch = self.drop_path(_normed(self.norm2, self.mlp, x))
-        return _residual(x, self.res_scale2, branch, self.layer_scale2)
+        return self._mix_channels(self._mix_tokens(x, plan))
 
-    def _forward_mlp_in_pieces(self, x: Tensor) -> Tensor:
-        """The second half of the block, over the map of the first one, some positions at a time."""
-        # Norms over more than the channels of a position need the whole map.
-        by_position = isinstance(self.norm2, LayerNorm2d)
-        normed = x if by_position else self.norm2(x).contiguous(memory_format=torch.channels_last)
-        tokens, inputs = (part.permute(0, 2, 3, 1).flatten(0, 2) for part in (x, normed))
-        rows = chunk_rows(len(tokens), tokens[:1, 0], self.mlp.fc1.out_features)
-        for out, piece in zip(tokens.split(rows), inputs.split(rows), strict=True):
-            # A map of one column, which is seen to be channels last by its strides.
-            piece = piece[None, :, None].permute(0, 3, 1, 2)
-            branch = self.mlp(self.norm2(piece) if by_position else piece)[0, :, :, 0].t()
-            _sum_branch(out, self.res_scale2, branch, self.layer_scale2, out=out)
-        return x
+    def _mix_tokens(self, x: Tensor, plan: WindowPlan | None) -> Tensor:
+        """The first half of the block."""
+        # A mixer of another class lays out what it needs by itself.
+        planned = {} if plan is None or type(self.token_mixer) is not Attention else dict(plan=plan)
+        branch = self.drop_path(self.token_mixer(self.norm1(x), **planned))
+        return _add_branch(x, self.res_scale1, branch, self.layer_scale1)
 
-    def _mix_in_strips(self, x: Tensor) -> Tensor:
-        """The first half of the block with a convolution, some rows at a time."""
-        mixer, height = self.token_mixer, x.shape[2]
-        # In thinner strips the rows around them, which are computed twice, would weigh.
-        rows = max(16, chunk_rows(height, x[:, 0, :1], mixer.pwconv1.out_features))
-        out = None
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            first, last = max(top - mixer.reach, 0), min(bottom + mixer.reach, height)
-            branch = self.norm1(x[:, :, first:last])
-            branch = mixer.mix_rows(branch, mixer.reach - (top - first), mixer.reach - (last - bottom))
-            strip = _residual(x[:, :, top:bottom], self.res_scale1, branch, self.layer_scale1)
-            if rows >= height:
-                return strip
-            if out is None:
-                out = torch.empty_like(x, dtype=strip.dtype)
-            out[:, :, top:bottom] = strip
-        return out
+    def _mix_channels(self, x: Tensor) -> Tensor:
+        """The second half of the block."""
+        branch = self.drop_path(self.mlp(self.norm2(x)))
+        return _add_branch(x, self.res_scale2, branch, self.layer_scale2)

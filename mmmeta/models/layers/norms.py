@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmeta.errors import UsageError
+
+from .recompute import recomputable
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -25,14 +28,20 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``; the result is channels last in memory."""
-        x, shape = x.permute(0, 2, 3, 1), self.normalized_shape
-        if not torch.compiler.is_dynamo_compiling():
-            return F.layer_norm(x, shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
-        # Inductor forgets the stride of a batch of one in a permuted view, and convolutions then take it for
-        # channels first; the result of an operation on (B, C, H, W) has its strides.
-        normed = F.layer_norm(x, shape, eps=self.eps).permute(0, 3, 1, 2)
-        x = normed * self.weight[:, None, None]
-        return (x if self.bias is None else x + self.bias[:, None, None]).to(normed.dtype)
+        normalise = partial(_normalise_channels, eps=self.eps)
+        return recomputable(normalise(x, self.weight, self.bias), normalise, x, self.weight, self.bias)
+
+
+def _normalise_channels(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Layer normalisation over the channels of ``(B, C, H, W)``."""
+    x, shape = x.permute(0, 2, 3, 1), weight.shape
+    if not torch.compiler.is_dynamo_compiling():
+        return F.layer_norm(x, shape, weight, bias, eps).permute(0, 3, 1, 2)
+    # Inductor forgets the stride of a batch of one in a permuted view, and convolutions then take it for
+    # channels first; the result of an operation on (B, C, H, W) has its strides.
+    normed = F.layer_norm(x, shape, eps=eps).permute(0, 3, 1, 2)
+    x = normed * weight[:, None, None]
+    return (x if bias is None else x + bias[:, None, None]).to(normed.dtype)
 
 
 class GroupNorm1(nn.GroupNorm):
@@ -48,6 +57,16 @@ class GroupNorm1(nn.GroupNorm):
         super().__init__(1, num_channels, eps=eps)
         if not bias:
             self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)``."""
+        normalise = partial(_normalise_maps, eps=self.eps)
+        return recomputable(normalise(x, self.weight, self.bias), normalise, x, self.weight, self.bias)
+
+
+def _normalise_maps(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalisation over all of each ``(C, H, W)``."""
+    return F.group_norm(x, 1, weight, bias, eps)
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -1,77 +1,143 @@
-"""Cheap results that are computed again in backward instead of being kept.
+"""Recomputation in backward: what is cheap to compute is not kept for the linear map that reads it.
 
 A norm or an activation in front of a linear map is read again in backward, for the gradient of the weights.
 It takes as much memory as what it was computed from, which is kept anyway, and a fraction of the map's time.
+
+A layer that computes something cheap notes how, by :func:`recomputable`; a linear map that gets such a tensor
+keeps the inputs of that computation in its place. Whatever stands between them (a hook that replaces the
+tensor, an operation that writes into it) leaves a tensor without a valid note, which is kept as ever.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-
-_local = threading.local()
-
-
-@contextmanager
-def keep_everything() -> Iterator[None]:
-    """Keep what is needed for backward, as under activation checkpointing, which keeps none of it anyway."""
-    before = getattr(_local, 'keeps', False)
-    _local.keeps = True
-    try:
-        yield
-    finally:
-        _local.keeps = before
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
-#: Stands for a tensor that is computed again.
-AGAIN = object()
+class Recipe(NamedTuple):
+    """How a tensor was computed.
+
+    Attributes:
+        function (callable): A deterministic function of the inputs, which calls no module.
+        inputs (tuple[Tensor | float | None]): Its inputs.
+        versions (tuple[int]): Versions of the tensor and of its inputs, which writing into them changes.
+        autocast (dict): Arguments of :class:`torch.autocast` that the function ran under.
+    """
+
+    function: Callable[..., Tensor]
+    inputs: tuple[Tensor | float | None, ...]
+    versions: tuple[int, ...]
+    autocast: dict[str, Any]
+
+    def __call__(self, *inputs: Tensor | float | None) -> Tensor:
+        """Compute the tensor again, from its inputs as backward has them."""
+        with torch.autocast(**self.autocast):
+            return self.function(*inputs)
 
 
-def _identity(tensor: Tensor) -> tuple:
-    """What two names of one tensor have in common, as long as nobody writes into it."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor._version
+# Beside the tensors and not in an attribute, which would be saved with them.
+_recipes: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def through(cheap: Callable[[Tensor], Tensor], consume: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Compute ``consume(cheap(x))``, keeping ``x`` for backward but not ``cheap(x)``.
+class LinearMap(Protocol):
+    """An operation that is linear in its input and in its weight."""
 
-    Results and gradients are those of the plain expression, the same operations in the same order.
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute the output."""
+
+    def backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Compute those gradients of input, weight and bias that are needed."""
+
+
+def computes_plainly() -> bool:
+    """Whether nothing is kept for backward here, or a compiler decides what is."""
+    return not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _autocast_state(device: str) -> dict[str, Any]:
+    """Arguments of :class:`torch.autocast` that give the present state."""
+    if not torch.amp.is_autocast_available(device):
+        return dict(device_type='cpu', enabled=False)
+    return dict(
+        device_type=device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        # A weight that is cast without gradients must not be found by those who need its gradient.
+        cache_enabled=False,
+    )
+
+
+def _versions(*values: Tensor | float | None) -> tuple[int, ...]:
+    return tuple(value._version for value in values if isinstance(value, Tensor))
+
+
+def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | float | None) -> Tensor:
+    """Note how a tensor was computed.
 
     Args:
-        cheap (callable): A function of ``x`` without chance, which does not itself keep its result.
-        consume (callable): What reads the result.
-        x (Tensor): The input. Nobody may write over it before backward.
+        y (Tensor): ``function(*inputs)``, just computed.
+        function (callable): A deterministic function that calls no module.
+        inputs (Tensor | float | None): Its inputs, which are kept for backward in any case.
 
     Returns:
-        Tensor: The result of ``consume``.
-
-    Raises:
-        RuntimeError: In backward, if ``x`` has been written over.
+        Tensor: ``y``.
     """
-    y = cheap(x)
-    kind = x.device.type
-    plain = torch.compiler.is_compiling() or not torch.is_grad_enabled() or getattr(_local, 'keeps', False)
-    if plain or not y.requires_grad or kind == 'meta':
-        return consume(y)
-    autocast = dict(
-        device_type=kind, dtype=torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind)
-    )
-    version = x._version
-    identity = _identity(y)
+    if y.requires_grad and not computes_plainly():
+        _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), _autocast_state(y.device.type))
+    return y
 
-    def pack(tensor: Tensor) -> Tensor | object:
-        return AGAIN if _identity(tensor) == identity else tensor
 
-    def unpack(kept: Tensor | object) -> Tensor:
-        if kept is not AGAIN:
-            return kept
-        if x._version != version:
-            raise RuntimeError('a tensor that backward needs has been written over')
-        # With gradients, without which activations write over their input.
-        with torch.enable_grad(), torch.autocast(**autocast):
-            return cheap(x)
+class _RecomputingMap(torch.autograd.Function):
+    """A linear map that keeps for backward what its input was computed from."""
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        return consume(y)
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, op: LinearMap, recipe: Recipe, *inputs: Any
+    ) -> Tensor:
+        return op.forward(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, weight, _, ctx.op, ctx.recipe, *values = inputs
+        ctx.dtype = x.dtype
+        ctx.constants = [None if isinstance(value, Tensor) else value for value in values]
+        ctx.save_for_backward(weight, *(value if isinstance(value, Tensor) else None for value in values))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *tensors = ctx.saved_tensors
+        pairs = zip(tensors, ctx.constants, strict=True)
+        x = ctx.recipe(*(constant if tensor is None else tensor for tensor, constant in pairs))
+        needed = ctx.needs_input_grad
+        grads = ctx.op.backward(grad, x.to(ctx.dtype), weight, needed[:3])
+        return (*grads, *[None] * (len(needed) - 3))
+
+
+def linear_map(op: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute ``op.forward(x, weight, bias)``; for backward what ``x`` was computed from is kept, if noted.
+
+    Args:
+        op (LinearMap): The operation.
+        x (Tensor): Its input.
+        weight (Tensor): Its weight.
+        bias (Tensor | None): Its bias.
+    """
+    # A weight without gradient does not read the input again.
+    recipe = None if computes_plainly() or not weight.requires_grad else _recipes.get(x)
+    if recipe is None or recipe.versions != _versions(x, *recipe.inputs):
+        return op.forward(x, weight, bias)
+    # As autocast does around a convolution; inside the function its cache would keep casts without gradients.
+    device = x.device.type
+    if recipe.autocast['device_type'] == device and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = (
+            tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
+            for tensor in (x, weight, bias)
+        )
+    return _RecomputingMap.apply(x, weight, bias, op, recipe._replace(inputs=()), *recipe.inputs)

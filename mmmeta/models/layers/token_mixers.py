@@ -4,6 +4,8 @@ A token mixer maps a feature map of shape (B, C, H, W) to one of the same shape.
 of channels as its first argument, ``dim``; the backbone normalises before it and adds the residual after it.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +13,7 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 
 from .activations import build_activation
-from .pointwise import Pointwise
-from .recompute import through
+from .linear_maps import Conv2d, Pointwise
 from .windows import (
     BACKENDS,
     WindowPlan,
@@ -39,6 +40,26 @@ class Identity(nn.Module):
         return x
 
 
+class _PoolingDifference(torch.autograd.Function):
+    """Average pooling minus its input: linear, so nothing is kept for backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, size: int) -> Tensor:
+        return F.avg_pool2d(x, size, stride=1, padding=size // 2, count_include_pad=False) - x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.size = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        # Of the input only the shape is read, which is that of the gradient.
+        sides = [ctx.size] * 2, [1, 1], [ctx.size // 2] * 2
+        return torch.ops.aten.avg_pool2d_backward(grad, grad, *sides, False, False, None) - grad, None
+
+
 class Pooling(nn.Module):
     """Average pooling minus its input (arXiv:2111.11418, eq. 4); the border is left out of the mean.
 
@@ -60,8 +81,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        pad = self.pool_size // 2
-        return F.avg_pool2d(x, self.pool_size, stride=1, padding=pad, count_include_pad=False) - x
+        return _PoolingDifference.apply(x, self.pool_size)
 
     def extra_repr(self) -> str:
         """Show the window in ``print(model)``."""
@@ -145,35 +165,12 @@ class SepConv(nn.Module):
         hidden = int(expansion_ratio * dim)
         self.pwconv1 = Pointwise(dim, hidden, bias=bias)
         self.act = build_activation(act)
-        self.dwconv = nn.Conv2d(
-            hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=bias
-        )
+        self.dwconv = Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=bias)
         self.pwconv2 = Pointwise(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        return self.pwconv2(through(self.act, self.dwconv, self.pwconv1(x)))
-
-    @property
-    def reach(self) -> int:
-        """Rows above and below a position that the kernel sees."""
-        return self.dwconv.padding[0]
-
-    def mix_rows(self, x: Tensor, above: int, below: int) -> Tensor:
-        """Mix the rows of a strip around which ``reach`` rows are known.
-
-        Args:
-            x (Tensor): Rows of a map, ``(B, C, H, W)``, with those around them that the map has.
-            above (int): Rows that lie outside the map above ``x``, at most ``reach``.
-            below (int): The same below.
-
-        Returns:
-            Tensor: ``(B, C, H + above + below - 2 * reach, W)``.
-        """
-        x = self.dwconv(self.act(self.pwconv1(x)))
-        # The kernel has padded all sides; what it made of the rows around the strip is not asked for.
-        first, last = self.reach - above, x.shape[2] - (self.reach - below)
-        return self.pwconv2(x[:, :, first:last])
+        return self.pwconv2(self.dwconv(self.act(self.pwconv1(x))))
 
 
 class Attention(nn.Module):
@@ -225,6 +222,11 @@ class Attention(nn.Module):
             check_natten(self.window, window_mode, border)
         self.qkv = Pointwise(dim, 3 * dim, bias=bias)
         self.proj = Pointwise(dim, dim, bias=bias)
+
+    @property
+    def window_rule(self) -> tuple:
+        """What a plan depends on besides the map."""
+        return self.window, self.window_mode, self.border, self.backend
 
     def is_global(self, height: int, width: int) -> bool:
         """Whether every query of a map of that size sees all of it, without any window."""

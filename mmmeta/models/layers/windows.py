@@ -7,16 +7,14 @@ linear in the number of tokens; the mask is the same for all heads.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmmeta.errors import UsageError
-
-from .chunks import on_eager_cpu
 
 WINDOW_MODES = ('slide', 'block')
 BORDERS = ('shift', 'truncate')
@@ -24,8 +22,10 @@ BACKENDS = ('sdpa', 'natten')
 # Side of a tile of queries. A larger one gathers less but multiplies more keys that the mask then discards:
 # with a window of 13 on 50x84 tokens and two CPU threads 8 was as fast as 14, faster than 4, 6, 10, 12, 16.
 TILE = 8
-# Tiles at a time on CPU: 2 was the fastest of 1, 2, 4, 8 and 16 at 50x84.
-CHUNK = 2
+# Groups of tiles, so that what is gathered at a time takes less memory than queries, keys and values, however
+# large the map is. On a CPU groups of two tiles stay in the cache: the fastest of 1, 2, 4, 8 and 16 at 50x84.
+GROUPS = 16
+CPU_TILES = 2
 # Gradients of the values are wrong in older ones.
 NATTEN_VERSION = (0, 21, 7)
 NATTEN_DEVICE = 'cuda'
@@ -189,64 +189,72 @@ def count_pairs(
     return seen, multiplied
 
 
-def _attend(qkv: Tensor, queries: Tensor, keys: Tensor, mask: Tensor, head_dim: int) -> Tensor:
-    """Attention of some tiles, ``(tiles * T, C)``."""
-    dim = qkv.shape[1] // 3
-    # One gather of whole rows each; heads are views of them.
-    q = qkv[:, :dim].index_select(0, queries)
-    kv = qkv[:, dim:].index_select(0, keys)
-    return _attend_gathered(q, kv, mask, head_dim)
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, head_dim: int) -> Tensor:
+    """Attention of gathered queries ``(tiles * T, C)`` over gathered keys and values ``(tiles * S, C)``."""
+    q, k, v = (rows.view(len(mask), -1, rows.shape[1] // head_dim, head_dim) for rows in (q, k, v))
+    out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask)
+    return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _attend_gathered(q: Tensor, kv: Tensor, mask: Tensor, head_dim: int) -> Tensor:
-    """Attention of gathered queries ``(tiles * T, C)`` over keys and values ``(tiles * S, 2 * C)``."""
-    tiles, _, num_queries, num_keys = mask.shape
-    k, v = kv.view(tiles, num_keys, 2, -1, head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    q = q.view(tiles, num_queries, -1, head_dim).transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(0, 1).flatten(1)
+def _gather(qkv: Tensor, queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
+    """Rows of queries, ``(tiles * T, C)``, of keys and of values, ``(tiles * S, C)``."""
+    return (x.index_select(0, rows) for x, rows in zip(qkv.chunk(3, 1), (queries, keys, keys), strict=True))
 
 
-class _ChunkedAttention(torch.autograd.Function):
-    """:func:`_attend` with a few tiles at a time, gathered again in backward.
+class _WindowedAttention(torch.autograd.Function):
+    """Attention of a group of tiles at a time, whose keys are gathered again in backward.
 
-    A CPU spends more time on getting the memory for all gathered keys than on attending to them; those of a
-    few tiles stay in its cache. Nothing but the input is kept for backward.
+    Gathered keys and values are several times as many as there are tokens. Here they exist for one group, and
+    nothing but the input is kept for backward.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, queries: Tensor, keys: Tensor, mask: Tensor, head_dim: int) -> Tensor:
-        ctx.save_for_backward(qkv, queries, keys, mask)
-        ctx.head_dim = head_dim
+    def forward(
+        qkv: Tensor, queries: Tensor, keys: Tensor, mask: Tensor, places: Tensor, head_dim: int
+    ) -> Tensor:
         out = qkv.new_empty(len(queries), qkv.shape[1] // 3)
-        parts = _chunks(queries, keys, mask), out.split(CHUNK * mask.shape[2])
-        for part, rows in zip(*parts, strict=True):
-            rows.copy_(_attend(qkv, *part, head_dim))
-        return out
+        for of_queries, of_keys, seen, rows in _groups(queries, keys, mask, out):
+            rows.copy_(_attend(*_gather(qkv, of_queries, of_keys), seen, head_dim))
+        return out.index_select(0, places)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        qkv, queries, keys, mask = ctx.saved_tensors
-        dim = qkv.shape[1] // 3
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.head_dim = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        qkv, queries, keys, mask, places = ctx.saved_tensors
         grad_qkv = torch.zeros_like(qkv)
-        parts = _chunks(queries, keys, mask), grad.split(CHUNK * mask.shape[2])
-        for (q_rows, kv_rows, seen), rows in zip(*parts, strict=True):
-            with torch.enable_grad():
-                q = qkv[:, :dim].index_select(0, q_rows).requires_grad_()
-                kv = qkv[:, dim:].index_select(0, kv_rows).requires_grad_()
-                out = _attend_gathered(q, kv, seen, ctx.head_dim)
-            grad_q, grad_kv = torch.autograd.grad(out, (q, kv), rows)
-            grad_qkv[:, :dim].index_add_(0, q_rows, grad_q)
-            grad_qkv[:, dim:].index_add_(0, kv_rows, grad_kv)
-        return grad_qkv, None, None, None, None
+        dim = qkv.shape[1] // 3
+        # Of queries that are repeated one has the gradient.
+        repeated = torch.ones_like(queries, dtype=torch.bool).index_fill(0, places, False)
+        for of_queries, of_keys, seen, repeats in _groups(queries, keys, mask, repeated):
+            attend = partial(_attend, mask=seen, head_dim=ctx.head_dim)
+            _, pull_back = torch.func.vjp(attend, *_gather(qkv, of_queries, of_keys))
+            rows = grad.index_select(0, of_queries).masked_fill(repeats[:, None], 0)
+            grads = pull_back(rows)
+            for part, indices, of_part in zip(range(3), (of_queries, of_keys, of_keys), grads, strict=True):
+                grad_qkv[:, part * dim : (part + 1) * dim].index_add_(0, indices, of_part)
+            del pull_back, grads, of_part  # before the next group is gathered
+        return grad_qkv, None, None, None, None, None
 
 
-def _chunks(queries: Tensor, keys: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Queries, keys and mask of ``CHUNK`` tiles at a time."""
-    _, _, num_queries, num_keys = mask.shape
-    return zip(
-        queries.split(CHUNK * num_queries), keys.split(CHUNK * num_keys), mask.split(CHUNK), strict=True
-    )
+def _group_size(tiles: int, device: torch.device) -> int:
+    """How many of the tiles are attended to at a time."""
+    return CPU_TILES if device.type == 'cpu' else -(-tiles // GROUPS)
+
+
+def _groups(
+    queries: Tensor, keys: Tensor, mask: Tensor, rows: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Queries, keys, mask and what else there is for each query, of groups of tiles."""
+    tiles, _, num_queries, num_keys = mask.shape
+    count = _group_size(tiles, mask.device)
+    splits = (queries, num_queries), (keys, num_keys), (mask, 1), (rows, num_queries)
+    return zip(*(tensor.split(count * size) for tensor, size in splits), strict=True)
 
 
 def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
@@ -260,8 +268,11 @@ def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
     Returns:
         Tensor: ``(B * H * W, C)``.
     """
-    attend = _ChunkedAttention.apply if on_eager_cpu(qkv) else _attend
-    return attend(qkv, plan.queries, plan.keys, plan.mask, head_dim).index_select(0, plan.places)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # One group: a compiler decides itself what is kept, and sizes may be symbols.
+        out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
+        return out.index_select(0, plan.places)
+    return _WindowedAttention.apply(qkv, *plan, head_dim)
 
 
 def check_natten(window: tuple[int, int] | None, mode: str, border: str) -> None:

@@ -2,7 +2,10 @@
 
 import torch
 import torch.nn.functional as F
+from mmcv.ops import RoIAlign
 from torch import Tensor
+
+from .acceleration import runs_plainly
 
 # Weights and indices in memory at a time.
 CHUNK = 1 << 22
@@ -67,3 +70,19 @@ def roi_align(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: floa
             )
             out[found] = values.view(-1, bins, channels)
     return out.transpose(1, 2).reshape(len(rois), channels, *output_size)
+
+
+class ChannelsLastRoIAlign(RoIAlign):
+    """MMCV's ``RoIAlign``, which reads all channels of a position at once; see :func:`roi_align`."""
+
+    @staticmethod
+    def replaces(layer: RoIAlign) -> bool:
+        """Whether a layer samples as :func:`roi_align` does."""
+        adaptive = layer.sampling_ratio == 0 and layer.pool_mode == 'avg' and layer.aligned
+        return adaptive and not layer.use_torchvision
+
+    def forward(self, x: Tensor, rois: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` and ``(N, 5)`` to ``(N, C, *output_size)``."""
+        if runs_plainly(x) or not x.dtype == rois.dtype == torch.float32:
+            return super().forward(x, rois)
+        return roi_align(x, rois, self.output_size, self.spatial_scale)

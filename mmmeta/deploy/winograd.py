@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .chunks import chunk_rows, may_chunk
+from .acceleration import runs_plainly
+from .chunks import chunk_rows
 
 # A tile of outputs, and the tile of inputs that it depends on.
 OUT, IN = 4, 6
@@ -105,10 +106,10 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
+def should_use_winograd(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`conv3x3` may take the place of a convolution, and is faster."""
     return (
-        may_chunk(x)
+        not runs_plainly(x)
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled('cpu')
         and x.ndim == 4
@@ -126,40 +127,23 @@ def conv_same(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight (Tensor): Kernel, ``(O, C, k, k)`` with odd k.
         bias (Tensor | None): ``(O,)``. Defaults to None.
     """
-    if pays(x, weight):
+    if should_use_winograd(x, weight):
         return conv3x3(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
 
 
-class Conv2d(nn.Conv2d):
-    """PyTorch's ``Conv2d``, with fewer products where that is faster: see :func:`conv3x3`.
+class WinogradConv2d(nn.Conv2d):
+    """A 3x3 convolution with fewer products, see :func:`conv3x3`, on float32 maps that are large enough."""
 
-    That is at inference on a CPU, in float32, for 3x3 kernels without stride, groups or dilation, on maps of
-    4,096 positions and 128 channels or more. Everywhere else it is PyTorch's own. Parameters and checkpoints
-    are the same.
-
-    Arguments are those of :class:`torch.nn.Conv2d`.
-    """
-
-    def _is_plain(self) -> bool:
-        """Whether all but the kernel's size, which :func:`pays` looks at, is as :func:`conv3x3` has it."""
-        kind = (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
-        return kind == ((1, 1), (1, 1), (1, 1), 1, 'zeros')
+    @staticmethod
+    def replaces(conv: nn.Conv2d) -> bool:
+        """Whether a convolution is one that :func:`conv3x3` computes, and wide enough to gain."""
+        kind = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+        return (
+            kind == ((3, 3), (1, 1), (1, 1), (1, 1), 1, 'zeros')
+            and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
-        if self._is_plain() and pays(x, self.weight):
-            return conv3x3(x, self.weight, self.bias)
-        return super().forward(x)
-
-
-def accelerate(module: nn.Module) -> None:
-    """Make every convolution inside a module that is PyTorch's own a :class:`Conv2d`, with its parameters.
-
-    Args:
-        module (nn.Module): Any module that has been built, such as a head.
-    """
-    for child in module.modules():
-        # The class is all in which they differ.
-        if type(child) is nn.Conv2d:
-            child.__class__ = Conv2d
+        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``."""
+        return conv_same(x, self.weight, self.bias)

@@ -1,0 +1,89 @@
+"""Blocks computed a piece at a time.
+
+The wide inner maps of a block cost a CPU more time in being written to fresh memory and read back than in
+arithmetic. Piece by piece they stay in the cache.
+"""
+
+import torch
+from torch import Tensor
+
+from mmmeta.models.layers import LayerNorm2d, MetaFormerBlock, Mlp, SepConv
+from mmmeta.models.layers.windows import WindowPlan
+
+from .acceleration import has_hooks, runs_plainly
+from .chunks import chunk_rows
+
+
+def _add_branch(
+    x: Tensor,
+    res_scale: Tensor | None,
+    branch: Tensor,
+    layer_scale: Tensor | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``res_scale * x + layer_scale * branch``, for scales that can be multiplied with ``x`` as they are."""
+    if res_scale is None:
+        if layer_scale is None:
+            return torch.add(x, branch, out=out)
+        return torch.addcmul(x, branch, layer_scale, out=out)
+    branch = branch if layer_scale is None else branch * layer_scale
+    return torch.addcmul(branch, x, res_scale, out=out)
+
+
+class BlockInPieces(MetaFormerBlock):
+    """A block whose MLP and separable convolution, if it has one, run over a part of the map at a time."""
+
+    @staticmethod
+    def replaces(block: MetaFormerBlock) -> bool:
+        """Whether a block is made of what is known here."""
+        return type(block.mlp) is Mlp
+
+    def forward(self, x: Tensor, plan: WindowPlan | None = None) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        # Stochastic depth joins all positions of an image.
+        if runs_plainly(x) or self.training or has_hooks(self):
+            return super().forward(x, plan)
+        if type(self.token_mixer) is SepConv and type(self.norm1) is LayerNorm2d:
+            x = self._mix_in_strips(x)
+        else:
+            x = self._mix_tokens(x, plan)
+        if x.is_contiguous(memory_format=torch.channels_last):
+            return self._forward_mlp_in_pieces(x)
+        return self._mix_channels(x)
+
+    def _forward_mlp_in_pieces(self, x: Tensor) -> Tensor:
+        """The second half of the block, written over the map of the first one, some positions at a time."""
+        # Norms over more than the channels of a position need the whole map.
+        by_position = type(self.norm2) is LayerNorm2d
+        normed = x if by_position else self.norm2(x).contiguous(memory_format=torch.channels_last)
+        tokens, inputs = (part.permute(0, 2, 3, 1).flatten(0, 2) for part in (x, normed))
+        rows = chunk_rows(len(tokens), tokens[:1, 0], self.mlp.fc1.out_features)
+        for out, piece in zip(tokens.split(rows), inputs.split(rows), strict=True):
+            # A map of one column, which is seen to be channels last by its strides.
+            piece = piece[None, :, None].permute(0, 3, 1, 2)
+            branch = self.mlp(self.norm2(piece) if by_position else piece)[0, :, :, 0].t()
+            _add_branch(out, self.res_scale2, branch, self.layer_scale2, out=out)
+        return x
+
+    def _mix_in_strips(self, x: Tensor) -> Tensor:
+        """The first half of the block with a separable convolution, some rows at a time."""
+        mixer, height = self.token_mixer, x.shape[2]
+        reach = mixer.dwconv.padding[0]
+        scales = (s if s is None else s[:, None, None] for s in (self.res_scale1, self.layer_scale1))
+        res_scale, layer_scale = scales
+        # In thinner strips the rows around them, which are computed twice, would weigh.
+        rows = max(16, chunk_rows(height, x[:, 0, :1], mixer.pwconv1.out_features))
+        out = None
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(top - reach, 0), min(bottom + reach, height)
+            inner = mixer.dwconv(mixer.act(mixer.pwconv1(self.norm1(x[:, :, first:last]))))
+            # The kernel pads all sides; what it makes of the rows around the strip is dropped.
+            branch = mixer.pwconv2(inner[:, :, top - first : bottom - first])
+            strip = _add_branch(x[:, :, top:bottom], res_scale, branch, layer_scale)
+            if rows >= height:
+                return strip
+            if out is None:
+                out = torch.empty_like(x, dtype=strip.dtype)
+            out[:, :, top:bottom] = strip
+        return out
