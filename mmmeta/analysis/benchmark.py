@@ -171,7 +171,8 @@ def bytes_per_image(
         dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
     """
-    model = build().train()
+    model = build()
+    model.train()  # some of MMPretrain's return nothing
     attention = F.scaled_dot_product_attention
     kept = []
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -13,7 +13,6 @@ from mmmeta.errors import UsageError
 # (gradients, other devices and dtypes, a compiler, hooks inside) they compute as the type does.
 REPLACEMENTS = {
     'mmmeta.models.layers.block.MetaFormerBlock': 'mmmeta.deploy.block.BlockInPieces',
-    'torch.nn.modules.conv.Conv2d': 'mmmeta.deploy.winograd.WinogradConv2d',
     'mmseg.models.decode_heads.uper_head.UPerHead': 'mmmeta.deploy.uper_head.MergedUPerHead',
     'mmcv.ops.roi_align.RoIAlign': 'mmmeta.deploy.roi_align.ChannelsLastRoIAlign',
 }

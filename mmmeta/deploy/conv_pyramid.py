@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .winograd import conv_same
-
 
 def _resized_taps(length: int, size: int, taps: int, align_corners: bool, like: Tensor) -> Tensor:
-    """What each position of a resized axis sees under each tap of a kernel: ``(taps, size, length)``."""
+    """Interpolation matrices of an axis, shifted by each tap of a kernel: ``(taps, size, length)``."""
     identity = torch.eye(length, device=like.device, dtype=like.dtype)[None]
     resized = F.interpolate(identity, size=size, mode='linear', align_corners=align_corners)[0]
     padded = F.pad(resized, (taps // 2, taps // 2))
@@ -68,10 +66,10 @@ def conv_pyramid(
     """
     size = maps[0].shape[2:]
     kernels = weight.split([x.shape[1] for x in maps], dim=1)
-    out = conv_same(maps[0], kernels[0], bias)
+    out = F.conv2d(maps[0], kernels[0], bias, padding='same')
     for x, kernel in zip(maps[1:], kernels[1:], strict=True):
         if x.shape[2:] == size:
-            out += conv_same(x, kernel)
+            out += F.conv2d(x, kernel, padding='same')
         else:
             out += conv_resized(x, kernel, size, align_corners)
     return out

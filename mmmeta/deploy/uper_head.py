@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from .acceleration import has_hooks, runs_plainly
 from .conv_pyramid import conv_pyramid
-from .winograd import WinogradConv2d
 
 
 class MergedUPerHead(UPerHead):
@@ -23,7 +22,7 @@ class MergedUPerHead(UPerHead):
         """Whether the head's convolutions are of the kind that is computed here."""
         return all(
             type(module) is ConvModule
-            and type(module.conv) in (nn.Conv2d, WinogradConv2d)
+            and type(module.conv) is nn.Conv2d
             and module.order == ('conv', 'norm', 'act')
             for module in (head.bottleneck, head.fpn_bottleneck)
         )
