@@ -191,7 +191,8 @@ def count_pairs(
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, head_dim: int) -> Tensor:
     """Attention of gathered queries ``(tiles * T, C)`` over gathered keys and values ``(tiles * S, C)``."""
-    q, k, v = (rows.view(len(mask), -1, rows.shape[1] // head_dim, head_dim) for rows in (q, k, v))
+    # Not len(mask), an integer, which would freeze the number of tiles in exported code.
+    q, k, v = (rows.view(mask.shape[0], -1, rows.shape[1] // head_dim, head_dim) for rows in (q, k, v))
     out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask)
     return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
