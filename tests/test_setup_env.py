@@ -3,17 +3,25 @@
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
 
 
-@pytest.fixture
-def setup_env(tmp_path, monkeypatch):
-    """tools/setup_env.py on an empty checkout, with pip and the compiler recorded instead of run."""
+def load():
+    """tools/setup_env.py as a module."""
     spec = importlib.util.spec_from_file_location('setup_env', ROOT / 'tools/setup_env.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def setup_env(tmp_path, monkeypatch):
+    """tools/setup_env.py on an empty checkout, with pip and the compiler recorded instead of run."""
+    module = load()
     venv = tmp_path / '.venv'
     monkeypatch.setattr(module, 'ROOT', tmp_path)
     monkeypatch.setattr(module, 'VENV', venv)
@@ -25,20 +33,20 @@ def setup_env(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'make_venv', lambda python: (venv.mkdir(), module.calls.append('venv')))
     monkeypatch.setattr(module, 'pip', lambda *arguments: module.calls.append(f'pip {arguments[0]}'))
     monkeypatch.setattr(
-        module, 'build_mmcv', lambda use_cache=True: module.calls.append(f'compile {use_cache}') or wheel
+        module, 'build_mmcv', lambda anew=False: module.calls.append(f'compile {anew}') or wheel
     )
     monkeypatch.setattr(module, 'prove_mmcv', lambda: True)
     return module
 
 
-INSTALL = ['pip install', 'compile True', 'compile True', 'pip install', 'pip install']
+INSTALL = ['pip install', 'compile False', 'compile False', 'pip install']
 OTHERS = ['pip install', 'pip install', 'pip check']
 
 
 def test_builds_once(setup_env, capsys):
     assert setup_env.main() == 0
     assert setup_env.calls == ['venv', *INSTALL, *OTHERS]
-    assert 'compiling MMCV with its operators, about' in capsys.readouterr().out
+    assert 'compiling MMCV, 1 or 2 minutes on two cores' in capsys.readouterr().out
     setup_env.calls.clear()
     assert setup_env.main() == 0
     assert setup_env.calls == []
@@ -72,7 +80,7 @@ def test_interrupted_while_pip_ran_starts_with_an_empty_environment(setup_env, m
 def test_interrupted_while_compiling_goes_on_there(setup_env, monkeypatch):
     build_mmcv = setup_env.build_mmcv
 
-    def interrupted(use_cache=True):
+    def interrupted(anew=False):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(setup_env, 'build_mmcv', interrupted)
@@ -90,11 +98,11 @@ def test_an_mmcv_that_does_not_run_is_compiled_anew(setup_env, monkeypatch, caps
     monkeypatch.setattr(setup_env, 'prove_mmcv', lambda: next(proofs))
     assert setup_env.main() == 0
     assert [call for call in setup_env.calls if call.startswith('compile')] == [
-        'compile True',
-        'compile True',
         'compile False',
+        'compile False',
+        'compile True',
     ]
-    assert 'the operators of this MMCV do not run' in capsys.readouterr().out
+    assert 'the operators of this MMCV do not run: compiling each of its sources' in capsys.readouterr().out
 
 
 def test_a_step_that_fails_says_so(setup_env, monkeypatch, capsys):
@@ -122,15 +130,122 @@ def test_no_python_that_fits(setup_env, monkeypatch, tmp_path, capsys):
     assert f'{fake} has no Python.h, which compiling MMCV needs' in capsys.readouterr().err
 
 
+def test_half_an_environment_is_built_anew(setup_env, capsys):
+    (setup_env.VENV / 'bin').mkdir(parents=True)
+    assert setup_env.main() == 0
+    assert setup_env.calls[0] == 'venv'
+    assert 'the environment is incomplete or out of date: building it again' in capsys.readouterr().out
+
+
+def test_no_compiler(monkeypatch, tmp_path, capsys):
+    module = load()
+    monkeypatch.setattr(module, 'VENV', tmp_path / '.venv')
+    monkeypatch.setattr(module, 'NEEDED_GB', 0)
+    monkeypatch.setenv('CXX', 'no-such-compiler -O3')
+    with pytest.raises(module.SetupError, match="no C.. compiler 'no-such-compiler -O3' on PATH"):
+        module.make_venv(sys.executable)
+    assert not module.VENV.exists()
+    monkeypatch.delenv('CXX')
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with pytest.raises(module.SetupError, match="no C.. compiler 'c..' on PATH: install one"):
+        module.check_compiler()
+
+
+def test_sources_are_grouped(tmp_path):
+    module = load()
+    operators = tmp_path / 'mmcv/ops/csrc/pytorch'
+    (operators / 'cpu').mkdir(parents=True)
+    names = ('nms.cpp', 'roi_align.cpp')
+    for path in [operators / name for name in names] + [operators / 'cpu' / name for name in names]:
+        path.write_text(f'// {path.name}')
+    module.group_sources(tmp_path)
+    left = sorted(path.relative_to(operators).as_posix() for path in operators.glob('**/*.cpp'))
+    assert left == [
+        'all.cpp',
+        'cpu/all.cpp',
+        'cpu/grouped/nms.cpp',
+        'cpu/roi_align.cpp',
+        'grouped/nms.cpp',
+        'grouped/roi_align.cpp',
+    ]
+    assert (operators / 'all.cpp').read_text().splitlines() == [
+        '#include <torch/extension.h>',
+        '#include "grouped/nms.cpp"',
+        '#include "grouped/roi_align.cpp"',
+    ]
+    assert '#include "grouped/nms.cpp"' in (operators / 'cpu/all.cpp').read_text()
+
+
+class TestCompiling:
+    @pytest.fixture
+    def module(self, tmp_path, monkeypatch):
+        """tools/setup_env.py with the attempts to compile recorded; those in ``fails`` fail."""
+        module = load()
+        monkeypatch.setattr(module, 'CACHE', tmp_path)
+        monkeypatch.setattr(module, 'probe_torch', lambda: ('py11-torch2-cpu', False))
+        monkeypatch.setattr(module, 'check_compiler', lambda: None)
+        module.attempts, module.fails = [], set()
+
+        def compile_mmcv(folder, cuda, grouped, anew=False):
+            module.attempts.append((grouped, anew))
+            if grouped in module.fails:
+                raise module.SetupError('MMCV could not be compiled')
+            folder.mkdir()
+            (folder / 'mmcv-2.1.0.whl').touch()
+            return folder / 'mmcv-2.1.0.whl'
+
+        monkeypatch.setattr(module, 'compile_mmcv', compile_mmcv)
+        return module
+
+    def test_grouped_and_once(self, module, tmp_path):
+        for _ in range(2):
+            assert module.build_mmcv() == tmp_path / 'mmcv-py11-torch2-cpu/mmcv-2.1.0.whl'
+        assert module.attempts == [(True, False)]
+
+    def test_each_by_itself_where_that_fails(self, module, capsys):
+        module.fails = {True}
+        assert module.build_mmcv().name == 'mmcv-2.1.0.whl'
+        assert module.attempts == [(True, False), (False, False)]
+        output = capsys.readouterr().out
+        assert 'MMCV does not compile with its sources grouped (see ' in output
+        assert output.count('\n') == 1
+
+    def test_neither(self, module):
+        module.fails = {True, False}
+        with pytest.raises(module.SetupError, match='MMCV could not be compiled'):
+            module.build_mmcv()
+
+    def test_anew(self, module):
+        module.build_mmcv(anew=True)
+        assert module.attempts == [(False, True)]
+
+    def test_with_cuda(self, module, monkeypatch):
+        monkeypatch.setattr(module, 'probe_torch', lambda: ('py11-torch2-cuda', True))
+        module.build_mmcv()
+        assert module.attempts == [(False, False)]
+
+
 def test_the_proof_runs_here():
     pytest.importorskip('mmcv.ops', reason='this MMCV has no operators')
-    import subprocess
-    import sys
-
-    spec = importlib.util.spec_from_file_location('setup_env', ROOT / 'tools/setup_env.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    proof = load().PROOF
+    variants = [
+        proof,
+        proof.replace('[3, 0, 4]', '[3, 0]'),
+        proof.replace('entries - set', '{"an_entry"} | entries - set'),
+        proof.replace('conv2d(x, weight, padding=1)', 'conv2d(x, weight, padding=1) + 0.1'),
+    ]
+    assert len(set(variants)) == 4
+    code = (
+        f'for variant in {variants}:\n'
+        '    try:\n'
+        '        print(exec(variant, {}))\n'
+        '    except AssertionError as error:\n'
+        '        print(repr(error))\n'
+    )
     env = dict(os.environ, CUDA_VISIBLE_DEVICES='')
-    assert subprocess.run([sys.executable, '-c', module.PROOF, 'cpu'], env=env).returncode == 0
-    wrong = module.PROOF.replace('[3, 0, 4]', '[3, 0]')
-    assert subprocess.run([sys.executable, '-c', wrong, 'cpu'], env=env, capture_output=True).returncode == 1
+    output = subprocess.run([sys.executable, '-c', code, 'cpu'], env=env, capture_output=True, text=True)
+    found = output.stdout.splitlines()
+    assert found[0] == 'None', output.stderr
+    assert found[1] == "AssertionError(('cpu', tensor([3, 0, 4])))"
+    assert found[2] == """AssertionError("mmcv._ext has no ['an_entry']")"""
+    assert 'Tensor-likes are not close' in found[3]

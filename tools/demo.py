@@ -3,6 +3,7 @@
 
 import argparse
 
+import check_interpreter  # noqa: F401
 import torch
 
 from mmmeta.apis.cli import command_line

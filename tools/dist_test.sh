@@ -6,8 +6,7 @@ if [ $# -lt 3 ]; then
     echo "usage: [NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=29500] $0 CONFIG CHECKPOINT GPUS [arguments of test.py]" >&2
     exit 2
 fi
-tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 config="$1" checkpoint="$2" gpus="$3"
 shift 3
-export PYTHONPATH="$(dirname "$tools")${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python}" -m mmmeta.apis.launch --processes "$gpus" "$tools/test.py" "$config" "$checkpoint" "$@"
+exec "$python" -m mmmeta.apis.launch --processes "$gpus" "$root/tools/test.py" "$config" "$checkpoint" "$@"

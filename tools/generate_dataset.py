@@ -3,6 +3,8 @@
 
 import argparse
 
+import check_interpreter  # noqa: F401
+
 from mmmeta.apis.cli import command_line
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 

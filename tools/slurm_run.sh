@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # What slurm_train.sh and slurm_test.sh share: slurm_run.sh TOOL PARTITION JOB_NAME [arguments of the tool]
 set -euo pipefail
-tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 tool="$1" partition="$2" job="$3"
 shift 3
 gpus="${GPUS:-8}"
@@ -11,9 +10,9 @@ if ! command -v srun >/dev/null; then
     echo "error: srun is not on PATH: run this on a machine of a Slurm cluster, or use tools/dist_${tool%.py}.sh" >&2
     exit 1
 fi
-export PYTHONPATH="$(dirname "$tools")${PYTHONPATH:+:$PYTHONPATH}"
+source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 # SRUN_ARGS is split into words on purpose: it holds several options.
 # shellcheck disable=SC2086
 exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
     --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$tools/$tool" "$@" --launcher=slurm
+    "$python" -u "$root/tools/$tool" "$@" --launcher=slurm

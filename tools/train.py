@@ -3,6 +3,8 @@
 
 import argparse
 
+import check_interpreter  # noqa: F401
+
 from mmmeta.apis.cli import add_run_arguments, command_line
 from mmmeta.apis.config import enable_amp, enable_auto_scale_lr, load_config
 from mmmeta.apis.run import resume_from, train

@@ -7,6 +7,7 @@ mIoU, coco/bbox_mAP, accuracy/top1, time, memory.
 
 import argparse
 
+import check_interpreter  # noqa: F401
 from rich.console import Console
 from rich.table import Table
 

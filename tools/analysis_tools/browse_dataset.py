@@ -3,6 +3,7 @@
 
 import argparse
 
+import check_interpreter  # noqa: F401
 from rich.progress import track
 
 from mmmeta.apis.browse import browse

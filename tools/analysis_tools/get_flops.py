@@ -10,6 +10,8 @@ what convolutions and linear maps return.
 import argparse
 from functools import cache
 
+import check_interpreter  # noqa: F401
+
 from mmmeta.analysis.complexity import Complexity, count_config
 from mmmeta.analysis.paper_tables import Printed, printed_complexities
 from mmmeta.apis.cli import command_line

@@ -8,6 +8,7 @@ its config stands beside its numbers, so that a shortened run is not taken for t
 import argparse
 from pathlib import Path
 
+import check_interpreter  # noqa: F401
 from rich.console import Console
 from rich.table import Table
 

@@ -3,6 +3,8 @@
 
 import argparse
 
+import check_interpreter  # noqa: F401
+
 from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.classify import find_images
 from mmmeta.apis.cli import add_model_arguments, command_line

@@ -5,6 +5,7 @@ import argparse
 import os
 from importlib.util import find_spec
 
+import check_interpreter  # noqa: F401
 import torch
 
 from mmmeta.apis.checks import check_writable

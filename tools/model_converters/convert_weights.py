@@ -4,6 +4,8 @@
 import argparse
 import os
 
+import check_interpreter  # noqa: F401
+
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
 from mmmeta.errors import UsageError
