@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from mmmeta import models
-from mmmeta.models import CAFormer, ConvFormer
+from mmmeta.models import CAFormer, ConvFormer, MetaFormer
 from mmmeta.models.layers import Attention, Mlp, SepConv, StarReLU
 from mmmeta.registry import MODELS
 
@@ -271,9 +271,11 @@ def test_export():
             assert torch.allclose(out, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('family', ['CAFormer', 'PoolFormer'])
-def test_compiled_whole_in_training(family):
-    model = tiny(family, window=3) if family == 'CAFormer' else tiny(family)
+def test_compiled_whole_in_training():
+    """A stage of each kind of mixer."""
+    mixers = ('pooling', 'sep_conv', 'attention', dict(type='random_mixing', num_tokens=4))
+    model = MetaFormer(dict(TINY, depths=(1, 1, 1, 1), token_mixers=mixers), window=(None, None, 3, None))
+    randomise(model)
     compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
     assert_same(gradients(model, compiled), gradients(model), 1e-4)
 

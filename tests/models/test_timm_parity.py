@@ -23,7 +23,8 @@ def pair(name):
 def test_stage_outputs_and_gradients_equal_timm(name):
     model, peer = pair(name)
     model.eval(), peer.eval()
-    for height, width in ((224, 224), (250, 187)):
+    # Odd sizes for all; the papers' for the smallest of each family.
+    for height, width in ((224, 224), (122, 91)) if sum(model.depths) <= 18 else ((122, 91),):
         image = torch.randn(1, 3, height, width)
         with torch.no_grad():
             outs = model(image)

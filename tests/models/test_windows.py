@@ -443,7 +443,7 @@ class TestBackbone:
 
     def test_is_captured_whole(self, model):
         compiled = torch.compile(model, fullgraph=True, dynamic=True, backend='eager')
-        for size in ((200, 328), (232, 264), (296, 200)):
+        for size in ((200, 328), (232, 264)):
             image = torch.randn(1, 3, *size)
             for out, expected in zip(compiled(image), model(image), strict=True):
                 assert (out - expected).abs().max() < 1e-5
