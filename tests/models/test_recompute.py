@@ -93,7 +93,7 @@ def test_float16_keeps_what_bfloat16_keeps():
     assert kept('convformer_s18', torch.float16) == kept('convformer_s18', torch.bfloat16)
 
 
-@pytest.mark.parametrize('dtype', DTYPES[:2])
+@pytest.mark.parametrize('dtype', [torch.bfloat16])
 @pytest.mark.parametrize('name', LIMITS)
 def test_checkpointed_blocks_keep_their_inputs(name, dtype):
     # Mixed precision adds PoolFormer's branches up in float32, and keeps the casts in front of convolutions.
