@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmmeta.errors import UsageError
+from mmmeta.models.layers.recompute import is_captured
 
 # Exact types, by their full names so that packages which nobody uses are not imported, and what takes their
 # place: classes that extend the type and have the same parameters. Where their own way does not apply
@@ -28,12 +29,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 def runs_plainly(x: torch.Tensor) -> bool:
     """Whether an input is to be computed on as the original module does: not at eager inference on a CPU."""
-    return (
-        torch.is_grad_enabled()
-        or x.device.type != 'cpu'
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-    )
+    return torch.is_grad_enabled() or x.device.type != 'cpu' or is_captured()
 
 
 def _replacement(module: nn.Module) -> type[nn.Module] | None:

@@ -11,7 +11,8 @@ from torch import nn
 
 from mmmeta import models
 from mmmeta.apis.config import load_config
-from mmmeta.deploy import accelerate, chunks
+from mmmeta.deploy import accelerate
+from mmmeta.deploy import block as block_in_pieces
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer
 from mmmeta.models.layers import MetaFormerBlock, SepConv
@@ -36,7 +37,7 @@ def test_pieces_make_the_whole(family, size, dtype, monkeypatch):
     image = torch.randn(2, 3, *size)
     original = image.clone()
     for limit in (1 << 10, 1 << 30):
-        monkeypatch.setattr(chunks, 'CHUNK_BYTES', limit)
+        monkeypatch.setattr(block_in_pieces, 'CHUNK_BYTES', limit)
         with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             outs, expected = fast(image), plain(image)
         for out, reference in zip(outs, expected, strict=True):
@@ -57,7 +58,7 @@ def test_a_block_does_not_write_over_its_input():
 
 @pytest.mark.parametrize('case', ['gradients', 'training', 'a hook', 'compiled'])
 def test_where_it_does_not_apply_the_plain_model_runs(case, monkeypatch):
-    monkeypatch.setattr(chunks, 'CHUNK_BYTES', 1 << 10)
+    monkeypatch.setattr(block_in_pieces, 'CHUNK_BYTES', 1 << 10)
     plain = tiny()
     fast = accelerate(copy.deepcopy(plain))
     image, shapes = torch.randn(1, 3, 96, 64), []

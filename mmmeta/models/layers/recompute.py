@@ -53,9 +53,14 @@ class LinearMap(Protocol):
         """Compute those gradients of input, weight and bias that are needed."""
 
 
+def is_captured() -> bool:
+    """Whether operations are recorded by a compiler or tracer, which decides itself how they run."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def computes_plainly() -> bool:
     """Whether nothing is kept for backward here, or a compiler decides what is."""
-    return not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not torch.is_grad_enabled() or is_captured()
 
 
 def _autocast_state(device: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mmmeta.errors import UsageError
 
+from .recompute import is_captured
+
 WINDOW_MODES = ('slide', 'block')
 BORDERS = ('shift', 'truncate')
 BACKENDS = ('sdpa', 'natten')
@@ -269,7 +271,7 @@ def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
     Returns:
         Tensor: ``(B * H * W, C)``.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_captured():
         # One group: a compiler decides itself what is kept, and sizes may be symbols.
         out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
         return out.index_select(0, plan.places)
