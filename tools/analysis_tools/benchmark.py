@@ -256,8 +256,9 @@ def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[s
 
 def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time backbones in turns at each size, and tell what memory they take."""
-    if args.accelerate and args.train:
-        raise UsageError('--accelerate is for inference: leave out --train')
+    for option in ('train', 'peak', 'plot'):
+        if args.accelerate and getattr(args, option):
+            raise UsageError(f'--accelerate compares times of inference: leave out --{option}')
     names, models = add_accelerated(args, args.models, build_features)
     dtype = DTYPES[args.dtype]
     records = []
@@ -268,7 +269,7 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
                 args.batch * bytes_per_image(partial(build_features, spec), image.shape[2:], dtype, device())
                 for spec in args.models
             ]
-        if args.peak and not args.accelerate:
+        if args.peak:
             memory['peak'] = [
                 peak_bytes(spec, image.shape, args.train, dtype, device()) for spec in args.models
             ]
