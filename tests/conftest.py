@@ -1,11 +1,13 @@
 """Fixtures that several test files share."""
 
+import gc
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 from forked import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
+# Seconds that a command may take; the longest takes 40 alone on a core. See faulthandler_timeout as well.
+TIMEOUT = 300
 TINY_CONFIG = 'tests/data/tiny_upernet.py'
 
 # The tests run in several processes: one thread each, or they would wait for each other's. PyTorch reads it
@@ -28,6 +32,34 @@ LONG = {'test_configs.py', 'test_tools', 'test_other_projects.py'}
 def pytest_collection_modifyitems(items):
     """Put long files first."""
     items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
+
+
+def run_command(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess:
+    """Run a command to its end; one that does not end is killed together with everything that it started.
+
+    :func:`subprocess.run` kills the command alone, and then waits for those who inherited its pipes.
+
+    Raises:
+        subprocess.TimeoutExpired: It was killed.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        raise subprocess.TimeoutExpired(command, timeout, output, errors) from None
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 class Tools:
@@ -63,9 +95,8 @@ class Tools:
         """Run a command to its end, from the root of the checkout if no other folder is named."""
         command = [str(part) for part in command]
         if command[0] == sys.executable and command[1].endswith('.py') and not variables:
-            return run_script(command[1:], cwd, cls.environment(), timeout=600)
-        env = cls.environment(**variables)
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+            return run_script(command[1:], cwd, cls.environment(), timeout=TIMEOUT)
+        return run_command(command, cwd, cls.environment(**variables), TIMEOUT)
 
     @classmethod
     def run(cls, *command, **variables):
@@ -115,13 +146,6 @@ def metrics(work_dir) -> dict[str, float]:
     return json.loads(sorted(Path(work_dir).glob('*/[0-9]*.json'))[-1].read_text())
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return sock.getsockname()[1]
-
-
 @pytest.fixture(scope='session')
 def ade_root(tmp_path_factory) -> Path:
     """A generated data set in ADE20K's layout."""
@@ -158,6 +182,19 @@ def det_tools(coco_root) -> Tools:
     """The command lines with a detector, on the generated data set."""
     pytest.importorskip('mmdet', reason="detectors are MMDetection's")
     return Tools('tests/data/tiny_mask_rcnn.py', coco_root, 'annotations/instances_val2017.json')
+
+
+@pytest.fixture
+def process_group(tmp_path) -> Iterator[None]:
+    """A process group of this process alone."""
+    import torch.distributed as dist
+
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    yield
+    # A wrapped model holds the group as well. Collected after the group was destroyed, it would be the last to
+    # do so, and wait for Gloo's threads while they wait for Python's lock.
+    gc.collect()
+    dist.destroy_process_group()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TIMEOUT, run_command
 from PIL import Image
 
 from mmmeta.datasets import generate_ade20k
@@ -58,9 +58,7 @@ def checkout(tmp_path):
 def run(checkout, script, **variables):
     """Run a script in a shell that has nothing but the system's commands."""
     env = dict(HOME=str(checkout.parent), PATH=SYSTEM, CUDA_VISIBLE_DEVICES='', **variables)
-    return subprocess.run(
-        ['bash', '-c', script], cwd=checkout, env=env, capture_output=True, text=True, timeout=600
-    )
+    return run_command(['bash', '-c', script], checkout, env, TIMEOUT)
 
 
 @pytest.mark.parametrize('page', ['README.md', 'docs/start.md'])

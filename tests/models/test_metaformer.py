@@ -2,13 +2,11 @@
 
 import copy
 import gc
-import os
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import free_port
 from timm_peer import ALL_MODELS, build, randomise
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -173,9 +171,8 @@ def test_with_cp_keeps_less_for_backward():
     assert recomputing < 0.5 * plain
 
 
-def _train_step_under_ddp(rank, port, path):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    dist.init_process_group('gloo', rank=rank, world_size=2)
+def _train_step_under_ddp(rank, store, path):
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
     torch.manual_seed(0)
     model = CAFormer(TINY, with_cp=True)
     randomise(model)
@@ -192,7 +189,7 @@ def _train_step_under_ddp(rank, port, path):
 
 def test_with_cp_under_ddp_equals_one_process(tmp_path):
     path = tmp_path / 'gradients.pth'
-    mp.spawn(_train_step_under_ddp, args=(free_port(), path), nprocs=2)
+    mp.spawn(_train_step_under_ddp, args=(tmp_path / 'store', path), nprocs=2)
     model = CAFormer(TINY)
     randomise(model)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

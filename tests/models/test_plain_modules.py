@@ -6,8 +6,6 @@ import warnings
 
 import pytest
 import torch
-import torch.distributed as dist
-from conftest import free_port
 from timm_peer import FAMILIES, randomise
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -307,17 +305,13 @@ def test_gradients_have_the_strides_of_their_parameters(family):
             assert parameter.grad.stride() == parameter.stride(), name
 
 
-def test_no_warning_of_strides_from_several_processes():
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{free_port()}', rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(tiny())
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('always')
-            for _ in range(2):
-                sum(out.square().mean() for out in model(IMAGE)).backward()
-        assert not [str(w.message) for w in caught if 'strides' in str(w.message)]
-    finally:
-        dist.destroy_process_group()
+def test_no_warning_of_strides_from_several_processes(process_group):
+    model = nn.parallel.DistributedDataParallel(tiny())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        for _ in range(2):
+            sum(out.square().mean() for out in model(IMAGE)).backward()
+    assert not [str(w.message) for w in caught if 'strides' in str(w.message)]
 
 
 def test_layers_are_known_by_their_types():

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from timm_peer import randomise
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -431,13 +430,9 @@ class TestBackbone:
         for out, reference in zip(outs, expected, strict=True):
             assert (out - reference).abs().max() < 1e-5
 
-    def test_ddp(self, model, tmp_path):
+    def test_ddp(self, model, process_group):
         expected = gradients(model, self.image)
-        dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
-        try:
-            found = gradients(nn.parallel.DistributedDataParallel(model), self.image)
-        finally:
-            dist.destroy_process_group()
+        found = gradients(nn.parallel.DistributedDataParallel(model), self.image)
         for name in expected:
             assert (found[f'module.{name}'] - expected[name]).abs().max() < 1e-6, name
 

@@ -1,16 +1,24 @@
 """tools/train.py and tools/dist_train.sh on real files."""
 
 import signal
+import socket
 import sys
 import time
 
 import pytest
 import torch
-from conftest import TINY_CONFIG, free_port, losses
+from conftest import TINY_CONFIG, losses
 
 STOCK_HOOK = 'default_hooks.checkpoint.type=mmengine.CheckpointHook'
 SHORT = ('train_cfg.max_iters=2',)
 FAST = ('train_cfg.max_iters=8', 'optim_wrapper.optimizer.lr=1e-2', 'param_scheduler.0.start_factor=1.0')
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,6 @@ import timm
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import free_port
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
@@ -128,9 +127,9 @@ def test_a_url_is_brought_once(server, torch_hub, file, expected):
     assert [path.name for path in torch_hub.iterdir()] == ['caformer.safetensors']
 
 
-def _fetch_in_a_group(rank, port, url, hub, results):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), LOCAL_RANK=str(rank))
-    dist.init_process_group('gloo', rank=rank, world_size=2)
+def _fetch_in_a_group(rank, store, url, hub, results):
+    os.environ['LOCAL_RANK'] = str(rank)
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
     torch.hub.set_dir(hub)
     try:
         results.put(os.path.getsize(fetch(url)))
@@ -146,7 +145,7 @@ def test_processes_of_one_machine_share_a_download(there, server, file, tmp_path
     if there:
         file.rename(folder / 'w.safetensors')
     results = mp.get_context('spawn').SimpleQueue()
-    arguments = (free_port(), f'{url}/w.safetensors', str(tmp_path / 'hub'), results)
+    arguments = (tmp_path / 'store', f'{url}/w.safetensors', str(tmp_path / 'hub'), results)
     mp.spawn(_fetch_in_a_group, args=arguments, nprocs=2)
     for found in (results.get(), results.get()):
         assert found == size if there else 'HTTP 404' in found
