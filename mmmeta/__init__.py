@@ -1,10 +1,17 @@
 """MetaFormer backbones for dense prediction in the OpenMMLab stack."""
 
-from .stack import check_stack
+import sys
+
+from .stack import StackError, check_stack
 from .version import __version__
 
-check_stack()
+try:
+    check_stack()
+except StackError as error:
+    if sys.argv[:1] == ['-m']:  # so it is while Python looks for the module that a command line names
+        sys.exit(f'error: {error}')
+    raise
 
-from . import registry  # noqa: E402
+from . import registry
 
 __all__ = ['__version__', 'registry']

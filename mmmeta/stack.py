@@ -6,6 +6,7 @@ removing one removes the other's folder.
 """
 
 import importlib.util
+import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -67,7 +68,10 @@ def check_stack() -> None:
                 f'them (pip uninstall -y {" ".join(providers)}), then install one again'
             )
     if importlib.util.find_spec('mmengine') is None:
-        raise StackError('mmmeta needs MMEngine: pip install mmengine')
+        raise StackError(
+            f'mmmeta needs MMEngine, which {sys.executable} lacks: pip install mmengine, or use the '
+            'interpreter of an environment that has it'
+        )
     if _installed('mmdet') and importlib.util.find_spec('mmcv') is not None and not has_mmcv_ops():
         warnings.warn(
             'MMDetection is installed, but this MMCV has no compiled operators, so no detector can be built: '

@@ -13,7 +13,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LIBRARIES = ('torch', 'torchvision', 'timm', 'mmengine.runner', 'mmcv.ops', 'scipy.stats')
+LIBRARIES = (
+    *('torch', 'torchvision', 'timm', 'mmengine.runner', 'mmcv.ops', 'scipy.stats', 'matplotlib.pyplot'),
+    *('sklearn.metrics', 'pycocotools.coco', 'pycocotools.mask', 'shapely.geometry', 'ftfy', 'einops'),
+    'quick_configs',
+)
 TESTS = Path(__file__).resolve().parent
 
 

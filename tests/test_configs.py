@@ -100,6 +100,12 @@ def test_a_detector_learns_from_its_own_pipeline(path, coco_root):
     assert ('masks' in results[0].pred_instances) == ('mask' in path)
 
 
+def test_the_detector_of_the_demo_learns_from_its_own_pipeline(coco_root):
+    cfg = load_config('configs/demo/mask_rcnn_caformer_s18_shapes.py')
+    _, data = learn(cfg, coco_root)
+    assert data['inputs'].shape == (2, 3, 128, 160)
+
+
 @pytest.mark.parametrize('path', ADE20K + COCO)
 def test_it_starts_from_published_weights_of_its_backbone(path):
     backbone = load_config(path).model.backbone

@@ -23,6 +23,9 @@ importlib.util.find_spec = lambda name, *rest: None if name in BLOCKED else find
 """
 
 
+LACKS = 'lacks: pip install mmengine, or use the interpreter of an environment that has it'
+
+
 def python(code, path=None):
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(str(p) for p in (path, ROOT) if p))
     return subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
@@ -56,7 +59,15 @@ def test_mmengine_missing():
         'import mmmeta\n'
     )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].endswith('mmmeta needs MMEngine: pip install mmengine')
+    assert result.stderr.splitlines()[-1].endswith(f'mmmeta needs MMEngine, which {sys.executable} {LACKS}')
+
+
+def test_mmengine_missing_for_a_command_line(tmp_path):
+    python = tmp_path / 'bin/python'
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path], check=True)
+    result = subprocess.run([python, '-m', 'mmmeta', 'list'], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == f'error: mmmeta needs MMEngine, which {python} {LACKS}\n'
 
 
 def test_fork_over_official_is_named(tmp_path):

@@ -110,17 +110,21 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
         data_options += [f'{name}.ann_file={data_root / demo.annotations}' for name in metrics]
     options = ['--cfg-options', *data_options, *options]
 
+    def tool_command(tool: str, *arguments: str) -> tuple[str, ...]:
+        if processes == 1:
+            return sys.executable, f'tools/{tool}.py', demo.config, *arguments
+        return f'tools/dist_{tool}.sh', demo.config, *arguments, str(processes)
+
     def evaluate(step: str, checkpoint: str, *more: str) -> dict[str, float]:
         folder = work / step
-        command = ('tools/dist_test.sh', demo.config, checkpoint, str(processes), '--work-dir', str(folder))
+        command = (*tool_command('test', checkpoint), '--work-dir', str(folder))
         _run(f'evaluate {step} training', *command, *more, *options)
         found = _results(folder)
         # A detector that finds nothing at all is not evaluated.
         return {name: 100 / demo.scale * found.get(key, 0.0) for name, key in demo.metrics.items()}
 
     before = evaluate('before', 'none')
-    command = ('tools/dist_train.sh', demo.config, str(processes), '--work-dir', str(work / 'train'))
-    _run('train', *command, *options)
+    _run('train', *tool_command('train'), '--work-dir', str(work / 'train'), *options)
     checkpoint = (work / 'train/last_checkpoint').read_text()
     pictures = work / 'after/pictures'
     after = evaluate('after', checkpoint, '--show-dir', str(pictures))

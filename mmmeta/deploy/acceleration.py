@@ -4,6 +4,7 @@ from collections import Counter
 from importlib import import_module
 
 import torch
+from mmengine.dist import is_main_process
 from torch import nn
 
 from mmmeta.errors import UsageError
@@ -46,9 +47,9 @@ def accelerate(model: nn.Module) -> nn.Module:
     """Replace modules by others that compute the same, but for rounding, in less time at inference on a CPU.
 
     Replaced are modules of exactly the known types with known arguments. Subclasses, and what has hooks on
-    it or inside it, stay as they are. What was replaced is printed, and ``print(model)`` shows it. Parameters
-    and state dict stay the same, so weights may be loaded before or after. A second call finds nothing to
-    replace.
+    it or inside it, stay as they are. What was replaced is printed, by the first of several processes, and
+    ``print(model)`` shows it. Parameters and state dict stay the same, so weights may be loaded before or
+    after. A second call finds nothing to replace.
 
     Args:
         model (nn.Module): Any model, in eval mode and on a CPU; it is changed.
@@ -77,9 +78,10 @@ def accelerate(model: nn.Module) -> nn.Module:
         replaced[f'{type(module).__name__} -> {replacement.__name__}'] += 1
         # The class is all in which they differ; whoever else holds the module holds the new one.
         module.__class__ = replacement
-    counts = [f'{number} {what}' for what, number in replaced.items()]
-    print('accelerate:', ', '.join(counts) or 'nothing left to replace')
-    if hooked:
-        counts = [f'{number} {name}' for name, number in hooked.items()]
-        print('accelerate: left as they are, for their hooks:', ', '.join(counts))
+    if is_main_process():
+        counts = [f'{number} {what}' for what, number in replaced.items()]
+        print('accelerate:', ', '.join(counts) or 'nothing left to replace')
+        if hooked:
+            counts = [f'{number} {name}' for name, number in hooked.items()]
+            print('accelerate: left as they are, for their hooks:', ', '.join(counts))
     return model

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmmeta import models
 from mmmeta.apis.config import load_config
-from mmmeta.deploy import accelerate
+from mmmeta.deploy import accelerate, acceleration
 from mmmeta.deploy import block as block_in_pieces
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer
@@ -88,6 +88,12 @@ def test_what_is_replaced_is_printed_and_shown(capsys):
     assert 'MetaFormerBlock' not in str(model)
     accelerate(model)
     assert capsys.readouterr().out == 'accelerate: nothing left to replace\n'
+
+
+def test_one_of_several_processes_prints(capsys, monkeypatch):
+    monkeypatch.setattr(acceleration, 'is_main_process', lambda: False)
+    assert 'BlockInPieces' in str(accelerate(tiny()))
+    assert capsys.readouterr().out == ''
 
 
 def test_hooks_and_subclasses_are_left_alone(capsys):

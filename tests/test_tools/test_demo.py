@@ -2,21 +2,32 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from mmmeta.analysis.segmentation import most_common_class_miou
+from mmmeta.apis import demo
 
 
-def test_demo_reports_before_and_after(tools, tmp_path):
-    data = tools.data_root.parent
+@pytest.fixture
+def run_small_demo(tools, tmp_path, monkeypatch, capsys):
+    """Run a demo with the small network of the tests in the place of the real one; return what it prints."""
+
+    def run(task, config, data, *options):
+        monkeypatch.setitem(demo.DEMOS, task, replace(demo.DEMOS[task], config=config))
+        monkeypatch.setattr(demo, '_run', lambda step, *command: tools.run(*command))
+        demo.run_demo(task, str(data), str(tmp_path / 'demo'), 1, list(options))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_demo_reports_before_and_after(tools, run_small_demo, tmp_path):
     work_dir = tmp_path / 'demo'
-    command = (sys.executable, 'tools/demo.py', '--data', data, '--work-dir', work_dir, '--processes', '1')
-    # The network of the tests in the place of the real one; what is run and reported is the same.
-    options = ('train_cfg.max_iters=12', 'default_hooks.logger.interval=2')
-    options += ('model.decode_head.channels=32', 'model.auxiliary_head.channels=32')
-    out = tools.run(*command, '--cfg-options', *options)
+    out = run_small_demo('segmentation', tools.config, tools.data_root.parent)
     assert re.search(r'CAFormer-S18 \+ UperNet +before +after +ratio', out)
     before, after, ratio = re.search(r'\nmIoU \(%\) +([\d.]+) +([\d.]+) +([\d.]+)x', out).groups()
     assert float(before) < float(after)
@@ -29,18 +40,16 @@ def test_demo_reports_before_and_after(tools, tmp_path):
     assert (work_dir / 'train/iter_12.pth').is_file()
 
 
-def test_demo_of_a_detector(det_tools, tmp_path):
+def test_demo_of_a_detector(det_tools, run_small_demo, tmp_path):
     work_dir = tmp_path / 'demo'
-    command = (sys.executable, 'tools/demo.py', '--task', 'detection', '--data', det_tools.data_root.parent)
-    options = ('train_cfg.max_iters=4', 'default_hooks.logger.interval=2', 'train_dataloader.batch_size=2')
-    options += ('model.train_cfg.rcnn.sampler.num=16', 'model.test_cfg.rcnn.score_thr=0.0')
-    out = det_tools.run(*command, '--work-dir', work_dir, '--processes', '1', '--cfg-options', *options)
+    options = ('train_cfg.max_epochs=1', 'model.test_cfg.rcnn.score_thr=0.0')
+    out = run_small_demo('detection', det_tools.config, det_tools.data_root.parent, *options)
     for name in ('AP50 box', 'AP50 mask'):
         assert re.search(rf'\n{name} \(%\) +[\d.]+ +[\d.]+ +[\d.]+x', out)
     pictures = re.search(r'annotation \| prediction: (.+)', out)[1]
     assert len(list(Path(pictures).glob('*.jpg'))) == 4
     assert (work_dir / 'loss.png').is_file()
-    assert (work_dir / 'train/iter_4.pth').is_file()
+    assert (work_dir / 'train/epoch_1.pth').is_file()
 
 
 def test_demo_says_which_step_failed(tools, tmp_path):

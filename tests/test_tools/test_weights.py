@@ -172,7 +172,7 @@ def test_a_classifier_straight_from_the_hub(tools, imagenet_root, tmp_path):
         tmp_path / 'work',
     )
     images = []
-    for path in sorted((imagenet_root / 'val').rglob('*.JPEG'))[::3]:
+    for path in sorted((imagenet_root / 'val').rglob('*.JPEG'))[::9]:
         images.append(tmp_path / 'val' / path.parent.name / path.name)
         images[-1].parent.mkdir(parents=True, exist_ok=True)
         images[-1].symlink_to(path)
@@ -189,7 +189,7 @@ def test_a_classifier_straight_from_the_hub(tools, imagenet_root, tmp_path):
             best = peer(transform(Image.open(path))[None])[0].topk(50).indices
         found.append(classes[path.parent.name] in best)
     # A score on the edge may fall to either side.
-    assert abs(metrics(tmp_path / 'work')['accuracy/top50'] - 100 * sum(found) / len(found)) < 2
+    assert abs(metrics(tmp_path / 'work')['accuracy/top50'] * len(found) / 100 - sum(found)) < 1.01
 
     message = tools.fail(*command, 'mmmeta://poolformerv2_s24', *sketch, *options, **cached)
     assert "cannot get 'timm://poolformerv2_s24.sail_in1k' (not in the cache, and the hub cannot" in message
