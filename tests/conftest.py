@@ -191,8 +191,8 @@ def process_group(tmp_path) -> Iterator[None]:
 
     dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     yield
-    # A wrapped model holds the group as well. Collected after the group was destroyed, it would be the last to
-    # do so, and wait for Gloo's threads while they wait for Python's lock.
+    # A wrapped model holds the group as well. Collected after the group was destroyed, it would be the last
+    # to do so, and wait for Gloo's threads while they wait for Python's lock.
     gc.collect()
     dist.destroy_process_group()
 
