@@ -1,8 +1,10 @@
+# Cascade Mask R-CNN with CAFormer-S18 on COCO: 36 epochs (3x), batch 16 (8 GPUs x 2), multi-scale crops.
 _base_ = './_base_/cascade_mask_rcnn_3x_coco.py'
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV); attention in sliding windows, whose
 # size the paper does not print: 13x13 is what its MACs leave room for.
 model = dict(
     backbone=dict(
+        _delete_=True,
         type='mmmeta.CAFormer',
         arch='s18',
         drop_path_rate=0.15,

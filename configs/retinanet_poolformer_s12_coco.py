@@ -1,4 +1,11 @@
+# RetinaNet with PoolFormer-S12 on COCO: 12 epochs (1x), batch 16 (8 GPUs x 2), images resized to 1333x800.
 _base_ = './_base_/retinanet_coco.py'
 model = dict(
-    backbone=dict(arch='s12', init_cfg=dict(type='Pretrained', checkpoint='mmmeta://poolformer_s12'))
+    backbone=dict(
+        _delete_=True,
+        type='mmmeta.PoolFormer',
+        out_indices=(1, 2, 3),
+        arch='s12',
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://poolformer_s12'),
+    )
 )

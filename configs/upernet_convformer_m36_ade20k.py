@@ -1,8 +1,10 @@
+# UperNet with ConvFormer-M36 on ADE20K: 160 K iterations, batch 16 (8 GPUs x 2), crops of 512x512.
 _base_ = './_base_/upernet_ade20k.py'
 channels = [96, 192, 384, 576]
 # Stochastic depth as in ImageNet training (arXiv:2210.13452, Table XIV).
 model = dict(
     backbone=dict(
+        _delete_=True,
         type='mmmeta.ConvFormer',
         arch='m36',
         drop_path_rate=0.4,

@@ -1,4 +1,4 @@
-"""``python -m mmmeta list``: what there is."""
+"""``python -m mmmeta list``: list configs, archs and published weights."""
 
 import argparse
 
@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mmmeta.apis.cli import command_line
-from mmmeta.apis.zoo import list_archs, list_models
+from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.errors import UsageError
-from mmmeta.resources import find_root
+from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
 
 
@@ -22,7 +22,7 @@ def print_configs(pattern: str) -> None:
         costs = f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}'
         table.add_row(model.config.removeprefix('configs/'), size, *costs, results, weights)
     Console().print(table)
-    print(f'configs: {find_root()}/configs, tools: {find_root()}/tools')
+    print(f'configs: {resource_root()}/configs, tools: {resource_root()}/tools')
 
 
 def print_archs(pattern: str) -> None:
@@ -38,8 +38,8 @@ def print_archs(pattern: str) -> None:
 
 
 def print_weights(pattern: str) -> None:
-    """Print the published weights and their places."""
-    table = Table('name', 'classes', 'image', 'places')
+    """Print the published weights and their download locations."""
+    table = Table('name', 'classes', 'image', 'locations')
     found = {name: weights for name, weights in ZOO.items() if pattern.lower() in name}
     if not found:
         raise UsageError(

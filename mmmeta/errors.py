@@ -1,4 +1,4 @@
-"""Errors that are a user's to mend."""
+"""Errors that the user can fix."""
 
 
 class UsageError(ValueError):

@@ -15,23 +15,24 @@ from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
-from mmengine.registry import Registry
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine.registry import Registry, build_runner_from_cfg
 
-# Modules that need MMDetection, MMPretrain or MMSegmentation, and what each registers: imported when that is
-# looked up.
+# Modules that need MMDetection, MMPretrain or MMSegmentation, and the names that each registers; imported on
+# first access.
 LAZY = {
     'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
-    'mmmeta.evaluation.segmentation': ('ConfusionMatrix',),
+    'mmmeta.evaluation.confusion_matrix': ('ConfusionMatrix',),
 }
 MODULES = {name: module for module, names in LAZY.items() for name in names}
 
 
 class _LazyRegistry(Registry):
-    """A registry of what may need packages that are not installed."""
+    """A registry that imports the modules of ``LAZY`` on first access."""
 
     def get(self, key: str) -> type | None:
-        """Look a name up."""
+        """Return the class registered under a name."""
         module = MODULES.get(key.rpartition('.')[2])
         if module is not None:
             import_module(module)
@@ -40,6 +41,9 @@ class _LazyRegistry(Registry):
 
 MODELS = _LazyRegistry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmmeta', locations=['mmmeta.engine'])
+RUNNERS = Registry(
+    'runner', build_runner_from_cfg, parent=MMENGINE_RUNNERS, scope='mmmeta', locations=['mmmeta.engine']
+)
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmmeta', locations=['mmmeta.engine'])
 DATA_SAMPLERS = Registry(
     'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmmeta', locations=['mmmeta.engine']

@@ -5,7 +5,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 
 
-def find_root() -> Path:
+def resource_root() -> Path:
     """The folder that holds ``configs/``, ``tools/`` and ``model-index.yml``.
 
     Returns:

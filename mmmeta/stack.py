@@ -1,4 +1,4 @@
-"""Whether the packages around mmmeta can work together, told before they fail in ways hard to read.
+"""Check that the installed OpenMMLab packages are compatible, before they fail with obscure errors.
 
 MMEngine, MMCV, MMDetection, MMSegmentation and MMPretrain exist twice: as the official distributions and as
 the ``onedl-*`` fork with the same module names. Installed over each other, the files are a mixture, and
@@ -11,7 +11,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-# Module: every distribution that installs a package folder of that name.
+# Module name to the distributions that provide it.
 PROVIDERS = {
     'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
@@ -28,7 +28,7 @@ INSTALL = {
 
 
 class StackError(ImportError):
-    """Packages are missing, do not fit together, or are installed over each other."""
+    """Packages are missing, incompatible, or are installed over each other."""
 
 
 def _installed(module: str) -> dict[str, str]:
@@ -57,7 +57,7 @@ def check_stack() -> None:
         StackError: MMEngine is missing, or two distributions are installed over each other.
 
     Warns:
-        UserWarning: MMDetection is there but cannot run, because MMCV has no compiled operators.
+        UserWarning: MMDetection is installed but cannot run, because MMCV has no compiled operators.
     """
     for module in PROVIDERS:
         providers = _installed(module)

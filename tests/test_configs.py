@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.config import adapt_to_device, load_config
-from mmmeta.weights import find
+from mmmeta.weights import get_weights
 
 pytest.importorskip('mmseg', reason='the configs inherit from MMSegmentation and MMDetection')
 pytest.importorskip('mmdet', reason='the configs inherit from MMSegmentation and MMDetection')
@@ -109,7 +109,7 @@ def test_the_detector_of_the_demo_learns_from_its_own_pipeline(coco_root):
 @pytest.mark.parametrize('path', ADE20K + COCO)
 def test_it_starts_from_published_weights_of_its_backbone(path):
     backbone = load_config(path).model.backbone
-    weights = find(backbone.init_cfg.checkpoint.removeprefix('mmmeta://'))
+    weights = get_weights(backbone.init_cfg.checkpoint.removeprefix('mmmeta://'))
     assert (f'mmmeta.{weights.family}', weights.size) == (backbone.type.lower(), backbone.arch)
     assert (weights.num_classes, weights.image_size) == (1000, 224)
 

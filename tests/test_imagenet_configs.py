@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.config import adapt_to_device, load_config
-from mmmeta.weights import ZOO, find
+from mmmeta.weights import ZOO, get_weights
 
 pytest.importorskip('mmpretrain', reason='the configs of the classifiers inherit from MMPretrain')
 CONFIGS = sorted(path.stem for path in ROOT.glob('configs/imagenet/*.py'))
@@ -91,7 +91,7 @@ def test_recipe(name):
         assert cfg.test_dataloader is None
         assert cfg.data_preprocessor.num_classes == cfg.model.head.num_classes == 21841
         return
-    weights = find(f'{family}_{size}{training[:4] if "384" in name else ""}'.replace('384_', '_384'))
+    weights = get_weights(f'{family}_{size}{training[:4] if "384" in name else ""}'.replace('384_', '_384'))
     resize, crop = cfg.test_dataloader.dataset.pipeline[1:3]
     assert (resize.interpolation, crop.crop_size) == ('bicubic', side)
     assert resize.scale == int(side / weights.crop_ratio)

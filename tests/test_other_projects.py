@@ -3,6 +3,8 @@
 import sys
 
 import pytest
+import torch
+import torchvision
 from conftest import Tools
 
 BACKBONE = """
@@ -147,3 +149,47 @@ def test_a_segmentor(tmp_path, ade_root, imports):
     image = next((ade_root / 'images/validation').iterdir())
     run(SEGMENT.format(image=image), tmp_path)
     assert [len(list((tmp_path / 'out' / kind).iterdir())) for kind in ('pred', 'vis')] == [1, 1]
+
+
+OTHERS = """
+import sys
+
+import timm
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import CheckpointLoader
+
+before = dict(CheckpointLoader._schemes)
+import mmmeta.apis.run
+from mmmeta.models import CAFormer
+
+CAFormer('s18', out_indices=(0,)).init_weights()
+after = dict(CheckpointLoader._schemes)
+assert after.pop('mmmeta://')
+assert after == before
+
+import mmpretrain.models
+expected = torch.load(sys.argv[1], weights_only=True)
+for checkpoint in ('torchvision://resnet18', sys.argv[1]):
+    init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+    model = MODELS.build(dict(type='mmpretrain.ResNet', depth=18, init_cfg=init_cfg))
+    model.init_weights()
+    assert torch.equal(model.conv1.weight, expected['conv1.weight'])
+model = MODELS.build(dict(type='mmpretrain.TIMMBackbone', model_name='resnet18', checkpoint_path=sys.argv[1]))
+model.init_weights()
+assert torch.equal(model.timm_model.conv1.weight, expected['conv1.weight'])
+
+# A package may take timm:// for itself, before and after.
+CheckpointLoader.register_scheme('timm://', loader=lambda name, map_location: (name, map_location))
+assert CheckpointLoader.load_checkpoint('timm://resnet18', 'cpu') == ('timm://resnet18', 'cpu')
+"""
+
+
+def test_backbones_of_other_packages_load_as_ever(tmp_path):
+    pytest.importorskip('mmpretrain', reason='its backbones are loaded')
+    file = tmp_path / 'hub/checkpoints/resnet18-f37072fd.pth'  # where PyTorch keeps torchvision's
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    (tmp_path / 'run.py').write_text(OTHERS)
+    process = Tools.finish(sys.executable, 'run.py', file, cwd=tmp_path, TORCH_HOME=str(tmp_path))
+    assert process.returncode == 0, process.stderr[-3000:]

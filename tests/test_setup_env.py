@@ -70,7 +70,7 @@ def test_interrupted_while_pip_ran_starts_with_an_empty_environment(setup_env, m
     install_others = setup_env.install_others
     monkeypatch.setattr(setup_env, 'install_others', interrupted)
     assert setup_env.main() == 130
-    assert 'interrupted; the next call goes on' in capsys.readouterr().err
+    assert 'interrupted; the next call continues' in capsys.readouterr().err
     monkeypatch.setattr(setup_env, 'install_others', install_others)
     setup_env.calls.clear()
     assert setup_env.main() == 0
@@ -111,7 +111,7 @@ def test_a_step_that_fails_says_so(setup_env, monkeypatch, capsys):
 
     monkeypatch.setattr(setup_env, 'pip', fail)
     assert setup_env.main() == 1
-    assert capsys.readouterr().err.startswith('error: a b failed (exit status 1); the reason stands above')
+    assert capsys.readouterr().err.startswith('error: a b failed (exit status 1); see the output above')
 
 
 def test_no_python_that_fits(setup_env, monkeypatch, tmp_path, capsys):

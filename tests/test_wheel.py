@@ -71,7 +71,9 @@ def test_it_holds_configs_tools_and_tables(wheel):
 
 
 def test_it_trains_and_lists(python, ade_root, tmp_path):
-    where = run(python, '-c', 'from mmmeta.resources import find_root; print(find_root())', cwd=tmp_path)
+    where = run(
+        python, '-c', 'from mmmeta.resources import resource_root; print(resource_root())', cwd=tmp_path
+    )
     root = Path(where.strip())
     assert root.parts[-2:] == ('mmmeta', '.mim')
     assert not root.is_relative_to(ROOT)

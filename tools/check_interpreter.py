@@ -1,4 +1,4 @@
-"""Imported first by every tool: an interpreter without the packages gets one sentence instead of a traceback.
+"""Imported first by every tool: reports missing packages in one line instead of a traceback.
 
 The folders below have links to this file, since Python looks for modules beside the script that it runs.
 """

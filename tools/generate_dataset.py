@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Generate a small data set in the layout of ADE20K, COCO or ImageNet, to try things on."""
+"""Generate a small data set in the layout of ADE20K, COCO or ImageNet, for experiments and tests."""
 
 import argparse
 

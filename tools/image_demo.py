@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tell and draw what pictures show: classes, segments, or objects with boxes and masks."""
+"""Predict and draw the content of images: classes, segments, or objects with boxes and masks."""
 
 import argparse
 
@@ -22,9 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', default='work_dirs/image_demo', help='where the pictures go (default: %(default)s)'
     )
-    parser.add_argument('--top', type=int, default=5, help='how many classes are told (default: 5)')
+    parser.add_argument('--top', type=int, default=5, help='number of classes to print (default: 5)')
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='score that objects need to be drawn (default: 0.3)'
+        '--score-thr', type=float, default=0.3, help='minimum score of drawn objects (default: 0.3)'
     )
     return parser.parse_args()
 

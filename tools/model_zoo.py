@@ -8,27 +8,27 @@ from rich.progress import track
 
 from mmmeta.analysis.curves import plot_families
 from mmmeta.apis.cli import command_line
-from mmmeta.apis.zoo import count_all, find_configs, render_zoo, write_counts
-from mmmeta.resources import find_root
+from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, write_counts
+from mmmeta.resources import resource_root
 
 
 def main() -> None:
     """Write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--count', action='store_true', help='count parameters and MACs of all configs anew first, 2 minutes'
+        '--count', action='store_true', help='recount parameters and MACs of all configs first (2 minutes)'
     )
     if parser.parse_args().count:
-        write_counts(track(count_all(), 'counting', total=len(find_configs())))
-    for path, text in render_zoo().items():
-        target = find_root() / path
+        write_counts(track(count_all(), 'counting', total=len(list_configs())))
+    for path, text in render_zoo():
+        target = resource_root() / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         print(f'written: {path}')
-    picture = find_root() / 'docs/images/families.png'
+    picture = resource_root() / 'docs/images/families.png'
     picture.parent.mkdir(exist_ok=True)
     plot_families(picture)
-    print(f'written: {picture.relative_to(find_root())}')
+    print(f'written: {picture.relative_to(resource_root())}')
 
 
 if __name__ == '__main__':

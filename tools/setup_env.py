@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build the virtual environment of this checkout, once; with it in place this takes no time.
+"""Build the virtual environment of this checkout; does nothing if it is up to date.
 
 Needs Python 3.10 to 3.12, a C++ compiler and, the first time, a package index. What was interrupted is
 repaired by the next call. Only the standard library is used here.
@@ -26,7 +26,7 @@ CACHE = ROOT / '.cache'
 VENV_PYTHON = VENV / 'bin/python'
 REQUIREMENTS = ROOT / 'requirements'
 NEEDED_GB = 8
-# Whether sources are grouped: what pip and the compiler say
+# Build logs, by whether sources are grouped.
 LOGS = {True: 'mmcv-build-grouped.log', False: 'mmcv-build.log'}
 PLAIN = 'compiling each of its sources by itself, about 7 minutes on two cores'
 PINNED = ('build', 'mminstall', 'runtime', 'optional', 'tests', 'docs')
@@ -45,9 +45,9 @@ print(f'py{sys.version_info[1]}-torch{torch.__version__}', torch.cuda.is_availab
 # Sources of MMCV 2.1 that cannot share a file with others: the first one defines macros min and max, the
 # rest define functions of the same names.
 UNGROUPED = ('psamask.cpp', 'roi_align.cpp', 'roi_align_rotated.cpp', 'rotated_feature_align.cpp')
-# Every entry that the sources define is there, and what detectors use computes what is known of it: a
-# suppression of five boxes, two of which overlap a better one; TorchVision's RoIAlign; convolutions, which
-# deformable ones without offsets are; the mean of a constant, which attention to it is.
+# Check that every operator of the sources exists, and compare those of detectors with known results:
+# NMS of five boxes, two of which overlap a better one; TorchVision's RoIAlign; convolutions, for deformable
+# ones without offsets; the mean of a constant, for attention.
 PROOF = """
 import re, sys
 from pathlib import Path
@@ -94,11 +94,11 @@ for device in sys.argv[1:]:
 
 
 class SetupError(Exception):
-    """Something that the user has to mend; the message says what."""
+    """A problem that the user has to fix; the message names the remedy."""
 
 
 def say(message: str) -> None:
-    """Tell what is being done."""
+    """Print a progress message."""
     print(f'[setup] {message}', flush=True)
 
 
@@ -126,7 +126,7 @@ def find_python() -> str:
 
 
 def fingerprint(python: str) -> str:
-    """What the environment is made from."""
+    """Hash of everything that the environment is built from."""
     digest = hashlib.sha256(f'{python} {VENV} {platform.machine()}'.encode())
     for path in sorted(REQUIREMENTS.glob('*.txt')):
         digest.update(path.read_bytes())
@@ -138,9 +138,7 @@ def run(command: list, **options) -> None:
     result = subprocess.run([str(part) for part in command], cwd=ROOT, **options)
     if result.returncode:
         name = ' '.join(str(part) for part in command[1:5])
-        raise SetupError(
-            f'{name} failed (exit status {result.returncode}); the reason stands above; try again'
-        )
+        raise SetupError(f'{name} failed (exit status {result.returncode}); see the output above; try again')
 
 
 def pip(*arguments) -> None:
@@ -164,9 +162,9 @@ def probe_torch() -> tuple[str, bool]:
 
 
 def group_sources(source: Path) -> None:
-    """Include MMCV's sources for CPUs in two files: reading torch's headers is nearly all of the work.
+    """Combine MMCV's CPU sources into two files: parsing torch's headers takes most of the time.
 
-    MMCV's ``setup.py`` compiles ``*.cpp`` of both folders, so what is included moves to a folder below. It is
+    MMCV's ``setup.py`` compiles ``*.cpp`` of both folders, so included files move to a subfolder. It is
     done in the order of names: those of the two files put what takes longest first.
 
     Args:
@@ -184,7 +182,7 @@ def group_sources(source: Path) -> None:
 
 
 def run_with_progress(command: list, log: Path, env: dict) -> None:
-    """Run ninja, somewhere below a command, and tell every ten seconds how far it is."""
+    """Run a command that calls ninja, and report its progress every ten seconds."""
     start = told = time.monotonic()
     with open(log, 'a') as output:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
@@ -219,10 +217,10 @@ def compile_mmcv(folder: Path, cuda: bool, grouped: bool, anew: bool = False) ->
     env = dict(os.environ, MMCV_WITH_OPS='1', PATH=f'{VENV}/bin{os.pathsep}{os.environ["PATH"]}')
     if not cuda:
         env['CUDA_VISIBLE_DEVICES'] = ''
-        # CPPFLAGS are added to Python's own CFLAGS, whose symbols for debuggers take two fifths of the time.
+        # CPPFLAGS are added to Python's own CFLAGS, whose debug symbols take two fifths of the time.
         env['CPPFLAGS'] = f'{env.get("CPPFLAGS", "")} -g0'
     if grouped:
-        env.setdefault('MAX_JOBS', str(os.cpu_count()))  # of up to 2.3 GB; MMCV would start at least four
+        env.setdefault('MAX_JOBS', str(os.cpu_count()))  # up to 2.3 GB each; MMCV would start at least four
         command = [*pip_command, 'download', *options, '--no-binary', 'mmcv', '-d', draft, source]
         run_with_progress(command, log, env)
         (archive,) = draft.glob('mmcv-*.tar.gz')
@@ -242,7 +240,7 @@ def build_mmcv(anew: bool = False) -> Path:
     """The wheel of MMCV in this checkout's cache, compiled with its operators if it is not there.
 
     Args:
-        anew (bool): Whether to compile it all the same, each of its sources by itself.
+        anew (bool): Whether to recompile it in any case, each source separately.
     """
     tag, cuda = probe_torch()
     folder = CACHE / f'mmcv-{tag}'
@@ -265,7 +263,7 @@ def prove_mmcv() -> bool:
 
 
 def install_mmcv() -> None:
-    """Install MMCV and prove that its operators run; compile it anew if they do not."""
+    """Install MMCV and verify that its operators run; recompile it if they do not."""
     pins = [part for name in PINNED for part in ('-c', REQUIREMENTS / f'{name}.txt')]
     pip('install', build_mmcv(), *pins)
     if not prove_mmcv():
@@ -309,7 +307,7 @@ def make_venv(python: str) -> None:
 
 
 def write_state(state: dict) -> None:
-    """Record how far the set-up is."""
+    """Record the progress of the set-up."""
     draft = STATE.with_suffix('.part')
     draft.write_text(json.dumps(state))
     draft.replace(STATE)
@@ -336,8 +334,8 @@ def build_environment() -> None:
         state = dict(fingerprint=print_of_this, python=python, done=[])
         write_state(state)
 
-    # A pip that was interrupted may leave half a package that it takes for a whole one, so the environment is
-    # made anew then; compiling does not touch it.
+    # An interrupted pip may leave a partial package that it considers complete, so the environment is
+    # rebuilt then; compiling does not touch it.
     steps = (
         ('torch', True, 'torch and the build tools, about 1 minute and 5 GB', install_torch),
         ('wheel', False, 'compiling MMCV, 1 or 2 minutes on two cores, 25 with CUDA operators', build_mmcv),
@@ -376,7 +374,7 @@ def main() -> int:
             print(f'error: {error}', file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print('error: interrupted; the next call goes on', file=sys.stderr)
+            print('error: interrupted; the next call continues', file=sys.stderr)
             return 130
     return 0
 

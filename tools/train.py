@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; from the last one in the work dir, if there is one, without a path',
+        help='resume from a checkpoint; without a path from the last one in the work dir, if there is one',
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPU'

@@ -1,5 +1,5 @@
 # What all configs on ADE20K share.
-_base_ = ['mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py']
+_base_ = ['./runtime.py', 'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py']
 
 # Multi-scale and flip testing scales the 2048x512 box that images are fitted into, as MMSegmentation 0.x did
 # for the results in print; the 1.x base scales the images as they are on disk.

@@ -1,17 +1,29 @@
-# Cascade Mask R-CNN on COCO as in arXiv:2210.13452, Table IX: 3x, batch 16, multi-scale and crop training as
-# for Swin and ConvNeXt, whose config gives detector, data and schedule. The paper prints no learning rate:
-# Swin's.
-_base_ = 'mmdet::convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco.py'
-custom_imports = dict(imports=['mmmeta'])
+# Cascade Mask R-CNN on COCO as in arXiv:2210.13452, Table IX, with the box heads of Swin and ConvNeXt: four
+# convolutions with SyncBN and a linear layer, GIoU loss.
+_base_ = ['./coco_3x.py', 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py']
 model = dict(
-    backbone=dict(_delete_=True, type='mmmeta.CAFormer', arch='s18'),
     neck=dict(in_channels=[64, 128, 320, 512]),
-)
-
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    # No decay of norms, biases, residual scales and StarReLU's scalars.
-    paramwise_cfg=dict(flat_decay_mult=0.0),
+    roi_head=dict(
+        bbox_head=[
+            dict(
+                type='ConvFCBBoxHead',
+                num_shared_convs=4,
+                num_shared_fcs=1,
+                in_channels=256,
+                conv_out_channels=256,
+                fc_out_channels=1024,
+                roi_feat_size=7,
+                num_classes=80,
+                bbox_coder=dict(
+                    type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=stds
+                ),
+                reg_class_agnostic=False,
+                reg_decoded_bbox=True,
+                norm_cfg=dict(type='SyncBN', requires_grad=True),
+                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+                loss_bbox=dict(type='GIoULoss', loss_weight=10.0),
+            )
+            for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
+        ]
+    ),
 )

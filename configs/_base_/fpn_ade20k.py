@@ -1,14 +1,13 @@
 # Semantic FPN on ADE20K as in arXiv:2111.11418: 40 K iterations, batch 32, crops of 512x512. Test images are
 # aligned to multiples of 32 pixels (the starred mIoU of MMSegmentation's model zoo).
 _base_ = [
-    'mmseg::_base_/models/fpn_poolformer_s12.py',
+    'mmseg::_base_/models/fpn_r50.py',
     './ade20k.py',
     'mmseg::_base_/schedules/schedule_40k.py',
 ]
-custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
 model = dict(
+    pretrained=None,
     data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(_delete_=True, type='mmmeta.PoolFormer', arch='s12'),
     neck=dict(in_channels=[64, 128, 320, 512]),
     decode_head=dict(num_classes=150),
 )

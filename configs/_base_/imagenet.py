@@ -1,14 +1,14 @@
 # ImageNet-1K training as in arXiv:2210.13452, Table XIII: 300 epochs at 224x224, batch 4096. The augmentation
 # of the base, Swin's, is the one that the table lists: RandAugment 9/0.5, random erasing 0.25.
 _base_ = [
+    './runtime.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
 model = dict(
     type='ImageClassifier',
     # Raw features: these classifiers normalise the average, and that in the head.
-    backbone=dict(type='mmmeta.IdentityFormer', arch=dict(base='s12', output_norm=None), out_indices=(3,)),
+    backbone=dict(out_indices=(3,), output_norm=False),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='mmmeta.MetaFormerLinearHead',

@@ -1,7 +1,7 @@
 # ConvFormer on ImageNet-1K as in arXiv:2210.13452, Table XIV: 20 epochs of warm-up, MLP head.
 _base_ = './imagenet.py'
 model = dict(
-    backbone=dict(type='mmmeta.ConvFormer', arch=dict(base='s18')),
+    backbone=dict(type='mmmeta.ConvFormer'),
     head=dict(type='mmmeta.MetaFormerMlpHead', dropout=0.0),
 )
 param_scheduler = [

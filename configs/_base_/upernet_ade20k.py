@@ -5,11 +5,9 @@ _base_ = [
     'mmseg::_base_/models/upernet_swin.py',
     'mmseg::_base_/schedules/schedule_160k.py',
 ]
-custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
 channels = [64, 128, 320, 512]
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(_delete_=True, type='mmmeta.CAFormer', arch='s18'),
     decode_head=dict(in_channels=channels, num_classes=150),
     auxiliary_head=dict(in_channels=channels[2], num_classes=150),
 )

@@ -1,5 +1,6 @@
+# IdentityFormer-M48 on ImageNet-1K: 300 epochs, batch 4096 (32 GPUs x 128), crops of 224x224.
 _base_ = '../_base_/imagenet.py'
 model = dict(
-    backbone=dict(type='mmmeta.IdentityFormer', arch=dict(base='m48'), drop_path_rate=0.4),
+    backbone=dict(type='mmmeta.IdentityFormer', arch='m48', drop_path_rate=0.4),
     head=dict(in_channels=768),
 )

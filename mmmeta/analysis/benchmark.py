@@ -1,6 +1,5 @@
-"""How fast backbones and windows are, and how much memory they take, measured side by side."""
+"""Benchmarks of the speed and memory of backbones, whole models and windowed attention."""
 
-import ast
 import gc
 import math
 import multiprocessing
@@ -11,7 +10,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import util
 from itertools import product
 from typing import Any
 
@@ -27,9 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta.errors import UsageError
-from mmmeta.models import FAMILIES
-from mmmeta.models.backbones.metaformer import ARCH_DEFAULTS
-from mmmeta.models.layers import Attention, RandomMixing, StarReLU
+from mmmeta.models.layers import Attention, StarReLU
 
 
 @dataclass(frozen=True)
@@ -50,12 +46,12 @@ class Timing:
 def time_alternating(
     functions: Sequence[Callable[[], object]], repeats: int = 5, warmup: int = 2
 ) -> list[Timing]:
-    """Time functions in turns, so that what else the machine does meets all of them alike.
+    """Time functions alternately, so that other load on the machine affects all of them equally.
 
-    On a terminal a bar shows how far it is; it moves between calls only.
+    A terminal shows a progress bar, which is refreshed between calls only.
 
     Args:
-        functions (Sequence[callable]): What is timed, without arguments.
+        functions (Sequence[callable]): Functions to time, without arguments.
         repeats (int): Timed rounds. Defaults to 5.
         warmup (int): Rounds before them. Defaults to 2.
 
@@ -81,7 +77,7 @@ def _time_on_cpu(function: Callable[[], object]) -> float:
 
 
 def _time_on_gpu(function: Callable[[], object]) -> float:
-    """Seconds between what a function starts first on the GPU and what it starts last."""
+    """Seconds that a function takes on the GPU, by CUDA events."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
@@ -92,7 +88,7 @@ def _time_on_gpu(function: Callable[[], object]) -> float:
 
 
 class _StorageLog(TorchDispatchMode):
-    """Note every storage that operations return."""
+    """Record every storage that operations return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,10 +104,10 @@ class _StorageLog(TorchDispatchMode):
 
 
 def bytes_kept(model: nn.Module, *inputs: torch.Tensor) -> int:
-    """Bytes that a forward pass leaves in memory: its outputs and what backward will need.
+    """Bytes that a forward pass keeps in memory: its outputs and the tensors saved for backward.
 
-    Parameters and inputs do not count. What counts is what is still there, whoever holds it, so that tensors
-    that are computed again in backward do not.
+    Parameters and inputs do not count. Storages that are alive after the forward pass do, so that tensors
+    that are recomputed in backward do not.
 
     Args:
         model (nn.Module): The model, in the mode that it is to be measured in.
@@ -142,7 +138,7 @@ def _fused_attention(
 
 @contextmanager
 def _forced_autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """Autocast, also for a device that is not there, for which :class:`torch.autocast` does nothing."""
+    """Autocast, also for a device that is not available, for which :class:`torch.autocast` does nothing."""
     before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     torch.set_autocast_dtype(device, before[1] if dtype is torch.float32 else dtype)
     torch.set_autocast_enabled(device, dtype is not torch.float32)
@@ -163,12 +159,12 @@ def bytes_per_image(
     """Bytes that one image more keeps in memory between forward and backward.
 
     Nothing is computed: the tensors are fake ones, which have shape, dtype and device alone. So the device
-    need not be there to count under its rules: what its autocast does, and which branches are taken.
+    need not be available to count under its rules: those of its autocast and its branches.
 
     Args:
         build (callable): Builds the model on the CPU.
         size (tuple[int, int]): Height and width.
-        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+        dtype (torch.dtype): Of autocast; float32 disables it. Defaults to float32.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
     """
     model = build()
@@ -180,7 +176,7 @@ def bytes_per_image(
         try:
             if device == 'cuda':
                 F.scaled_dot_product_attention = _fused_attention
-            # What is kept once, such as weights in the dtype of autocast, drops out.
+            # What does not depend on the batch, such as weights cast by autocast, cancels.
             for batch in (1, 2):
                 with _forced_autocast(device, dtype):
                     kept.append(bytes_kept(model, torch.empty(batch, 3, *size, device=device)))
@@ -189,117 +185,11 @@ def bytes_per_image(
     return kept[1] - kept[0]
 
 
-def build_features(spec: str) -> nn.Module:
-    """Build a backbone that returns features at several strides, from how a command line names it.
-
-    Args:
-        spec (str): One of ours, such as ``caformer_s18``, with arguments of the class or keys of its ``arch``
-            after commas, such as ``caformer_s18,window=13`` or ``convformer_s18,act='GELU'``; one of timm's,
-            such as ``timm/caformer_s18``, or ``timm/identityformer_s12`` and ``timm/randformer_s12``, which
-            are timm's blocks with these mixers; or the backbone of one of MMPretrain's, such as
-            ``mmpretrain/poolformer-s12_3rdparty_32xb128_in1k``, which gives what that classifier asks it for.
-
-    Returns:
-        nn.Module: The backbone in eval mode, with random weights.
-
-    Raises:
-        UsageError: There is no such backbone, or the package is not installed.
-    """
-    name, _, arguments = spec.partition(',')
-    package, _, foreign = name.rpartition('/')
-    if package in ('timm', 'mmpretrain'):
-        if util.find_spec(package) is None:
-            raise UsageError(f"'{spec}' needs {package}, which is not installed: pip install {package}")
-        return {'timm': _timm_features, 'mmpretrain': _mmpretrain_backbone}[package](foreign)
-    family, _, arch = name.rpartition('_')
-    if family not in FAMILIES:
-        choices = ', '.join(f'{family}_<arch>' for family in sorted(FAMILIES))
-        raise UsageError(f"unknown backbone '{name}': choose {choices}, or timm/<model>")
-    try:
-        call = ast.parse(f'f({arguments})', mode='eval').body
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in options:
-            raise ValueError('no name')
-    except (ValueError, SyntaxError) as error:
-        raise UsageError(
-            f"'{spec}': arguments are names and Python values, such as window=13 or border='truncate'"
-        ) from error
-    of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
-    try:
-        return FAMILIES[family](dict(of_arch, base=arch), **options).eval()
-    except TypeError as error:
-        raise UsageError(f"'{spec}': {error}") from error
-
-
-class _Stages(nn.Module):
-    """A MetaFormer of timm's that returns the features of its stages."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.stages = model.stem, model.stages
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        outs = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            outs.append(x)
-        return outs
-
-
-def _timm_features(name: str) -> nn.Module:
-    import timm
-
-    family, _, arch = name.rpartition('_')
-    if family in ('identityformer', 'randformer') and not timm.is_model(name):
-        return _timm_metaformer(FAMILIES[family].resolve_arch(arch)).eval()
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no model '{name}': see timm.list_models()")
-    return timm.create_model(name, features_only=True).eval()
-
-
-def _timm_metaformer(arch: dict) -> nn.Module:
-    """IdentityFormer or RandFormer made of timm's blocks, with mixers that timm does not have."""
-    from timm.models import metaformer
-
-    class Mixing(RandomMixing):
-        """As timm builds mixers: with dropout and more, by name."""
-
-        tokens = 0
-
-        def __init__(self, dim: int, **_: object) -> None:
-            super().__init__(dim, self.tokens)
-
-    mixers = [
-        type('Mixing', (Mixing,), dict(tokens=spec['num_tokens'])) if isinstance(spec, dict) else nn.Identity
-        for spec in arch['token_mixers']
-    ]
-    return _Stages(
-        metaformer.MetaFormer(
-            depths=arch['depths'],
-            dims=arch['dims'],
-            token_mixers=mixers,
-            norm_layers=metaformer.GroupNorm1NoBias,
-            use_mlp_head=False,
-        )
-    )
-
-
-def _mmpretrain_backbone(name: str) -> nn.Module:
-    import mmpretrain
-
-    if name not in mmpretrain.list_models():
-        raise UsageError(f"MMPretrain has no model '{name}': see mmpretrain.list_models()")
-    backbone = mmpretrain.get_model(name, pretrained=False).backbone
-    backbone.eval()  # some return nothing
-    return backbone
-
-
 def build_config(cfg: Config) -> nn.Module:
-    """Build the model of a config with random weights, in eval mode, with proposals that are fixed.
+    """Build the model of a config with random weights, in eval mode, with fixed proposals.
 
-    What random weights propose differs between models and runs, and so does the time that it takes to look at
-    it. Here the regions that a region proposal network gives depend on the size of the image alone.
+    Proposals of random weights differ between models and runs, and so does the time that it takes to process
+    them. Here the output of the region proposal network depends on the size of the image alone.
 
     Args:
         cfg (Config): A config of MMDetection, MMSegmentation or MMPretrain.
@@ -319,7 +209,7 @@ def build_config(cfg: Config) -> nn.Module:
 
 
 def _ranks(*shape: int, generator: torch.Generator) -> torch.Tensor:
-    """Scores in any order, of which the highest are alike for maps of all sizes, so that all are proposed."""
+    """Scores in random order, the highest equal for maps of all sizes, so that each level has proposals."""
     count = math.prod(shape)
     return torch.randperm(count, generator=generator).view(shape) / -1000
 
@@ -330,7 +220,7 @@ def _shifts(*shape: int, generator: torch.Generator) -> torch.Tensor:
 
 
 class _Replace:
-    """A hook that puts the same values in the place of whatever a layer gives."""
+    """A forward hook that replaces the output of a layer by fixed values."""
 
     def __init__(self, values: Callable[..., torch.Tensor]) -> None:
         self.values = values
@@ -351,7 +241,7 @@ def run_config(model: nn.Module, image: torch.Tensor, dtype: torch.dtype = torch
     Args:
         model (nn.Module): The model.
         image (Tensor): Images, ``(B, C, H, W)``.
-        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+        dtype (torch.dtype): Of autocast; float32 disables it. Defaults to float32.
     """
     with torch.inference_mode(), _autocast(image, dtype):
         if not hasattr(model, 'bbox_head') and not hasattr(model, 'roi_head'):
@@ -388,7 +278,7 @@ class PlainStarReLU(nn.Module):
 
 
 def activations() -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """The activations of Table XI of arXiv:2210.13452, by what they are called there, and ours."""
+    """The activations of Table XI of arXiv:2210.13452, by their names there, and ours."""
     return {
         'GELU (PyTorch)': nn.GELU(),
         'GELU (formula)': gelu_formula,
@@ -409,7 +299,7 @@ def run_features(
         model (callable): Maps images to features.
         image (Tensor): Images, ``(B, C, H, W)``.
         train (bool): Forward and backward instead of forward alone. Defaults to False.
-        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+        dtype (torch.dtype): Of autocast; float32 disables it. Defaults to float32.
     """
     with torch.inference_mode(not train), _autocast(image, dtype):
         features = model(image)
@@ -418,31 +308,36 @@ def run_features(
 
 
 def _peak(run: Callable[[], object], device: str) -> int:
-    """Bytes that a call takes at its height, beyond what there was before it."""
+    """Peak bytes of a call, beyond those allocated before it."""
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    # In a process of its own: the height of a process only grows.
+    # Callers use a new process: the peak of a process never decreases.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def _measure_features(
-    spec: str, shape: tuple[int, int, int, int], train: bool, dtype: torch.dtype, device: str, threads: int
+    build: Callable[[], nn.Module],
+    shape: tuple[int, int, int, int],
+    train: bool,
+    dtype: torch.dtype,
+    device: str,
+    threads: int,
 ) -> int:
     """Peak bytes of a backbone beyond its parameters."""
     torch.set_num_threads(threads)
-    model = build_features(spec).to(device)
+    model = build().to(device)
     model.train(train)  # some of MMPretrain's return nothing
-    run_features(model, torch.randn(1, 3, 64, 64, device=device), train, dtype)  # gradients; the first call
+    run_features(model, torch.randn(1, 3, 64, 64, device=device), train, dtype)  # gradients; warm-up
     return _peak(lambda: run_features(model, torch.randn(*shape, device=device), train, dtype), device)
 
 
 def peak_bytes(
-    spec: str,
+    build: Callable[[], nn.Module],
     shape: tuple[int, int, int, int],
     train: bool = False,
     dtype: torch.dtype = torch.float32,
@@ -451,17 +346,17 @@ def peak_bytes(
     """Peak memory of a backbone, in a process of its own.
 
     Args:
-        spec (str): See :func:`build_features`.
+        build (callable): Builds the backbone; it is pickled.
         shape (tuple[int, int, int, int]): Of the images, ``(B, C, H, W)``.
         train (bool): Forward and backward instead of forward alone. Defaults to False.
-        dtype (torch.dtype): Of autocast; float32 goes without. Defaults to float32.
+        dtype (torch.dtype): Of autocast; float32 disables it. Defaults to float32.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
 
     Returns:
-        int: Bytes at the height of the call, beyond parameters, gradients and what was there before.
+        int: Peak bytes of the call, beyond parameters, gradients and earlier allocations.
     """
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_measure_features, (spec, shape, train, dtype, device, torch.get_num_threads()))
+        return pool.apply(_measure_features, (build, shape, train, dtype, device, torch.get_num_threads()))
 
 
 def _measure_layer(
@@ -478,7 +373,7 @@ def _measure_layer(
         if train:
             out.sum().backward()
 
-    run(16)  # what the first call of anything costs
+    run(16)  # warm-up
     peak = _peak(lambda: run(side), device)
     (timing,) = time_alternating([lambda: run(side)], repeats, warmup=0)
     return timing.median, peak
@@ -503,7 +398,7 @@ def measure_layer(
         repeats (int): Timed calls. Defaults to 3.
 
     Returns:
-        tuple[float, int]: Median seconds, and bytes at the height of the call beyond those before it.
+        tuple[float, int]: Median seconds, and peak bytes beyond those allocated before the call.
     """
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         arguments = (side, dim, window, train, device, repeats, torch.get_num_threads())

@@ -31,14 +31,14 @@ BOX_PROPOSALS, MASK_PROPOSALS = 1000, 100
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a model costs.
+    """Complexity of a model.
 
     Attributes:
         params (int): Entries of all parameters, auxiliary heads included.
         macs (int): Multiply-accumulates of a forward pass over one image: convolutions, linear maps and both
-            matrix products of attention, over those keys that a query sees; one MAC is two floating-point
+            matrix products of attention, over the keys that a query attends to; one MAC is two floating-point
             operations.
-        masked_macs (int): Products that windowed attention computes beside them and masks, because it works
+        masked_macs (int): Further MACs that windowed attention computes and then masks, because it works
             on tiles of queries.
         frozen_params (int): Those of the parameters that are not trained, such as RandFormer's matrices.
         activations (int): Entries of what convolutions and linear maps return (arXiv:2003.13678, section 3).
@@ -55,10 +55,10 @@ class Complexity:
 
 
 def _parts(model: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a model that are told apart, by their names in it."""
+    """The parts of a model that are counted separately, by name."""
     parts = {}
     for name, module in model.named_children():
-        # Backbones and what holds the heads of a detector are no parts, they have them.
+        # Stages, backbones and RoI heads are split into their children.
         if name in ('stages', 'backbone', 'roi_head'):
             parts.update({f'{name}.{inner}': part for inner, part in _parts(module).items()})
         else:
@@ -114,7 +114,7 @@ def count_model(
     was_training = model.training
     model.eval()
     try:
-        # With gradients nothing runs in pieces, whose borders would be counted twice.
+        # With gradients nothing runs in chunks, whose halos would be counted twice.
         with (
             torch.enable_grad(),
             FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter,
@@ -138,7 +138,7 @@ def count_model(
     return summarise(model, counts[''], parts=parts)
 
 
-def _infer(model: nn.Module, image: Tensor) -> None:
+def _forward_inference(model: nn.Module, image: Tensor) -> None:
     """A segmentor or a classifier at inference, without its auxiliary head."""
     head = getattr(model, 'decode_head', None)
     if isinstance(head, nn.Module) and not isinstance(head, nn.ModuleList):
@@ -147,8 +147,8 @@ def _infer(model: nn.Module, image: Tensor) -> None:
         model(image, mode='tensor')
 
 
-def _detect(model: nn.Module, image: Tensor) -> None:
-    """The networks of a detector at inference; what chooses proposals and boxes in between costs no MACs."""
+def _forward_detector(model: nn.Module, image: Tensor) -> None:
+    """The networks of a detector at inference; selecting proposals and boxes in between has no MACs."""
     features = model.extract_feat(image)
     if not hasattr(model, 'roi_head'):
         model.bbox_head(features)
@@ -186,4 +186,4 @@ def count_config(cfg: Config, shape: tuple[int, int]) -> Complexity:
     init_default_scope(scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-        return count_model(model, shape, _detect if scope == 'mmdet' else _infer)
+        return count_model(model, shape, _forward_detector if scope == 'mmdet' else _forward_inference)

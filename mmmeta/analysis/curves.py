@@ -35,7 +35,7 @@ def find_logs(run: str | Path) -> list[Path]:
 
 
 def read_scalars(log: Path) -> list[dict[str, float]]:
-    """Read a log; of a run that was killed the last line may be half.
+    """Read a log; an incomplete last line, as a killed run leaves it, is skipped.
 
     Args:
         log (Path): A file ``scalars.json``.
@@ -59,7 +59,7 @@ def read_scalars(log: Path) -> list[dict[str, float]]:
 
 
 def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
-    """Read curves of a run; a run that was resumed goes on where it was resumed.
+    """Read curves of a run; the parts of a resumed run are joined.
 
     Args:
         run (str | Path): Work directory of the run, or a file ``scalars.json`` of one.
@@ -86,7 +86,7 @@ def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[in
                 # its own under the names that training has.
                 evaluated, at, found = True, max(at, trained), found - names
             for key in found:
-                # What was logged after the checkpoint that a later run resumed from counts no more.
+                # Discard what was logged after the checkpoint that a later run resumed from.
                 for step in [step for step in curves[key] if step >= at]:
                     del curves[key][step]
                 curves[key][at] = line[key]
@@ -99,18 +99,18 @@ def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[in
 
 
 def summarise(points: Sequence[tuple[int, float]]) -> tuple[str, ...]:
-    """How many points a curve has, its first, last, lowest and highest value, and the step of the last."""
+    """Number of points of a curve, its first, last, lowest and highest value, and the step of the last."""
     values = [value for _, value in points]
     numbers = (values[0], values[-1], min(values), max(values))
     return (str(len(points)), *(f'{number:.4g}' for number in numbers), str(points[-1][0]))
 
 
 def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], path: str | Path) -> None:
-    """Draw curves of several runs, one field for each name.
+    """Draw curves of several runs, one subplot for each name.
 
     Args:
         curves (Mapping): Steps and values by run and name, as :func:`read_curves` returns them.
-        path (str | Path): The picture that is written.
+        path (str | Path): Output file.
 
     Raises:
         UsageError: It cannot be written.
@@ -143,7 +143,7 @@ def plot_families(path: str | Path) -> None:
     """Draw the papers' ImageNet-1K accuracy over multiply-accumulates, a line for each family.
 
     Args:
-        path (str | Path): The picture that is written.
+        path (str | Path): Output file.
     """
     lines = defaultdict(list)
     for row in load_paper_table('imagenet'):
@@ -154,7 +154,7 @@ def plot_families(path: str | Path) -> None:
         points.sort()
         macs, accuracies, sizes = zip(*points, strict=True)
         axes.plot(macs, accuracies, marker='o', label=FAMILIES[family].__name__)
-        # Lines beside each other have their last labels above and below.
+        # Alternate the last labels of neighbouring lines above and below.
         for end, offset in ((0, (-22, -3)), (-1, (5, 3 if i % 2 else -9))):
             place = macs[end], accuracies[end]
             axes.annotate(sizes[end].upper(), place, offset, textcoords='offset points', fontsize=8)
@@ -179,7 +179,7 @@ def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:
     Args:
         records (Iterable[dict]): Measurements of backbones that the papers have: ``model``, such as
             ``caformer_s18`` or ``timm/caformer_s18``, ``batch`` and ``median`` (seconds).
-        path (str | Path): The picture that is written.
+        path (str | Path): Output file.
 
     Raises:
         UsageError: The papers have none of the models.

@@ -22,8 +22,8 @@ def load_paper_table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# Methods as the tables name them, and the configs' names of them.
-METHODS = {
+# Names of the methods in the tables and in the configs.
+METHOD_PREFIXES = {
     'Semantic FPN': 'fpn',
     'UperNet': 'upernet',
     'RetinaNet': 'retinanet',
@@ -38,7 +38,7 @@ def is_ours(backbone: str) -> bool:
     return not backbone.startswith(OTHERS)
 
 
-def config_of(name: str, row: dict[str, str]) -> str:
+def row_config_path(name: str, row: dict[str, str]) -> str:
     """The config that a row of a table belongs to.
 
     Args:
@@ -50,12 +50,12 @@ def config_of(name: str, row: dict[str, str]) -> str:
     """
     if name == 'imagenet':
         return f'configs/imagenet/{row["model"]}_in1k.py'
-    return f'configs/{METHODS[row["method"]]}_{row["backbone"]}_{name}.py'
+    return f'configs/{METHOD_PREFIXES[row["method"]]}_{row["backbone"]}_{name}.py'
 
 
 @dataclass(frozen=True)
-class Printed:
-    """A number that a paper prints of what a model costs.
+class PrintedComplexity:
+    """A complexity that a paper prints for a model.
 
     Attributes:
         source (str): Where it is printed.
@@ -73,7 +73,7 @@ class Printed:
     text: str
 
     def deviation(self, counted: float) -> float:
-        """How far a count is off beyond the printed digits, as a part of what is printed.
+        """Relative deviation of a count from the printed number, beyond its rounding.
 
         Args:
             counted (float): The count in the same unit.
@@ -83,7 +83,7 @@ class Printed:
         return beyond / float(self.text)
 
 
-def printed_complexities() -> Iterator[Printed]:
+def printed_complexities() -> Iterator[PrintedComplexity]:
     """Parameters and MACs of Tables I, III, V, IX and X, of all models that are ours."""
     columns = {
         'imagenet': (
@@ -101,7 +101,9 @@ def printed_complexities() -> Iterator[Printed]:
                 continue
             for column, kind, shape in kinds:
                 if row[column]:
-                    yield Printed(row['source'], config_of(table, row), shape, kind, row[column])
+                    yield PrintedComplexity(
+                        row['source'], row_config_path(table, row), shape, kind, row[column]
+                    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Result:
         metric (str): What is measured.
         key (str): Name of the metric in a record.
         printed (str): The number as printed, in percent.
-        scale (float): What a record's number is multiplied with. Defaults to 1.0.
+        scale (float): Factor from a record's number to percent. Defaults to 1.0.
         tta (bool): Whether scales and flips are averaged. Defaults to False.
         test_data (str | None): Name of the config of other test data. Defaults to None.
         options (tuple): Keys and values of the config that the test changes. Defaults to ().
@@ -137,7 +139,7 @@ class Result:
 
 
 def _segmentation_results() -> Iterator[Result]:
-    # The configs align test images to multiples of 32; the zoo has results without as well.
+    # The configs align test images to multiples of 32; the zoo also has results without alignment.
     plain = (('test_dataloader.dataset.pipeline.2.size_divisor', 1),)
     plain_tta = (('tta_pipeline.1.transforms.1.0.size_divisor', 1),)
     for row in load_paper_table('ade20k'):
@@ -152,7 +154,7 @@ def _segmentation_results() -> Iterator[Result]:
         )
         for column, metric, tta, options in columns:
             if row[column]:
-                config = config_of('ade20k', row)
+                config = row_config_path('ade20k', row)
                 yield Result(row['source'], config, metric, 'mIoU', row[column], tta=tta, options=options)
 
 
@@ -166,7 +168,9 @@ def _detection_results() -> Iterator[Result]:
                 threshold = f'_{level[2:]}' if level != 'ap' else ''
                 key = f'coco/{dict(box="bbox", mask="segm")[kind]}_mAP{threshold}'
                 metric = f'{level.upper()} {kind}'
-                yield Result(row['source'], config_of('coco', row), metric, key, row[column], scale=100.0)
+                yield Result(
+                    row['source'], row_config_path('coco', row), metric, key, row[column], scale=100.0
+                )
 
 
 def _classification_results() -> Iterator[Result]:
@@ -186,7 +190,7 @@ def _classification_results() -> Iterator[Result]:
     )
     for row in load_paper_table('robustness'):
         for column, (metric, key, data) in metrics.items():
-            config = config_of('imagenet', row)
+            config = row_config_path('imagenet', row)
             yield Result(row['source'], config, metric, key, row[column], test_data=data)
 
 
@@ -196,7 +200,7 @@ def printed_results() -> list[Result]:
 
 
 def _other_config(method: str, backbone: str) -> str | None:
-    """Where a model is that the papers compare with; None if MMDetection has none."""
+    """Config of a model that the papers compare with; None if no package ships one."""
     kind, _, size = backbone.partition('_')
     long = dict(t='tiny', s='small', b='base', l='large').get(size)
     match method, kind:
@@ -220,16 +224,16 @@ def _other_config(method: str, backbone: str) -> str | None:
 
 @dataclass(frozen=True)
 class PrintedSpeed:
-    """A speed that arXiv:2210.13452 prints, and what it was measured with.
+    """A speed that arXiv:2210.13452 prints, and the setting of its measurement.
 
     Attributes:
-        name (str): What is run.
+        name (str): Name of the model.
         config (str | None): Its config, of this repository or another package; ``timm::`` and a name for a
-            classifier of timm's; None where nobody ships one.
+            classifier of timm's; None where no package ships one.
         shape (tuple[int, int]): Height and width of the images.
         batch (int): Images at a time.
         per_second (float): Images a second as printed.
-        options (dict): What of the config is changed. Defaults to {}.
+        options (dict): Overrides of the config. Defaults to {}.
     """
 
     name: str
@@ -241,11 +245,11 @@ class PrintedSpeed:
 
 
 def _shipped(table: str, row: dict[str, str]) -> str:
-    return config_of(table, row).replace('configs/', 'mmmeta::')
+    return row_config_path(table, row).replace('configs/', 'mmmeta::')
 
 
 def printed_speeds(table: str) -> list[PrintedSpeed]:
-    """What is printed of the speed of models.
+    """Speeds that a table prints.
 
     Args:
         table (str): ``'IX'`` (COCO, V100), ``'X'`` (ADE20K, V100) or ``'XII'`` (classifiers with GELU in the
@@ -268,7 +272,7 @@ def printed_speeds(table: str) -> list[PrintedSpeed]:
         if row['source'] == f'Table {table}':
             method, backbone = row['method'], row['backbone']
             config = _shipped(data, row) if is_ours(backbone) else _other_config(method, backbone)
-            name = f'{METHODS[method]}_{backbone}'
+            name = f'{METHOD_PREFIXES[method]}_{backbone}'
             speeds.append(PrintedSpeed(name, config, shape, 1, float(row['fps_v100'])))
     return speeds
 

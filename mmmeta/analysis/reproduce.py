@@ -18,13 +18,13 @@ import matplotlib.pyplot as plt
 from mmengine.config import Config
 
 from mmmeta.errors import UsageError
-from mmmeta.resources import find_root
-from mmmeta.weights import find_by_config, find_name, is_remote
+from mmmeta.resources import resource_root
+from mmmeta.weights import is_remote, name_of_config, name_of_location
 
 from .paper_tables import Result
 from .runs import OF_TEST_ALONE, OF_TRAINING, Record, Run
 
-# Images of training, of those with objects in COCO's; and of the evaluation.
+# Numbers of training images (for COCO, those with objects) and of test images.
 TRAINING_IMAGES = dict(ade20k=20210, coco=117266, imagenet=1281167)
 TEST_IMAGES = dict(
     ade20k=2000,
@@ -41,7 +41,7 @@ GPUS_OF_A_MACHINE = 8
 @cache
 def _shipped(config: str) -> Config:
     """A config of ours."""
-    return Config.fromfile(find_root() / config)
+    return Config.fromfile(resource_root() / config)
 
 
 def _dataset(result: Result) -> str:
@@ -58,8 +58,8 @@ class Measurement:
         value (float): In the unit of the printed one.
         record (Record): Of the run that measured it.
         run (Run | None): The run that trained the network; None if that is not known.
-        differences (tuple[str, ...]): What is not as in the config, so that the number is not one that the
-            paper's is compared with.
+        differences (tuple[str, ...]): Deviations from the config, because of which the number is not
+            comparable with the paper's.
     """
 
     result: Result
@@ -86,7 +86,7 @@ class Measurement:
 
 
 def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
-    """What is not as in the config in the training of a network."""
+    """Deviations from the config in the training of a network."""
     cfg = _shipped(result.config)
     base = cfg.auto_scale_lr.base_batch_size
     kinds = {(record['batch_size'], record['lr_scale']) for record in run.records}
@@ -106,26 +106,26 @@ def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
     if '_in21k' not in result.name and images != expected:
         yield f'{images} training images instead of {expected}'
     for key, value in run.changes.items():
-        # The same weights lie in several places.
+        # The same weights have several locations.
         if key in ('load_from', 'model.backbone.init_cfg.checkpoint'):
             ours = cfg.get('load_from') if key == 'load_from' else cfg.model.backbone.init_cfg.checkpoint
-            if value and ours and find_name(value) == find_name(ours) is not None:
+            if value and ours and name_of_location(value) == name_of_location(ours) is not None:
                 continue
         yield f'{key}={value}'
 
 
 def _differences_of_test(result: Result, record: Record, run: Run | None) -> Iterator[str]:
-    """What is not as in the config in the evaluation of a network."""
+    """Deviations from the config in the evaluation of a network."""
     checkpoint, data = record['checkpoint'], result.test_data or _dataset(result)
     images = record['images'].get('test' if record['kind'] == 'test' else 'val')
     if images != TEST_IMAGES[data]:
         yield f'{images} images instead of {TEST_IMAGES[data]}'
     own = dict(result.options)
-    # Of a training's own evaluation the rest is what was changed in the training.
+    # For the evaluation within a training, all other changes are those of the training.
     foreign = OF_TRAINING if record['kind'] == 'test' else (*OF_TEST_ALONE, *run.changes)
     for key, value in record.changes(foreign).items():
         is_pipeline = result.tta and key.startswith('test_dataloader.dataset.pipeline')
-        # Classifiers see images of one size: how many at a time makes no difference.
+        # Classifiers receive images of one size: the batch size makes no difference.
         is_batch = _dataset(result) == 'imagenet' and key.endswith('_dataloader.batch_size')
         if key not in own and not is_pipeline and not is_batch:
             yield f'{key}={value}'
@@ -137,15 +137,15 @@ def _differences_of_test(result: Result, record: Record, run: Run | None) -> Ite
             yield f'checkpoint after {seen} of {run.planned} iterations'
     elif checkpoint is None:
         yield 'the network before training'
-    elif find_name(checkpoint) is None:
+    elif name_of_location(checkpoint) is None:
         yield 'training not recorded'
-    elif find_name(checkpoint) != find_by_config(result.name):
-        yield f'weights of {find_name(checkpoint)}'
+    elif name_of_location(checkpoint) != name_of_config(result.name):
+        yield f'weights of {name_of_location(checkpoint)}'
 
 
 @dataclass
 class Comparison:
-    """A printed result and the runs that measured it in one way.
+    """A printed result and the runs that measured it in the same setting.
 
     Attributes:
         result (Result): What is printed.
@@ -174,7 +174,7 @@ class Comparison:
 def _measurements(
     result: Result, records: Sequence[Record], runs: dict[Path, list[Run]]
 ) -> Iterator[Measurement]:
-    """What records have measured of a result: of each network, measured in one way, the newest."""
+    """The newest measurement of a result for each network and setting."""
     newest: dict[Any, Measurement] = {}
     for record in records:
         metrics = record['metrics'] or {}
@@ -210,22 +210,22 @@ def _measurements(
 
 
 def _place(checkpoint: str | None) -> str | None:
-    """What the places of one set of published weights have in common."""
-    return checkpoint and (find_name(checkpoint) or checkpoint)
+    """Identifier that all locations of the same published weights share."""
+    return checkpoint and (name_of_location(checkpoint) or checkpoint)
 
 
 def compare(
     records: Sequence[Record], runs: dict[Path, list[Run]], results: Iterable[Result]
 ) -> list[Comparison]:
-    """Put what was measured beside what is printed.
+    """Compare measured with printed results.
 
     Args:
         records (Sequence[Record]): Records, the oldest first.
-        runs (dict[Path, list[Run]]): What :func:`~mmmeta.analysis.runs.find_runs` makes of them.
-        results (Iterable[Result]): Printed results.
+        runs (dict[Path, list[Run]]): Result of :func:`~mmmeta.analysis.runs.find_runs`.
+        results (Iterable[Result]): PrintedComplexity results.
 
     Returns:
-        list[Comparison]: For each result one for each way that it was measured in, those as the config says
+        list[Comparison]: For each result one per setting in which it was measured, those of the config
         first; an empty one if it was not measured.
     """
     comparisons = []
@@ -274,7 +274,7 @@ def export(comparisons: Sequence[Comparison], folder: str | Path) -> list[Path]:
 
     Args:
         comparisons (Sequence[Comparison]): What to write.
-        folder (str | Path): Where to; it is made.
+        folder (str | Path): Target folder; created if missing.
 
     Returns:
         list[Path]: The files.
@@ -303,7 +303,7 @@ def export(comparisons: Sequence[Comparison], folder: str | Path) -> list[Path]:
 
 
 def plot(comparisons: Iterable[Comparison], path: str | Path) -> None:
-    """Draw measured over printed results; hollow where the run was not as the config says."""
+    """Draw measured over printed results; hollow where the run deviates from the config."""
     figure, axes = plt.subplots(figsize=(7, 6), layout='constrained')
     kinds, values = defaultdict(list), []
     for comparison in comparisons:
@@ -334,13 +334,13 @@ def plot(comparisons: Iterable[Comparison], path: str | Path) -> None:
 
 
 def _here(path: str) -> str:
-    """A file of ours as it is named from where we stand."""
-    root = find_root()
+    """Path of a file of ours, as it is typed in the working directory."""
+    root = resource_root()
     return path if root == Path.cwd() else f'{root}/{path}'
 
 
 def _launch(tool: str, config: str, gpus: int, checkpoint: str | None = None) -> str:
-    """The command that runs a tool on some GPUs, several machines if it takes them."""
+    """The command that runs a tool on some GPUs, on several machines if necessary."""
     machines = math.ceil(gpus / GPUS_OF_A_MACHINE)
     prefix = f'NNODES={machines} NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 ' if machines > 1 else ''
     arguments = filter(None, (_here(config), checkpoint, str(min(gpus, GPUS_OF_A_MACHINE))))
@@ -374,7 +374,7 @@ def _estimate(result: Result, cfg: Config, records: Iterable[Record]) -> str:
             f'measured in {record.path.parent})'
         )
     steps = f'{_launch("train", result.config, 1)} --work-dir work_dirs/steps/{result.name}'
-    return f'GPU-hours unknown: no step was measured; {steps}, stopped after 100 iterations, does'
+    return f'GPU-hours unknown: no step was measured; {steps}, stopped after 100 iterations, measures it'
 
 
 def commands(
@@ -389,7 +389,7 @@ def commands(
         comparisons (Sequence[Comparison]): What :func:`compare` returns.
         records (Sequence[Record]): Records of which the times of training steps are taken.
         load (callable): Reads a config of ours.
-        work_dirs (str | Path): Where the runs go. Defaults to ``'work_dirs'``.
+        work_dirs (str | Path): Folder of the runs. Defaults to ``'work_dirs'``.
 
     Yields:
         str: Lines for a shell; the training of a config before its tests.
@@ -419,7 +419,7 @@ def _commands_of(
     if not trained:
         yield f'# {_estimate(first, cfg, records)}'
         yield _launch('train', first.config, gpus) + f' --work-dir {folder}'
-    published = find_by_config(first.name)
+    published = name_of_config(first.name)
     for result in missing:
         more = ' --tta' if result.tta else ''
         if result.test_data:

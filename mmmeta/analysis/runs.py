@@ -1,4 +1,4 @@
-"""Runs and what they measured, from the records that they left."""
+"""Runs and their metrics, read from their records."""
 
 import json
 from collections import defaultdict
@@ -11,8 +11,8 @@ from typing import Any
 from mmmeta.engine.records import RECORDS
 from mmmeta.errors import UsageError
 
-# Leaves of a config that change where and how a run goes, but not what comes of it. Batch, scale of the
-# learning rate and number of images are recorded by themselves.
+# Config keys that affect where and how a run is executed, but not its result. Batch, scale of the
+# learning rate and number of images are recorded separately.
 NEUTRAL = (
     'work_dir',
     'launcher',
@@ -43,7 +43,7 @@ NEUTRAL = (
     '*data_root',
     '*evaluator.ann_file',
 )
-# What a test does not depend on, what a training does not, and what the evaluation in a training does not.
+# Config keys that do not affect a test, a training, or the evaluation within a training.
 OF_TRAINING = (
     'train_*',
     'val_*',
@@ -70,7 +70,7 @@ class Record:
     """A record that a run has written, see :class:`~mmmeta.engine.RunRecordHook`.
 
     Attributes:
-        path (Path): Where it lies.
+        path (Path): The file.
         content (dict): What is in it.
     """
 
@@ -91,7 +91,7 @@ class Record:
         return Path(self['config'] or 'unknown').stem
 
     def changes(self, foreign: Sequence[str]) -> dict[str, Any]:
-        """What of the config was changed and may change what comes of it.
+        """Changes of the config that may affect the result.
 
         Args:
             foreign (Sequence[str]): Patterns of keys that do not matter.
@@ -107,7 +107,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """A training: its records, those of the parts that were resumed included.
+    """A training run: its records, including those of resumed parts.
 
     Attributes:
         records (tuple[Record, ...]): The oldest first.
@@ -122,17 +122,17 @@ class Run:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What of the config was changed and may change the network."""
+        """Changes of the config that may affect the network."""
         return self.last.changes(OF_TEST)
 
     @property
     def planned(self) -> int:
-        """Iterations that the run is to have."""
+        """Planned number of iterations."""
         return self.last['iterations'][1]
 
     @property
     def evaluation(self) -> Record | None:
-        """The newest record that has measured something."""
+        """The newest record with metrics."""
         return next((record for record in reversed(self.records) if record['metrics']), None)
 
 
@@ -163,8 +163,8 @@ def find_records(folder: str | Path) -> list[Record]:
     return sorted(records, key=lambda record: record['started'])
 
 
-def find_runs(records: Iterable[Record]) -> dict[Path, list[Run]]:
-    """The trainings of each work directory, the oldest first; the last one's checkpoints are what is there.
+def group_runs(records: Iterable[Record]) -> dict[Path, list[Run]]:
+    """The trainings of each work directory, the oldest first; the checkpoints are those of the last.
 
     Args:
         records (Iterable[Record]): Records, the oldest first.
@@ -187,7 +187,7 @@ def find_runs(records: Iterable[Record]) -> dict[Path, list[Run]]:
 
 
 def _check_same_config(folder: Path, runs: Sequence[Run]) -> None:
-    """Refuse a folder of which it is not known what its checkpoints are."""
+    """Reject a folder whose checkpoints may be from runs of different configs."""
     kinds = {(run.last.name, json.dumps(run.changes, sort_keys=True, default=str)): run for run in runs}
     if len(kinds) == 1:
         return
@@ -203,12 +203,12 @@ def _check_same_config(folder: Path, runs: Sequence[Run]) -> None:
     )
 
 
-def tell_incomplete(records: Sequence[Record], runs: dict[Path, list[Run]]) -> list[str]:
-    """Trainings that give no number, and why.
+def report_incomplete(records: Sequence[Record], runs: dict[Path, list[Run]]) -> list[str]:
+    """Report the trainings without a result, and the reason.
 
     Args:
         records (Sequence[Record]): Records, the oldest first.
-        runs (dict[Path, list[Run]]): What :func:`find_runs` makes of them.
+        runs (dict[Path, list[Run]]): What :func:`group_runs` makes of them.
     """
     tested = {
         Path(record['checkpoint']).parent.resolve()

@@ -1,4 +1,4 @@
-"""What a semantic segmentation result is worth."""
+"""Baseline of semantic segmentation results."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a data set's pipeline hands to the network, drawn with its annotations."""
+"""Draw the output of a data set's pipeline with its annotations."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -28,7 +28,7 @@ def _visualizer(scope: str) -> Visualizer:
 
 
 def build_visualizer(scope: str, dataset_meta: dict) -> Visualizer:
-    """What draws images with annotations or predictions.
+    """Build the visualiser for annotations or predictions.
 
     Args:
         scope (str): ``default_scope`` of the config, one of :data:`VISUALIZER_OF`.
@@ -48,10 +48,10 @@ def browse(
         cfg (Config): The config.
         split (str): ``'train'``, ``'val'`` or ``'test'``.
         out_dir (str | Path): Where the pictures go, as PNG files with the names of the images.
-        number (int | None): How many samples, the first ones. Defaults to None: all.
+        number (int | None): Number of samples, from the first. Defaults to None: all.
 
     Returns:
-        tuple[int, Iterator[Path]]: How many there are to draw, and the pictures, each when it is drawn.
+        tuple[int, Iterator[Path]]: Number of pictures, and an iterator that draws them.
 
     Raises:
         UsageError: The config has no such data, they are not there, or the folder cannot be written to.

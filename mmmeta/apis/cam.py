@@ -1,4 +1,4 @@
-"""Where a network looks: class activation maps and features of a stage, drawn over the picture."""
+"""Class activation maps and features of a stage, drawn over the image."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 
-# Maps that need no target are there for every network, those with one for classifiers and segmentors.
+# Methods without a target work for every network, those with one for classifiers and segmentors.
 WITHOUT_TARGET = ('EigenCAM',)
 WITH_TARGET = ('GradCAM', 'GradCAMPlusPlus', 'XGradCAM', 'LayerCAM')
 METHODS = ('features', *WITHOUT_TARGET, *WITH_TARGET)
@@ -39,7 +39,7 @@ class _Scores(nn.Module):
 
 
 def _prepare(model: BaseModel, image: str) -> tuple[Tensor, np.ndarray]:
-    """The image as the network gets it, and the same as RGB between 0 and 1."""
+    """The preprocessed input of the network, and the same as RGB between 0 and 1."""
     init_default_scope(model.cfg.default_scope)
     pipeline = [
         step for step in model.cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'
@@ -73,7 +73,7 @@ def draw_cam(
         method (str): One of :data:`METHODS`: ``'features'`` draws the channels with the strongest responses
             beside each other, the others are class activation maps of pytorch-grad-cam. Defaults to
             ``'GradCAM'``.
-        target (int | None): Class that the map is of. Defaults to None: the one with the highest score, or
+        target (int | None): Target class of the map. Defaults to None: the one with the highest score, or
             that covers most.
         channels (int): How many channels ``'features'`` draws. Defaults to 16.
 
@@ -166,7 +166,7 @@ def _draw_cam(
             mask = (labels == target).float()
             if not mask.any():
                 raise UsageError(
-                    f'target={target}: nothing of this class is seen on the picture, but '
+                    f'target={target}: this class is not predicted for the picture; predicted are '
                     f'{", ".join(map(str, labels.unique().tolist()))}'
                 )
             targets = [SemanticSegmentationTarget(target, mask.cpu().numpy())]

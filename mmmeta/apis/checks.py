@@ -1,4 +1,4 @@
-"""Find a user's mistake before a run writes or loads anything."""
+"""Check data, arguments and folders before a run writes or loads anything."""
 
 import inspect
 import os
@@ -80,7 +80,7 @@ def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
 
 @contextmanager
 def explain_data_errors(cfg: Config, loaders: Sequence[str]) -> Iterator[None]:
-    """Tell what is wrong with a data set, where MMEngine's packages fail in the middle of it.
+    """Report which file of a data set is wrong, where MMEngine's packages fail while loading it.
 
     Args:
         cfg (Config): The config.
@@ -135,14 +135,14 @@ def _empty_files(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:
 
 
 def _problem_with(folder: str) -> str | None:
-    """Why a folder is of no use, or None."""
+    """What is wrong with a data folder, or None."""
     if not os.path.isdir(folder):
         return 'are missing'
     return None if next(os.scandir(folder), None) else 'are an empty folder'
 
 
 def check_backbone(cfg: Config) -> None:
-    """Build a backbone of ours without allocating it, so that a wrong argument is told before a run starts.
+    """Build a backbone of ours without allocating it, so that a wrong argument is reported early.
 
     Raises:
         UsageError: An argument is unknown or its value is not one of those that it takes.
@@ -157,7 +157,7 @@ def check_backbone(cfg: Config) -> None:
 
 
 def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
-    """Call a registry's build function, and tell a misspelt argument or type as a user's mistake.
+    """Call a registry's build function, and report a misspelt argument or type as a usage error.
 
     Args:
         builder (callable): Called with the config.
@@ -192,7 +192,7 @@ def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
 
     Args:
         folder (str | Path): The folder.
-        option (str): What another one is given by. Defaults to ``'--work-dir'``.
+        option (str): Option that sets it, for the error. Defaults to ``'--work-dir'``.
 
     Raises:
         UsageError: It cannot.

@@ -11,20 +11,20 @@ from PIL import Image, UnidentifiedImageError
 
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
-from mmmeta.resources import find_root
-from mmmeta.weights import describe, differences, find, load_weights
+from mmmeta.resources import resource_root
+from mmmeta.weights import differences, format_differences, get_weights, load_weights
 
 from .config import load_config
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What a picture may show.
+class ClassPrediction:
+    """A class that is predicted for an image.
 
     Attributes:
         label (int): Class.
         name (str): Its name.
-        score (float): Probability that the model gives it.
+        score (float): Predicted probability.
     """
 
     label: int
@@ -32,7 +32,7 @@ class Guess:
     score: float
 
 
-def config_of(name: str) -> str:
+def zoo_config_path(name: str) -> str:
     """The config of a model of the zoo.
 
     Args:
@@ -44,14 +44,14 @@ def config_of(name: str) -> str:
     Raises:
         UsageError: There is none of that name.
     """
-    weights = find(name)
+    weights = get_weights(name)
     if weights.num_classes == 150:
         raise UsageError(
             f"'{name}' is a segmentor: choose a classifier, such as {weights.family}_{weights.size}"
         )
     training = name.removeprefix(f'{weights.family}_{weights.size}')
     suffix = {'': '_in1k', '_384': '_384_in1k'}.get(training, training)
-    return str(find_root() / f'configs/imagenet/{weights.family}_{weights.size}{suffix}.py')
+    return str(resource_root() / f'configs/imagenet/{weights.family}_{weights.size}{suffix}.py')
 
 
 def build_classifier(
@@ -63,8 +63,8 @@ def build_classifier(
         name (str): Name in the zoo, such as ``'caformer_s18'``, or path of a config.
         weights (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to None:
             those that are published under ``name``.
-        device (str): Where to put it. Defaults to ``'cpu'``.
-        options (dict | None): What replaces values of the config, as ``--cfg-options``. Defaults to None.
+        device (str): Device of the model. Defaults to ``'cpu'``.
+        options (dict | None): Overrides of the config, as in ``--cfg-options``. Defaults to None.
 
     Returns:
         BaseModel: MMPretrain's ``ImageClassifier`` in eval mode; its config under ``_config``.
@@ -75,9 +75,11 @@ def build_classifier(
     is_config = name.endswith('.py')
     if is_config and weights is None:
         raise UsageError(f"'{name}' is a config, and no weights are published for it: give a checkpoint")
-    cfg = load_config(name if is_config else config_of(name), options)
+    cfg = load_config(name if is_config else zoo_config_path(name), options)
     if not cfg.get('test_dataloader'):  # ImageNet-21K has no images to test on; they are those of 1K
-        cfg.test_dataloader = load_config(config_of(Path(name).stem.removesuffix('_in21k'))).test_dataloader
+        cfg.test_dataloader = load_config(
+            zoo_config_path(Path(name).stem.removesuffix('_in21k'))
+        ).test_dataloader
     location = weights or f'mmmeta://{name}'
     state_dict, layout = load_weights(location)
     init_default_scope(cfg.default_scope)
@@ -88,7 +90,7 @@ def build_classifier(
     if problems:
         raise UsageError(
             f"'{location}' ({layout} layout) is not the classifier {name}: of {len(own)} tensors "
-            f'{describe(problems)}. Give the model that it was trained as'
+            f'{format_differences(problems)}. Name the model that it was trained as'
         )
     model.load_state_dict(state_dict)
     model._config = cfg
@@ -113,7 +115,7 @@ def find_images(path: str) -> list[str]:
     """The image at a path, or those in a folder.
 
     Raises:
-        UsageError: There is nothing, or a file is no image.
+        UsageError: There is no image, or a file is not an image.
     """
     given = Path(path)
     if not given.exists():
@@ -126,7 +128,7 @@ def find_images(path: str) -> list[str]:
                 image.load()
         except (UnidentifiedImageError, OSError) as error:
             if given.is_dir() and isinstance(error, UnidentifiedImageError):
-                continue  # other files may lie beside images
+                continue  # other files are allowed beside images
             raise UsageError(f"'{file}' is damaged or no image: give another one") from error
         images.append(str(file))
     if not images:
@@ -134,16 +136,18 @@ def find_images(path: str) -> list[str]:
     return images
 
 
-def classify(model: BaseModel, images: Sequence[str], top: int = 5) -> Iterator[tuple[str, list[Guess]]]:
+def classify(
+    model: BaseModel, images: Sequence[str], top: int = 5
+) -> Iterator[tuple[str, list[ClassPrediction]]]:
     """Classify pictures one after the other.
 
     Args:
         model (BaseModel): What :func:`build_classifier` returns.
         images (Sequence[str]): Files.
-        top (int): How many guesses for each. Defaults to 5.
+        top (int): Number of predictions per image. Defaults to 5.
 
     Yields:
-        tuple[str, list[Guess]]: The file, and the most likely classes, the likeliest first.
+        tuple[str, list[ClassPrediction]]: The file, and the most likely classes, the likeliest first.
 
     Raises:
         UsageError: ``top`` is not positive.
@@ -160,7 +164,7 @@ def classify(model: BaseModel, images: Sequence[str], top: int = 5) -> Iterator[
         yield (
             image,
             [
-                Guess(int(label), names[int(label)], float(value))
+                ClassPrediction(int(label), names[int(label)], float(value))
                 for value, label in zip(values, labels, strict=True)
             ],
         )

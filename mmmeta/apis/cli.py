@@ -1,4 +1,4 @@
-"""What the command lines share."""
+"""Arguments and error handling shared by the command-line tools."""
 
 import argparse
 import gc
@@ -16,9 +16,9 @@ from mmmeta.stack import StackError
 
 
 def command_line(main: Callable[[], None]) -> None:
-    """Run the main function of a tool; a user's mistake ends it with one line and exit status 1.
+    """Run the main function of a tool; a usage error is reported in one line, with exit status 1.
 
-    A process that torchrun has started leaves the line to its launcher, which tells it once for all.
+    Under torchrun the message is passed to the launcher, which prints it once.
     """
     try:
         main()
@@ -34,10 +34,10 @@ def command_line(main: Callable[[], None]) -> None:
 
 
 def _leave_group() -> None:
-    """Take the process group apart, if there is one, while Python still runs.
+    """Destroy the process group, if there is one, before the interpreter shuts down.
 
-    Left to the end of the interpreter, a thread of Gloo's may drop its last piece of work after that, which
-    aborts the process with everything done.
+    Otherwise a thread of Gloo may release its last work object after the shutdown, which
+    aborts a process that has finished.
     """
     if dist.is_available() and dist.is_initialized():
         gc.collect()  # a model wrapped for several processes holds the group as well
@@ -50,7 +50,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='read the checkpoint even if code in it has to run, as in those that MMEngine writes',
+        help='read the checkpoint even if it executes code, as those written by MMEngine do',
     )
     add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -85,6 +85,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ... (default: cpu)')
     parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='read the checkpoint even if code in it has to run'
+        '--trust-checkpoint', action='store_true', help='read the checkpoint even if it executes code'
     )
     add_config_options(parser)

@@ -1,4 +1,4 @@
-"""Prepare the config of any OpenMMLab package for a run, from what a command line says."""
+"""Load configs of any OpenMMLab package and adapt them to the command line."""
 
 import difflib
 import os
@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from mmmeta.errors import UsageError
-from mmmeta.resources import find_root
+from mmmeta.resources import resource_root
 from mmmeta.stack import INSTALL, StackError, require
 
 TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
@@ -35,8 +35,8 @@ def check_config_exists(path: str) -> None:
         raise UsageError(f"there is no config '{path}'{hint}")
 
 
-def locate(path: str) -> str:
-    """The file that ``package::config`` stands for, or the path as it is.
+def resolve_config_path(path: str) -> str:
+    """Resolve ``package::config`` to a file; return any other path unchanged.
 
     Raises:
         UsageError: No package of that name has configs.
@@ -46,10 +46,10 @@ def locate(path: str) -> str:
     if not colons:
         return path
     if package == 'mmmeta':
-        return str(find_root() / 'configs' / name)
+        return str(resource_root() / 'configs' / name)
     if package not in INSTALL:
         raise UsageError(
-            f"'{path}': in front of :: stands one of mmmeta, {', '.join(INSTALL)}, not '{package}'"
+            f"'{path}': the package before :: must be one of mmmeta, {', '.join(INSTALL)}, not '{package}'"
         )
     require(package)
     return str(Path(find_spec(package).origin).parent / '.mim/configs' / name)
@@ -67,9 +67,9 @@ def load_config(
         path (str): The config file, or one that a package ships, such as
             ``mmmeta::fpn_poolformer_s12_ade20k.py`` or ``mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py``.
         options (dict | None): Dotted keys and the values that replace the file's. Defaults to None.
-        work_dir (str | None): Where logs and checkpoints go. Defaults to None: what the config says, else
+        work_dir (str | None): Folder for logs and checkpoints. Defaults to None: that of the config, else
             ``work_dirs/<name of the config>``.
-        test_data (str | None): Another config, whose test data and metrics take the place of the file's; the
+        test_data (str | None): Another config, whose test data and metrics replace those of the file; the
             pipeline stays the file's. Defaults to None.
 
     Returns:
@@ -79,7 +79,7 @@ def load_config(
         UsageError: There is no such file, it is no Python, or an option does not fit it.
         StackError: A package that it needs is missing or cannot run.
     """
-    path = locate(path)
+    path = resolve_config_path(path)
     check_config_exists(path)
     try:
         cfg = Config.fromfile(path)
@@ -93,7 +93,7 @@ def load_config(
     except SyntaxError as error:
         raise UsageError(f"the config '{path}' is no valid Python: {error}") from error
     except (TypeError, KeyError) as error:
-        # How MMEngine tells that a value cannot replace, or is given twice among, those of the bases.
+        # MMEngine's errors for values that cannot replace, or are duplicates among, those of the bases.
         if 'base' not in str(error):
             raise
         raise UsageError(f"the config '{path}' does not fit its base: {error.args[0]}") from error
@@ -123,32 +123,32 @@ def _replace_test_data(cfg: Config, path: str) -> None:
         raise UsageError(f"'{path}' has no {' and no '.join(missing)}: give a config with test data")
     pipeline = (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline')
     if pipeline is None:
-        raise UsageError('this config has no test_dataloader with a pipeline, whose data could be replaced')
+        raise UsageError('this config has no test_dataloader with a pipeline: test data cannot be replaced')
     cfg.test_dataloader.dataset = ConfigDict({**other.test_dataloader.dataset, 'pipeline': pipeline})
     cfg.test_evaluator = other.test_evaluator
     cfg.test_data = path
 
 
-def _dicts(value: Any) -> Iterator[dict]:
+def iter_dicts(value: Any) -> Iterator[dict]:
     """Every dict inside a config value, the value itself included."""
     if isinstance(value, dict):
         yield value
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for part in value:
-            yield from _dicts(part)
+            yield from iter_dicts(part)
 
 
 def datasets(loader: ConfigDict) -> Iterator[ConfigDict]:
     """The configs of the data sets of a data loader, without wrappers such as ``RepeatDataset``."""
-    for value in _dicts(loader.get('dataset', {})):
+    for value in iter_dicts(loader.get('dataset', {})):
         if 'pipeline' in value and not isinstance(value.get('dataset'), dict):
             yield value
 
 
 def pretrained_checkpoints(cfg: Config) -> Iterator[str]:
-    """The places of the weights that parts of the model start from."""
-    for value in _dicts(cfg.model):
+    """The locations of the pretrained weights of the model's parts."""
+    for value in iter_dicts(cfg.model):
         if value.get('type') == 'Pretrained' and isinstance(value.get('checkpoint'), str):
             yield value['checkpoint']
 
@@ -157,12 +157,12 @@ def adapt_to_device(cfg: Config) -> None:
     """Let a config written for GPUs run on a machine that has none; nothing changes where there is one.
 
     SyncBN, which has no CPU form, becomes BN; mixed precision becomes bfloat16, or float32 for detectors,
-    since MMCV's operators have no bfloat16 there; processes talk through gloo; the optimiser steps in
+    since MMCV's operators have no bfloat16 there; processes communicate through gloo; the optimiser uses
     PyTorch's fused kernel, which takes a twentieth of the time there.
     """
     if get_device() != 'cpu':
         return
-    for value in _dicts(cfg.model):
+    for value in iter_dicts(cfg.model):
         if value.get('type') in ('SyncBN', 'MMSyncBN'):
             value['type'] = 'BN'
     cfg.pop('sync_bn', None)
@@ -204,7 +204,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def _replace_cuda_amp(cfg: Config) -> None:
-    """Give the optimiser the wrapper of the lowest precision that a CPU has for this kind of model."""
+    """Use the optimiser wrapper of the lowest precision that a CPU supports for this kind of model."""
     wrapper = cfg.optim_wrapper
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(key, None)
@@ -216,7 +216,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate linearly with the batch size.
 
     Raises:
-        UsageError: The config does not say for which batch size its learning rate is.
+        UsageError: The config has no ``auto_scale_lr.base_batch_size``.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise UsageError(
@@ -263,27 +263,3 @@ def enable_drawing(cfg: Config, folder: str) -> None:
         hook.test_out_dir = folder
     elif scope == 'mmseg':
         cfg.visualizer.save_dir = folder
-
-
-def use_own_engine(cfg: Config) -> None:
-    """Put our checkpoints, resuming and logging in the place of MMEngine's, which they extend."""
-    replace_hook(cfg, 'checkpoint', 'CheckpointHook')
-    train_cfg = cfg.get('train_cfg') or {}
-    if train_cfg.get('type') == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
-        train_cfg.pop('by_epoch', None)
-        train_cfg.type = 'mmmeta.IterBasedTrainLoop'
-    add_hook(cfg, 'mmmeta.MeanLossHook')
-
-
-def replace_hook(cfg: Config, key: str, name: str) -> None:
-    """Put our hook in the place of MMEngine's default hook of the same name, with the same arguments."""
-    hook = cfg.setdefault('default_hooks', {}).setdefault(key, dict(type=name))
-    if hook.get('type') == name:
-        hook['type'] = f'mmmeta.{name}'
-
-
-def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
-    """Add a hook, once."""
-    hooks = cfg.get('custom_hooks') or []
-    if not any(hook['type'] == name for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]

@@ -14,22 +14,22 @@ from mmmeta.analysis.curves import plot_curves, read_curves
 from mmmeta.analysis.segmentation import most_common_class_miou
 from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.errors import UsageError
-from mmmeta.resources import find_root
+from mmmeta.resources import resource_root
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What differs between the tasks.
+    """Settings of a demo task.
 
     Attributes:
         title (str): The network.
         config (str): The config.
         folder (str): Name of the data set's folder.
-        generate (callable): Makes a small data set in the folder that it is given.
+        generate (callable): Generates a small data set in the given folder.
         metrics (dict[str, str]): Names of the metrics that are reported, and their keys; values up to
             ``scale`` stand for 100 percent.
         scale (float): See ``metrics``.
-        annotations (str | None): What the metric compares with, relative to the data set; None where that is
+        annotations (str | None): Annotation file of the metric, relative to the data set; None where there is
             no file of its own.
         pictures (str): Where the pictures are, in their folder.
     """
@@ -68,13 +68,13 @@ DEMOS = {
 def _run(step: str, *command: str) -> None:
     """Run a command line of ours in the foreground."""
     print(f'\n== {step}\n$ {" ".join(command)}', flush=True)
-    result = subprocess.run(command, cwd=find_root(), env={**os.environ, 'PYTHON': sys.executable})
+    result = subprocess.run(command, cwd=resource_root(), env={**os.environ, 'PYTHON': sys.executable})
     if result.returncode:
-        raise UsageError(f'{step} failed (exit status {result.returncode}); what went wrong stands above')
+        raise UsageError(f'{step} failed (exit status {result.returncode}); see the output above')
 
 
 def _results(work_dir: Path) -> dict[str, float]:
-    """What the newest evaluation in a work directory found."""
+    """Metrics of the newest evaluation in a work directory."""
     results = sorted(work_dir.glob('*/[0-9]*.json'))
     if not results:
         raise UsageError(f"no evaluation in '{work_dir}'")
@@ -88,7 +88,7 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
         task (str): ``'segmentation'``, CAFormer-S18 with UperNet, or ``'detection'``, with Mask R-CNN.
         data (str | None): Folder that holds ``ADEChallengeData2016`` or ``coco``; None generates a small data
             set.
-        work_dir (str): Where everything goes.
+        work_dir (str): Output folder.
         processes (int): Processes to train and test on.
         options (list[str]): More ``KEY=VALUE`` pairs for ``--cfg-options``.
 
@@ -97,10 +97,10 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
     """
     start = time.monotonic()
     demo = DEMOS[task]
-    data_root = Path(data) / demo.folder if data else demo.generate(find_root() / 'data/shapes')
+    data_root = Path(data) / demo.folder if data else demo.generate(resource_root() / 'data/shapes')
     data_root = data_root.resolve()
     work = Path(work_dir).resolve()
-    # What an earlier run left would mix with this one's results; nothing else in the folder is touched.
+    # Remove the output of an earlier run, which would mix with this one's; nothing else is touched.
     for part in ('before', 'train', 'after'):
         shutil.rmtree(work / part, ignore_errors=True)
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -1,4 +1,4 @@
-"""Write networks as ONNX files, and compare what ONNX Runtime makes of them."""
+"""Write networks as ONNX files, and compare them in ONNX Runtime with PyTorch."""
 
 import contextlib
 import io
@@ -11,11 +11,11 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmmeta.analysis.benchmark import build_features
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.weights import load_backbone
 
+from .backbones import build_backbone
 from .config import load_config
 
 DYNAMIC = ('none', 'batch', 'all')
@@ -33,24 +33,24 @@ class _Logits(nn.Module):
 
 
 def build_exportable(name: str, checkpoint: str | None = None) -> nn.Module:
-    """Build what is to be exported.
+    """Build a network for export.
 
     Args:
         name (str): A config of a segmentor, or a backbone as
-            :func:`~mmmeta.analysis.benchmark.build_features` takes it, such as ``caformer_s18,window=13``.
-        checkpoint (str | None): Weights: for a config a checkpoint of its model, for a backbone whatever
+            :func:`~mmmeta.apis.backbones.build_backbone` takes it, such as ``caformer_s18,window=13``.
+        checkpoint (str | None): Weights: for a config a checkpoint of its model, for a backbone those that
             :meth:`~mmmeta.models.MetaFormer.init_weights` reads. Defaults to None: random weights.
 
     Returns:
         nn.Module: In eval mode; maps images to a tuple of features, or to logits.
 
     Raises:
-        UsageError: There is no such model, it is no segmentor, or the weights are not its own.
+        UsageError: The model is unknown or not a segmentor, or the weights do not match it.
     """
     if not name.endswith('.py'):
-        backbone = build_features(name)
+        backbone = build_backbone(name)
         if checkpoint:
-            load_backbone(backbone, checkpoint, archs=backbone._named_archs())
+            load_backbone(backbone, checkpoint, archs=backbone.named_archs())
         return backbone
     cfg = load_config(name)
     if cfg.get('default_scope') != 'mmseg':
@@ -67,13 +67,13 @@ def build_exportable(name: str, checkpoint: str | None = None) -> nn.Module:
 
 
 def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int], dynamic: str = 'batch') -> None:
-    """Write a network as an ONNX file with everything in it.
+    """Export a network as a single ONNX file, weights included.
 
     Args:
         model (nn.Module): From :func:`build_exportable`.
-        path (str | Path): The file; it is there completely or not at all.
+        path (str | Path): The file, written atomically.
         shape (tuple[int, int]): Height and width of the image that it is traced with.
-        dynamic (str): ``'none'``, ``'batch'`` or ``'all'``: what of batch, height and width may differ when
+        dynamic (str): ``'none'``, ``'batch'`` or ``'all'``: which of batch, height and width may vary when
             it runs. Defaults to ``'batch'``.
 
     Raises:

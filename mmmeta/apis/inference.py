@@ -1,4 +1,4 @@
-"""Segmentors, detectors and classifiers on pictures."""
+"""Inference of segmentors, detectors and classifiers on images."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
-from mmmeta.resources import find_root
+from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
 
 from .browse import build_visualizer
@@ -25,7 +25,7 @@ from .config import datasets, load_config
 
 
 def check_device(device: str) -> None:
-    """Check that there is a device.
+    """Check that a device exists.
 
     Raises:
         UsageError: There is none of that name.
@@ -40,15 +40,15 @@ def check_device(device: str) -> None:
 def build_model(
     name: str, checkpoint: str | None = None, device: str = 'cpu', options: dict | None = None
 ) -> BaseModel:
-    """Build a network for pictures, with all of its weights.
+    """Build a network for inference, with all of its weights.
 
     Args:
         name (str): Name in the zoo, such as ``'caformer_s18'`` or ``'fpn_poolformer_s12_ade20k'``, or path of
             a config.
         checkpoint (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to
             None: those that are published under ``name``.
-        device (str): Where to put it. Defaults to ``'cpu'``.
-        options (dict | None): What replaces values of the config, as ``--cfg-options``. Defaults to None.
+        device (str): Device of the model. Defaults to ``'cpu'``.
+        options (dict | None): Overrides of the config, as in ``--cfg-options``. Defaults to None.
 
     Returns:
         BaseModel: In eval mode; its config under ``cfg``, and the names of the classes in ``dataset_meta``.
@@ -59,7 +59,7 @@ def build_model(
     """
     check_device(device)
     if name in ZOO and ZOO[name].num_classes == 150:
-        name, checkpoint = str(find_root() / f'configs/{name}.py'), checkpoint or f'mmmeta://{name}'
+        name, checkpoint = str(resource_root() / f'configs/{name}.py'), checkpoint or f'mmmeta://{name}'
     cfg = load_config(name, options) if name.endswith('.py') else None
     if cfg is None or cfg.get('default_scope') == 'mmpretrain':
         model = build_classifier(name, checkpoint, device, options)
@@ -71,7 +71,7 @@ def build_model(
     if cfg.get('default_scope') not in ('mmseg', 'mmdet') or dataset is None:
         scope = cfg.get('default_scope')
         raise UsageError(
-            f"'{name}' with default_scope='{scope}' is none whose pictures can be drawn: give a config of "
+            f"predictions of '{name}' (default_scope='{scope}') cannot be drawn: give a config of "
             'mmseg, mmdet or mmpretrain with test data'
         )
     init_default_scope(cfg.default_scope)
@@ -79,7 +79,7 @@ def build_model(
         cfg.model.backbone.init_cfg = None  # all weights come from the checkpoint
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    # The pipeline that mmseg and mmdet look for; the data may be wrapped or several.
+    # Where mmseg and mmdet expect the pipeline; the data set may be wrapped or concatenated.
     cfg.test_pipeline = dataset.pipeline
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
@@ -105,13 +105,13 @@ def _metainfo(dataset: ConfigDict, scope: str) -> dict:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network sees on a picture.
+    """The prediction of a network for an image.
 
     Attributes:
         image (str): The file.
         picture (Path): The file that it was drawn into.
-        header (tuple[str, ...]): What the columns of ``rows`` are.
-        rows (list[tuple[str, ...]]): What was found, the most first.
+        header (tuple[str, ...]): Names of the columns of ``rows``.
+        rows (list[tuple[str, ...]]): Predicted classes, the most frequent or likeliest first.
     """
 
     image: str
@@ -123,13 +123,13 @@ class Prediction:
 def predict(
     model: BaseModel, images: Sequence[str], out_dir: str | Path, top: int = 5, score_thr: float = 0.3
 ) -> Iterator[Prediction]:
-    """Draw what a network sees, one picture after the other.
+    """Draw the predictions of a network, one image at a time.
 
     Args:
         model (BaseModel): What :func:`build_model` returns.
         images (Sequence[str]): Files.
         out_dir (str | Path): Where the pictures go, as PNG files with the names of the images.
-        top (int): How many classes of each are told. Defaults to 5.
+        top (int): Number of classes to report per image. Defaults to 5.
         score_thr (float): Objects with a lower score are left out. Defaults to 0.3.
 
     Yields:
@@ -155,16 +155,14 @@ def predict(
         path = Path(image)
         picture = folder / (f'{path.stem}.png' if stems[path.stem] == 1 else f'{path.name}.png')
         if picture.exists() and picture.samefile(path):
-            raise UsageError(
-                f"'{picture}' would be drawn over itself: choose another folder for the pictures"
-            )
+            raise UsageError(f"'{picture}' would be overwritten: choose another folder for the pictures")
         yield draw(model, image, picture, top, score_thr)
 
 
 def _read(image: str) -> np.ndarray:
     """An image as an RGB array."""
     with Image.open(image) as opened:
-        # The pipelines turn a picture as its file says, too.
+        # The pipelines apply the EXIF orientation, too.
         return np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
 
 

@@ -51,11 +51,11 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         tool (str): Path of the tool.
         config (str): Path of the config.
         num_processes (int): Processes on this machine, one for each GPU where there are any.
-        arguments (list[str]): What else the tool gets.
+        arguments (list[str]): Further arguments of the tool.
 
     Raises:
         UsageError: A value does not fit, or the port is taken.
-        SystemExit: A process failed; it has told why.
+        SystemExit: A process failed; it has reported the reason.
     """
     num_nodes, node_rank = _number('NNODES', 1, 1), _number('NODE_RANK', 0, 0)
     address = os.environ.get('MASTER_ADDR') or '127.0.0.1'
@@ -66,7 +66,7 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
     gpus = torch.cuda.device_count()
     if gpus and num_processes > gpus:
         raise UsageError(
-            f'{num_processes} processes need as many GPUs, and this machine has {gpus}: ask for {gpus}'
+            f'{num_processes} processes need as many GPUs, and this machine has {gpus}: start at most {gpus}'
         )
     if not gpus:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -78,7 +78,7 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         _check_port(address, port)
     command = [f'--nnodes={num_nodes}', f'--node_rank={node_rank}', f'--nproc_per_node={num_processes}']
     command += [*rendezvous, tool, config, '--launcher', 'pytorch', *arguments]
-    # A failing process has told why, here or on its own; torchrun would add a stack trace.
+    # A failing process has reported the reason; torchrun would add a stack trace.
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
         run(get_args_parser().parse_args(command))

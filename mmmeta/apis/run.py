@@ -1,20 +1,24 @@
 """Train and test with the config of any OpenMMLab package, on GPUs or on CPU."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmmeta.deploy import accelerate
-from mmmeta.engine.checkpoint import use_safe_loading
-from mmmeta.engine.records import find_changes
+from mmmeta.engine.checkpoint import safe_loading
+from mmmeta.engine.records import diff_configs
+from mmmeta.engine.runner import add_hook, add_runtime
 from mmmeta.errors import UsageError
-from mmmeta.resources import find_root
+from mmmeta.registry import RUNNERS
+from mmmeta.resources import resource_root
 from mmmeta.weights import is_remote
 
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
@@ -22,21 +26,17 @@ from .config import (
     TEST_LOADERS,
     TRAIN_LOADERS,
     adapt_to_device,
-    add_hook,
     load_config,
     pretrained_checkpoints,
-    replace_hook,
-    use_own_engine,
 )
 
 
-def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Runner:
-    """Check, adapt and build; see :func:`train` for what is raised."""
+@contextmanager
+def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Iterator[Runner]:
+    """Check and adapt a config, build its runner, and load safely while it runs; see :func:`train`."""
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
     adapt_to_device(cfg)
-    if cfg.get('default_scope') == 'mmdet':
-        add_hook(cfg, 'mmmeta.CocoCheckHook')
     _record(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     check_backbone(cfg)
@@ -46,31 +46,39 @@ def _build_runner(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool)
     for location in (named, *pretrained):
         if location and not is_remote(location) and not os.path.isfile(os.path.expanduser(location)):
             raise UsageError(f"there is no checkpoint '{location}': give the path of a file")
-    use_safe_loading([named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else [])
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu' and not dist.is_initialized():
         if cfg.launcher != 'pytorch':
             raise UsageError(
                 f'--launcher {cfg.launcher} needs GPUs and this machine has none: use tools/dist_train.sh'
             )
-        # Before MMEngine would: it selects a CUDA device first.
+        # Earlier than MMEngine, which would select a CUDA device first.
         dist.init_process_group('gloo')
-    return build(RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg, cfg)
+    if cfg.get('runner_type', 'Runner') == 'Runner':
+        cfg.runner_type = 'mmmeta.Runner'
+    # Other runners, such as FlexibleRunner, get the same by their config.
+    added = [] if cfg.runner_type == 'mmmeta.Runner' else add_runtime(cfg)
+    trusted = [named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else []
+    with safe_loading(trusted), explain_data_errors(cfg, loaders):
+        runner = build(RUNNERS.build, cfg)
+        if added:
+            runner.logger.info(f'added to this config: {", ".join(added)}')
+        yield runner
 
 
 def _record(cfg: Config) -> None:
-    """Have it written down what is run, and what of it is not as in the config's file."""
+    """Add a hook that records the run and the differences of its config from the file."""
     if not cfg.filename:  # from no file
         add_hook(cfg, 'mmmeta.RunRecordHook')
         return
     test_data = cfg.pop('test_data', None)
-    # A copy of one of ours under the same name is compared with ours.
+    # A copy of a config of ours, with its name, is compared with ours.
     name = Path(cfg.filename).name
-    ours = (find_root() / folder / name for folder in ('configs', 'configs/imagenet'))
+    ours = (resource_root() / folder / name for folder in ('configs', 'configs/imagenet'))
     path = next(filter(Path.is_file, ours), cfg.filename)
     original = load_config(str(path), test_data=test_data)
     original.pop('test_data', None)
     tests = 'train_cfg' not in cfg
-    if tests:  # where a CPU has another form of a layer, it computes the same in a test
+    if tests:  # layers that are replaced on a CPU compute the same in a test
         adapt_to_device(original)
     tta = 'tta_model' in cfg and cfg.model.get('type') == cfg.tta_model.type
     before, after = original.to_dict(), cfg.to_dict()
@@ -81,7 +89,7 @@ def _record(cfg: Config) -> None:
         hooks = [h for h in config.pop('custom_hooks', None) or [] if not h['type'].startswith('mmmeta.')]
         if hooks:
             config['custom_hooks'] = hooks
-    # What a test does not use was taken out.
+    # Keys that a test does not use were removed.
     before = {key: value for key, value in before.items() if key in after or not tests}
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != 'mmmeta.RunRecordHook']
     cfg.custom_hooks = hooks
@@ -89,7 +97,7 @@ def _record(cfg: Config) -> None:
         cfg,
         'mmmeta.RunRecordHook',
         config=cfg.filename,
-        changes=find_changes(before, after),
+        changes=diff_configs(before, after),
         tta=tta,
         test_data=test_data,
     )
@@ -105,7 +113,7 @@ def _last_checkpoint(work_dir: str) -> str:
 
 
 def resume_from(cfg: Config, checkpoint: str | None) -> None:
-    """Let a run go on where an earlier one ended.
+    """Resume an earlier run.
 
     Args:
         cfg (Config): The config.
@@ -129,18 +137,15 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
         Runner: The runner, after training.
 
     Raises:
-        UsageError: The data, a checkpoint, an argument or a type named in the config is not there.
+        UsageError: The data, a checkpoint, an argument or a type in the config does not exist.
     """
-    use_own_engine(cfg)
-    add_hook(cfg, 'mmmeta.CompleteBackboneHook')
-    runner = _build_runner(cfg, TRAIN_LOADERS, trust_checkpoint)
-    with explain_data_errors(cfg, TRAIN_LOADERS):
+    with _running(cfg, TRAIN_LOADERS, trust_checkpoint) as runner:
         runner.train()
     return runner
 
 
 class _AccelerateHook(Hook):
-    """Turn the network, with its weights, into the one for inference on a CPU."""
+    """Accelerate the network for inference on a CPU, after its weights are loaded."""
 
     def before_test(self, runner: Runner) -> None:
         accelerate(runner.model.eval())
@@ -171,16 +176,13 @@ def evaluate(
     if missing:
         raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: give a config with test data")
     cfg.load_from, cfg.resume = checkpoint, False
-    # With them, a hook that asks for the iteration makes MMEngine load the training set.
+    # With them, a hook that reads the iteration makes MMEngine load the training set.
     training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
     for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg.pop(key, None)
-    add_hook(cfg, 'mmmeta.CompleteCheckpointHook')
-    replace_hook(cfg, 'logger', 'LoggerHook')
-    runner = _build_runner(cfg, TEST_LOADERS, trust_checkpoint)
-    if checkpoint is None:
-        runner._init_model_weights()
-    if accelerated:
-        runner.register_hook(_AccelerateHook())
-    with explain_data_errors(cfg, TEST_LOADERS):
+    with _running(cfg, TEST_LOADERS, trust_checkpoint) as runner:
+        if checkpoint is None:
+            runner._init_model_weights()
+        if accelerated:
+            runner.register_hook(_AccelerateHook())
         return runner.test()

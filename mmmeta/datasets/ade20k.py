@@ -24,11 +24,11 @@ LABELS = {
 OTHER = 0
 
 
-def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image.Image, Image.Image]:
+def draw_ade20k_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image.Image, Image.Image]:
     """Draw a scene.
 
     Args:
-        rng (np.random.Generator): Source of chance; equal states give equal scenes.
+        rng (np.random.Generator): Random number generator; equal states give equal scenes.
         height (int): Height in pixels.
         width (int): Width in pixels.
 
@@ -60,7 +60,7 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image
     return image, annotation
 
 
-def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
+def _write_ade20k(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
     """Write the data set into an empty folder."""
     splits = (('training', 'ADE_train', num_train), ('validation', 'ADE_val', num_val))
     for split, (name, stem, count) in enumerate(splits):
@@ -69,9 +69,9 @@ def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> 
         annotations.mkdir(parents=True)
         for i in range(count):
             rng = np.random.default_rng([seed, split, i])
-            image, annotation = draw_scene(rng, *draw_size(rng, size))
+            image, annotation = draw_ade20k_scene(rng, *draw_size(rng, size))
             image.save(images / f'{stem}_{i + 1:08d}.jpg', quality=92)
             annotation.save(annotations / f'{stem}_{i + 1:08d}.png')
 
 
-generate_ade20k = partial(generate, 'ADEChallengeData2016', _write)
+generate_ade20k = partial(generate, 'ADEChallengeData2016', _write_ade20k)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from .layout import generate
 from .scenes import OBJECTS, draw_colour, draw_grounds, draw_size, outline
 
-# All 80 categories, as in COCO's own files: configs and metrics count on them. Identifiers have gaps.
+# All 80 categories, as in COCO's own files: configs and metrics rely on them. Identifiers have gaps.
 UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 NAMES = (
     'person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign '
@@ -33,11 +33,11 @@ OBJECT_NAMES = {
     ('triangle', 'cold'): 'kite',
 }
 # Sizes over the short side of the image; with 160 pixels, COCO's small, medium and large objects occur.
-SIZES = (0.06, 0.45)
+OBJECT_SIZES = (0.06, 0.45)
 
 
-def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """Encode a mask as COCO encodes crowds.
+def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
+    """Encode a mask as uncompressed RLE, COCO's format for crowds.
 
     Args:
         mask (np.ndarray): Boolean, ``(H, W)``.
@@ -60,11 +60,13 @@ def _annotate(corners: list[tuple[float, float]]) -> dict[str, Any]:
     return dict(segmentation=[points.ravel().tolist()], bbox=box, area=round(float(area), 2), iscrowd=0)
 
 
-def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image.Image, list[dict[str, Any]]]:
+def draw_coco_scene(
+    rng: np.random.Generator, height: int, width: int
+) -> tuple[Image.Image, list[dict[str, Any]]]:
     """Draw a scene of up to five objects that do not overlap; one in eight has none, one in six a crowd.
 
     Args:
-        rng (np.random.Generator): Source of chance; equal states give equal scenes.
+        rng (np.random.Generator): Random number generator; equal states give equal scenes.
         height (int): Height in pixels.
         width (int): Width in pixels.
 
@@ -100,7 +102,7 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image
         covered = np.asarray(mask)
         annotations.append(
             dict(
-                segmentation=run_lengths(covered),
+                segmentation=encode_rle(covered),
                 bbox=[left, top, right - left, bottom - top],
                 area=int(covered.sum()),
                 iscrowd=1,
@@ -110,7 +112,7 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image
     for _ in range(0 if empty else rng.integers(1, 6)):
         shape, temperature = OBJECTS[rng.integers(len(OBJECTS))]
         # As many small as large ones.
-        size = short_side * np.exp(rng.uniform(*np.log(SIZES)))
+        size = short_side * np.exp(rng.uniform(*np.log(OBJECT_SIZES)))
         centre = find_place(size)
         if centre is not None:
             corners = outline(shape, centre, size, rng.uniform(0, 2 * np.pi))
@@ -120,7 +122,7 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[Image
     return image, annotations
 
 
-def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
+def _write_coco(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
     """Write the data set into an empty folder."""
     (folder / 'annotations').mkdir()
     categories = [dict(id=i, name=name, supercategory='thing') for name, i in CATEGORIES.items()]
@@ -129,7 +131,7 @@ def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> 
         images, annotations = [], []
         for i in range(count):
             rng = np.random.default_rng([seed, split, i])
-            image, objects = draw_scene(rng, *draw_size(rng, size))
+            image, objects = draw_coco_scene(rng, *draw_size(rng, size))
             # Identifiers of the two splits differ, as in COCO.
             image_id = split * num_train + i + 1
             file_name = f'{image_id:012d}.jpg'
@@ -141,4 +143,4 @@ def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> 
         (folder / f'annotations/instances_{name}.json').write_text(json.dumps(content))
 
 
-generate_coco = partial(generate, 'coco', _write)
+generate_coco = partial(generate, 'coco', _write_coco)

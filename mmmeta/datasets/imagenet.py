@@ -25,7 +25,7 @@ def draw_picture(
     """Draw one object on one ground.
 
     Args:
-        rng (np.random.Generator): Source of chance; equal states give equal pictures.
+        rng (np.random.Generator): Random number generator; equal states give equal pictures.
         height (int): Height in pixels.
         width (int): Width in pixels.
         thing (tuple[str, str]): Shape and temperature, one of ``OBJECTS``.
@@ -39,8 +39,8 @@ def draw_picture(
     return image
 
 
-def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
-    """Write the data set into an empty folder; the classes take turns."""
+def _write_imagenet(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> None:
+    """Write the data set into an empty folder; images cycle through the classes."""
     for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
         for synset in CLASSES:
             (folder / name / synset).mkdir(parents=True)
@@ -51,4 +51,4 @@ def _write(folder: Path, num_train: int, num_val: int, size: int, seed: int) -> 
             image.save(folder / name / synset / f'{synset}_{i}.JPEG', quality=92)
 
 
-generate_imagenet = partial(generate, 'imagenet', _write)
+generate_imagenet = partial(generate, 'imagenet', _write_imagenet)

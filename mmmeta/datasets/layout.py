@@ -1,4 +1,4 @@
-"""How a generated data set comes to its place: whole, once, and over nothing of the user's."""
+"""Write generated data sets atomically, once, and without overwriting files of the user."""
 
 import json
 import shutil
@@ -22,8 +22,8 @@ def generate(
 ) -> Path:
     """Write a generated data set as ``root/name``, unless it is there.
 
-    The same arguments give the same files. A data set that is there already, complete and made from the same
-    arguments, is left as it is; one that was interrupted is never seen under its name. ``generate_ade20k``,
+    The same arguments give the same files. An existing data set, complete and generated from the same
+    arguments, is kept; an interrupted one never appears under its name. ``generate_ade20k``,
     ``generate_coco`` and ``generate_imagenet`` are this function with its first two arguments.
 
     Args:
@@ -36,13 +36,13 @@ def generate(
         size (int): Short side of the images in pixels, at least 64; the long side is up to 1.5 times that.
             Defaults to 160.
         seed (int): Seed of the scenes. Defaults to 0.
-        progress (callable): Is told what is done. Defaults to print.
+        progress (callable): Called with progress messages. Defaults to print.
 
     Returns:
         Path: ``root/name``.
 
     Raises:
-        UsageError: A number is too small, or something else stands at that place.
+        UsageError: A number is too small, or the folder exists and was not generated.
     """
     arguments = dict(num_train=num_train, num_val=num_val, size=size, seed=seed, version=1)
     target = Path(root) / name

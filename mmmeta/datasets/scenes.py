@@ -1,6 +1,6 @@
 """What the generated data sets show: textured grounds and shapes on them.
 
-A ground is told by its texture (smooth, grain, tiles), a shape by outline and colour together: a warm disc is
+A ground is defined by texture (smooth, grain, tiles), a shape by outline and colour together: a warm disc is
 another thing than a cold disc or a warm square, so that neither colour nor outline alone is enough.
 """
 
@@ -13,16 +13,16 @@ HUES = dict(warm=(0, 40), cold=(140, 185))  # of 256
 
 
 def draw_texture(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the texture of a ground; its hue says nothing, its pattern does.
+    """Draw the texture of a ground; identified by its pattern, not by its hue.
 
     Args:
         kind (str): One of ``GROUNDS``.
         height (int): Height in pixels.
         width (int): Width in pixels.
-        rng (np.random.Generator): Source of chance; equal states give equal textures.
+        rng (np.random.Generator): Random number generator; equal states give equal textures.
 
     Returns:
-        np.ndarray: ``(height, width, 3)``, of which what lies outside of 0 to 255 is to be clipped.
+        np.ndarray: ``(height, width, 3)``, to be clipped to 0 to 255.
     """
     colour = rng.uniform(70, 170, 3)
     if kind == 'sky':
@@ -57,7 +57,7 @@ def draw_grounds(
     """Draw two grounds above each other.
 
     Args:
-        rng (np.random.Generator): Source of chance; equal states give equal pictures.
+        rng (np.random.Generator): Random number generator; equal states give equal pictures.
         height (int): Height in pixels.
         width (int): Width in pixels.
 
@@ -74,7 +74,7 @@ def draw_grounds(
 
 
 def draw_colour(rng: np.random.Generator, temperature: str) -> tuple[int, int, int]:
-    """Draw an RGB colour by lot: ``'warm'`` or ``'cold'``, strong and bright."""
+    """Draw a random RGB colour: ``'warm'`` or ``'cold'``, strong and bright."""
     hsv = (int(rng.integers(*HUES[temperature])), int(rng.integers(180, 256)), int(rng.integers(160, 256)))
     return Image.new('HSV', (1, 1), hsv).convert('RGB').getpixel((0, 0))
 

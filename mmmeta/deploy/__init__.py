@@ -1,4 +1,4 @@
-"""Steps between training and use: a trained model becomes another one, which is said and shown."""
+"""Optional steps that optimise a trained model for deployment."""
 
 from .acceleration import accelerate
 

@@ -10,26 +10,26 @@ from torch import nn
 from mmmeta.errors import UsageError
 from mmmeta.models.layers.recompute import is_captured
 
-# Exact types, by their full names so that packages which nobody uses are not imported, and what takes their
-# place: classes that extend the type and have the same parameters. Where their own way does not apply
-# (gradients, other devices and dtypes, a compiler, hooks inside) they compute as the type does.
+# Exact types and their replacements, as qualified names so that unused packages are not imported. A
+# replacement is a subclass with the same parameters. Where its faster path does not apply
+# (gradients, other devices and dtypes, a compiler, hooks inside) it falls back to the parent class.
 REPLACEMENTS = {
-    'mmmeta.models.layers.block.MetaFormerBlock': 'mmmeta.deploy.block.BlockInPieces',
+    'mmmeta.models.layers.block.MetaFormerBlock': 'mmmeta.deploy.chunked_block.ChunkedMetaFormerBlock',
     'mmseg.models.decode_heads.uper_head.UPerHead': 'mmmeta.deploy.uper_head.MergedUPerHead',
     'mmcv.ops.roi_align.RoIAlign': 'mmmeta.deploy.roi_align.ChannelsLastRoIAlign',
 }
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether anything is to be called around a module, or around one inside it."""
+    """Whether a module or any of its submodules has hooks."""
     return any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
         for part in module.modules()
     )
 
 
-def runs_plainly(x: torch.Tensor) -> bool:
-    """Whether an input is to be computed on as the original module does: not at eager inference on a CPU."""
+def must_fall_back(x: torch.Tensor) -> bool:
+    """Whether to fall back to the original forward: everywhere but at eager inference on a CPU."""
     return torch.is_grad_enabled() or x.device.type != 'cpu' or is_captured()
 
 
@@ -40,11 +40,11 @@ def _replacement(module: nn.Module) -> type[nn.Module] | None:
         return None
     file, _, name = path.rpartition('.')
     replacement = getattr(import_module(file), name)
-    return replacement if replacement.replaces(module) else None
+    return replacement if replacement.can_replace(module) else None
 
 
 def accelerate(model: nn.Module) -> nn.Module:
-    """Replace modules by others that compute the same, but for rounding, in less time at inference on a CPU.
+    """Replace modules by faster equivalents, equal up to rounding, for inference on a CPU.
 
     Replaced are modules of exactly the known types with known arguments. Subclasses, and what has hooks on
     it or inside it, stay as they are. What was replaced is printed, by the first of several processes, and
@@ -52,7 +52,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     after. A second call finds nothing to replace.
 
     Args:
-        model (nn.Module): Any model, in eval mode and on a CPU; it is changed.
+        model (nn.Module): Any model, in eval mode and on a CPU; modified in place.
 
     Returns:
         nn.Module: The model.
@@ -76,12 +76,12 @@ def accelerate(model: nn.Module) -> nn.Module:
             hooked[type(module).__name__] += 1
             continue
         replaced[f'{type(module).__name__} -> {replacement.__name__}'] += 1
-        # The class is all in which they differ; whoever else holds the module holds the new one.
+        # Only the class changes, so that every other reference to the module is replaced as well.
         module.__class__ = replacement
     if is_main_process():
         counts = [f'{number} {what}' for what, number in replaced.items()]
         print('accelerate:', ', '.join(counts) or 'nothing left to replace')
         if hooked:
             counts = [f'{number} {name}' for name, number in hooked.items()]
-            print('accelerate: left as they are, for their hooks:', ', '.join(counts))
+            print('accelerate: kept because of their hooks:', ', '.join(counts))
     return model

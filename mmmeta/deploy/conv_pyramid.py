@@ -1,8 +1,8 @@
-"""A convolution over resized maps, computed where they are small.
+"""Convolution of resized maps, computed at their original resolution.
 
 Heads that merge a pyramid resize its maps to the finest one, concatenate them and convolve the whole; nearly
-all of the products are then between copies. Resizing and convolving are linear: each tap of the kernel is a
-linear map over channels, which may run before resizing, and what is left of tap and resizing is a linear map
+all of the arithmetic is then redundant. Resizing and convolving are linear: each tap of the kernel is a
+linear map over channels, which may run before resizing, and resizing shifted by the tap is a linear map
 along each axis.
 """
 
@@ -36,7 +36,7 @@ def conv_resized(x: Tensor, weight: Tensor, size: tuple[int, int], align_corners
     _, channels, h, w = x.shape
     height, width = size
     out_channels, _, taps, _ = weight.shape
-    # Each product reads what the last one wrote as it lies: (tap of y, y, x, tap of x, channel), after the
+    # Each product reads the previous output without a copy: (tap of y, y, x, tap of x, channel), after the
     # first two of them (tap of y, y, X, channel), and (Y, X, channel).
     kernel = weight.permute(2, 1, 3, 0).reshape(taps, channels, taps * out_channels)
     columns = _resized_taps(w, width, taps, align_corners, x).permute(1, 2, 0).reshape(width, w * taps)

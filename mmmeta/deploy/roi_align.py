@@ -1,18 +1,18 @@
-"""RoIAlign on maps whose channels lie last in memory."""
+"""RoIAlign on channels-last maps."""
 
 import torch
 import torch.nn.functional as F
 from mmcv.ops import RoIAlign
 from torch import Tensor
 
-from .acceleration import runs_plainly
+from .acceleration import must_fall_back
 
 # Weights and indices in memory at a time.
 CHUNK = 1 << 22
 
 
 def _axis(start: Tensor, length: Tensor, bins: int, samples: int, size: int) -> tuple[Tensor, Tensor]:
-    """Positions that bins along one axis read, and how much of each: two of ``(N, bins, samples + 1)``."""
+    """Positions that bins along one axis read, and their weights: both ``(N, bins, samples + 1)``."""
     # Samples are at most one position apart: those of a bin lie between samples + 1 positions.
     offsets = (torch.arange(bins * samples, dtype=start.dtype) + 0.5).view(bins, samples) / (bins * samples)
     at = start[:, None, None] + offsets * length[:, None, None]
@@ -33,7 +33,7 @@ def roi_align(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: floa
         x (Tensor): A map, ``(B, C, H, W)``, on a CPU; without a copy if it is channels last in memory.
         rois (Tensor): Index of the image, and x1, y1, x2, y2 in pixels of the image, ``(N, 5)``.
         output_size (tuple[int, int]): Bins along height and width.
-        scale (float): What coordinates are multiplied by; pixels are half a pixel off their index.
+        scale (float): Factor from image to map coordinates; pixel centres are at half-integers.
 
     Returns:
         Tensor: ``(N, C, *output_size)``.
@@ -44,7 +44,7 @@ def roi_align(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: floa
     if not rois.isfinite().all():
         raise ValueError('regions have coordinates that are not finite: weights or features have overflowed')
     _, channels, height, width = x.shape
-    # One image may be flattened as a view, whose rows lie scattered: reading them takes five times as long.
+    # One image may be flattened as a view with strided rows, which take five times as long to read.
     table = x.permute(0, 2, 3, 1).contiguous().view(-1, channels)
     bins = output_size[0] * output_size[1]
     out = x.new_zeros(len(rois), bins, channels)
@@ -76,13 +76,13 @@ class ChannelsLastRoIAlign(RoIAlign):
     """MMCV's ``RoIAlign``, which reads all channels of a position at once; see :func:`roi_align`."""
 
     @staticmethod
-    def replaces(layer: RoIAlign) -> bool:
+    def can_replace(layer: RoIAlign) -> bool:
         """Whether a layer samples as :func:`roi_align` does."""
         adaptive = layer.sampling_ratio == 0 and layer.pool_mode == 'avg' and layer.aligned
         return adaptive and not layer.use_torchvision
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` and ``(N, 5)`` to ``(N, C, *output_size)``."""
-        if runs_plainly(x) or not x.dtype == rois.dtype == torch.float32:
+        if must_fall_back(x) or not x.dtype == rois.dtype == torch.float32:
             return super().forward(x, rois)
         return roi_align(x, rois, self.output_size, self.spatial_scale)

@@ -6,7 +6,7 @@ from mmseg.models.decode_heads import UPerHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
-from .acceleration import has_hooks, runs_plainly
+from .acceleration import has_hooks, must_fall_back
 from .conv_pyramid import conv_pyramid
 
 
@@ -18,8 +18,8 @@ class MergedUPerHead(UPerHead):
     """
 
     @staticmethod
-    def replaces(head: UPerHead) -> bool:
-        """Whether the head's convolutions are of the kind that is computed here."""
+    def can_replace(head: UPerHead) -> bool:
+        """Whether the head's convolutions are supported."""
         return all(
             type(module) is ConvModule
             and type(module.conv) is nn.Conv2d
@@ -31,7 +31,7 @@ class MergedUPerHead(UPerHead):
         """Features that are classified, ``(B, channels, H, W)``, from those of the backbone."""
         # In half precision the products would be rounded before they are resized.
         is_float32 = inputs[0].dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
-        if runs_plainly(inputs[0]) or self.training or not is_float32 or has_hooks(self):
+        if must_fall_back(inputs[0]) or self.training or not is_float32 or has_hooks(self):
             return super()._forward_feature(inputs)
         inputs = self._transform_inputs(inputs)
         maps = [lateral(x) for lateral, x in zip(self.lateral_convs, inputs, strict=False)]
@@ -45,7 +45,7 @@ class MergedUPerHead(UPerHead):
 
 
 def _merge(module: ConvModule, maps: list[Tensor], align_corners: bool) -> Tensor:
-    """What a module makes of the maps, resized to the first and concatenated."""
+    """Output of ``module`` for the maps, resized to the first and concatenated."""
     conv = module.conv
     x = conv_pyramid(maps, conv.weight, conv.bias, align_corners)
     if module.with_norm:

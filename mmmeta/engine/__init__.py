@@ -1,19 +1,21 @@
-"""Hooks, loops, optimisers: what a run needs beside MMEngine's own."""
+"""Hooks, loops and optimiser wrappers that extend those of MMEngine."""
 
-from .hooks import CheckpointHook, CocoCheckHook, CompleteCheckpointHook, LoggerHook, MeanLossHook
+from .hooks import CheckpointHook, CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook
 from .loops import IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
 from .records import RunRecordHook
+from .runner import Runner
 
 __all__ = [
     'Bf16OptimWrapper',
     'CheckpointHook',
     'CocoCheckHook',
-    'CompleteCheckpointHook',
+    'CompleteWeightsHook',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
     'LoggerHook',
     'MeanLossHook',
     'ResumableBatchSampler',
     'RunRecordHook',
+    'Runner',
 ]

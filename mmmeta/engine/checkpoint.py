@@ -1,7 +1,8 @@
-"""Checkpoints that need no code to be read, and the reading of those that do."""
+"""Checkpoints that load with ``weights_only=True``, and loading of foreign ones."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from mmmeta.errors import UsageError
 from mmmeta.weights import (
     OURS,
     check_finite,
-    describe,
     differences,
-    find_new_norms,
     find_state_dict,
+    format_differences,
+    missing_output_norms,
     read_location,
     recognise,
     translate,
@@ -44,7 +45,7 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     """Replace what ``torch.load(..., weights_only=True)`` refuses by dicts, lists, numbers and tensors.
 
     NumPy scalars become Python's; NumPy arrays and MMEngine's history buffers become tagged dicts that
-    :func:`from_plain` turns back without loss.
+    :func:`from_plain` restores without loss.
 
     Args:
         value (Any): A checkpoint or a part of it.
@@ -87,7 +88,7 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Undo :func:`to_plain`; whatever has no tag is left as it is."""
+    """Invert :func:`to_plain`; values without a tag are returned unchanged."""
     if isinstance(value, dict):
         tag = value.get(TAG)
         if tag == 'HistoryBuffer':
@@ -104,28 +105,37 @@ def from_plain(value: Any) -> Any:
     return value
 
 
-def use_safe_loading(trusted: Collection[str] = ()) -> None:
-    """Let MMEngine read checkpoints without running code in them.
+@contextmanager
+def safe_loading(trusted: Collection[str] = ()) -> Iterator[None]:
+    """Let MMEngine read checkpoints without running code in them, inside a ``with`` block.
 
-    Every path that a config or a command line names is read with ``weights_only=True``, but for the
-    ``trusted`` ones. :func:`mmmeta.weights.fetch.fetch` tells where downloads are kept.
+    Every path, URL and ``timm://`` location that a config or a command line names is read with
+    ``weights_only=True``, except for the ``trusted`` ones. See :func:`mmmeta.weights.fetch.fetch` for where
+    downloads are cached.
 
     Args:
-        trusted (Collection[str]): Paths, as they are named elsewhere, whose code may run. Defaults to ().
+        trusted (Collection[str]): Paths, spelt as in the config, that may execute code. Defaults to ().
     """
+    loaders = dict(CheckpointLoader._schemes)
     trust(trusted)
-    CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), loader=read_location, force=True)
+    schemes = ('', 'http://', 'https://', 'timm://')
+    CheckpointLoader.register_scheme(schemes, loader=read_location, force=True)
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = loaders
+        trust(())
 
 
-def adopt_layout(checkpoint: dict, source: str) -> None:
-    """Give what was read from a file the form of our own checkpoints, in place.
+def convert_checkpoint(checkpoint: dict, source: str) -> None:
+    """Convert a checkpoint to our own layout, in place.
 
     Args:
         checkpoint (dict): A checkpoint of ours, of another repository, or a bare state dict.
-        source (str): Where it comes from, for the error.
+        source (str): Its origin, for the error.
 
     Raises:
-        UsageError: There are no tensors in it, or not only finite numbers.
+        UsageError: It contains no tensors, or values that are not finite.
     """
     state_dict = find_state_dict(checkpoint, source)
     check_finite(state_dict, source)
@@ -139,12 +149,12 @@ def adopt_layout(checkpoint: dict, source: str) -> None:
 
 
 def check_complete(model: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
-    """Refuse a state dict that is not exactly that of a model.
+    """Reject a state dict that does not match a model exactly.
 
     Args:
         model (nn.Module): The model, without wrappers.
-        state_dict (Mapping[str, Tensor]): What is about to be loaded.
-        source (str): Where it comes from, for the error.
+        state_dict (Mapping[str, Tensor]): Tensors to load.
+        source (str): Its origin, for the error.
 
     Raises:
         UsageError: Tensors are missing, unexpected or of another shape.
@@ -154,7 +164,7 @@ def check_complete(model: nn.Module, state_dict: Mapping[str, torch.Tensor], sou
     if problems:
         raise UsageError(
             f"'{source}' is not a checkpoint of this config's model: of {len(own)} tensors "
-            f'{describe(problems)}. Give the config that it was trained with'
+            f'{format_differences(problems)}. Give the config that it was trained with'
         )
 
 
@@ -166,31 +176,31 @@ def load_complete(model: nn.Module, location: str) -> None:
         location (str): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout.
 
     Raises:
-        UsageError: The file cannot be got or read, or is not exactly that of the model.
+        UsageError: The file cannot be fetched or read, or does not match the model exactly.
     """
     checkpoint = read_location(location)
-    adopt_layout(checkpoint, location)
+    convert_checkpoint(checkpoint, location)
     check_complete(model, checkpoint['state_dict'], location)
     model.load_state_dict(checkpoint['state_dict'])
 
 
 def check_backbone_complete(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
-    """Refuse a state dict of a whole model that does not have all of a backbone but its output norms.
+    """Reject a state dict of a whole model whose backbone does not match, apart from its output norms.
 
     Args:
         backbone (nn.Module): The backbone.
-        state_dict (Mapping[str, Tensor]): What is about to be loaded.
-        source (str): Where it comes from, for the error.
+        state_dict (Mapping[str, Tensor]): Tensors to load.
+        source (str): Its origin, for the error.
 
     Raises:
         UsageError: Tensors are missing, unexpected or of another shape.
     """
     own, prefix = backbone.state_dict(), 'backbone.'
     given = {n.removeprefix(prefix): t for n, t in state_dict.items() if n.startswith(prefix)}
-    new = find_new_norms(own, given)
+    new = missing_output_norms(own, given)
     problems = differences({name: tensor for name, tensor in own.items() if name not in new}, given)
     if problems:
         raise UsageError(
             f"'{source}' does not have the backbone of this config's model: of {len(own)} tensors "
-            f'{describe(problems)}. Give weights of the same backbone, or change the config'
+            f'{format_differences(problems)}. Give weights of the same backbone, or change the config'
         )

@@ -11,13 +11,13 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 
-from .checkpoint import adopt_layout, check_backbone_complete, check_complete, from_plain, to_plain
+from .checkpoint import check_backbone_complete, check_complete, convert_checkpoint, from_plain, to_plain
 
 
 def _train_sampler(runner: Runner) -> Any:
@@ -32,19 +32,19 @@ def _train_sampler(runner: Runner) -> Any:
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's ``CheckpointHook``, with files that need no code to be read and are never half-written.
+    """MMEngine's ``CheckpointHook``, whose files load without executing code and are written atomically.
 
     The arguments are those of MMEngine's. What differs:
 
     - every file loads with ``torch.load(path, weights_only=True)`` and still resumes exactly;
     - a file appears under its name when it is complete, and older ones are pruned (``max_keep_ckpts``)
       after that: a run that is killed while it saves keeps the previous checkpoint;
-    - the seed of the training sampler is saved and restored, so that a run without a fixed seed goes on
-      with the order of the data that it had.
+    - the seed of the training sampler is saved and restored, so that a run without a fixed seed resumes
+      with the same order of the data.
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn the checkpoint into plain values; comes after the other hooks, by its priority."""
+        """Turn the checkpoint into plain values; runs after the other hooks, by its priority."""
         seed = getattr(_train_sampler(runner), 'seed', None)
         checkpoint['meta']['sampler_seed'] = None if seed is None else int(seed)
         for key, value in checkpoint.items():
@@ -96,7 +96,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def _bare_model(runner: Runner) -> torch.nn.Module:
-    """The model without what distributed training and test-time augmentation wrap around it."""
+    """The model without the wrappers of distributed training and test-time augmentation."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
@@ -104,46 +104,35 @@ def _bare_model(runner: Runner) -> torch.nn.Module:
 
 
 @HOOKS.register_module()
-class CompleteCheckpointHook(Hook):
-    """Refuse to test with a checkpoint that is not exactly that of the config's model.
+class CompleteWeightsHook(Hook):
+    """Refuse a checkpoint that does not fit the config's model.
 
-    MMEngine loads what fits, logs a warning, and evaluates a network with random parts. A checkpoint in the
-    layout of another repository is translated first.
+    MMEngine loads what fits, logs a warning, and goes on with a network of which parts are random. A test
+    needs exactly the tensors of the model, a training that starts from a checkpoint those of the backbone:
+    heads may differ, as for another number of classes. A checkpoint in the layout of another repository is
+    converted first.
     """
 
     # Before other hooks, such as EMAHook, read what was loaded.
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare names and shapes before anything is loaded."""
-        adopt_layout(checkpoint, runner._load_from)
-        check_complete(_bare_model(runner), checkpoint['state_dict'], runner._load_from)
-
-
-@HOOKS.register_module()
-class CompleteBackboneHook(Hook):
-    """Refuse to train from a checkpoint that does not have the whole backbone of the config's model.
-
-    The other parts may differ, as heads do for another number of classes; MMEngine tells which.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before anything is loaded; not when a run is resumed."""
-        model = _bare_model(runner)
-        if runner._resume or not isinstance(getattr(model, 'backbone', None), MetaFormer):
-            return
-        adopt_layout(checkpoint, runner._load_from)
-        check_backbone_complete(model.backbone, checkpoint['state_dict'], runner._load_from)
+        model, source = _bare_model(runner), runner._load_from
+        if not isinstance(runner._train_loop, BaseLoop):  # it is built when a training starts
+            convert_checkpoint(checkpoint, source)
+            check_complete(model, checkpoint['state_dict'], source)
+        elif not runner._resume and isinstance(getattr(model, 'backbone', None), MetaFormer):
+            convert_checkpoint(checkpoint, source)
+            check_backbone_complete(model.backbone, checkpoint['state_dict'], source)
 
 
 @HOOKS.register_module()
 class CocoCheckHook(Hook):
-    """Refuse data in COCO's format that MMDetection would silently train or test wrongly on.
+    """Reject COCO-style data that MMDetection would silently train or test on wrongly.
 
     MMDetection skips annotations of categories that it does not know, numbers the classes by those that the
-    file has, and meets a missing image when its turn comes.
+    file has, and fails on a missing image only when it is loaded.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -171,7 +160,7 @@ class CocoCheckHook(Hook):
             )
         used = {category for category, images in dataset.cat_img_map.items() if images}
         unknown = ', '.join(map(str, sorted(used - set(dataset.cat_ids))))
-        # Who names some of the classes wants the others left out.
+        # A config that names a subset of the classes leaves out the others on purpose.
         if unknown and tuple(classes) == tuple(type(dataset).METAINFO['classes']):
             raise UsageError(
                 f"'{dataset.ann_file}' has objects of the categories {unknown}, which are "

@@ -41,7 +41,7 @@ class ResumableBatchSampler:
         self._started: Iterator | None = None
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield batches: those that :meth:`advance` left over, or all."""
+        """Yield the batches after those that :meth:`advance` skipped, or all."""
         iterator, self._started = self._started or iter(self._batches), None
         yield from iterator
 
@@ -50,13 +50,13 @@ class ResumableBatchSampler:
         return len(self._batches)
 
     def advance(self, num_batches: int) -> int:
-        """Draw and forget batches; the next iteration goes on behind them.
+        """Skip batches; the next iteration starts after them.
 
         Args:
-            num_batches (int): How many.
+            num_batches (int): Number of batches to skip.
 
         Returns:
-            int: How many there were: fewer at the end of a pass.
+            int: Number of batches skipped: fewer at the end of a pass.
         """
         self._started = iter(self._batches)
         drawn = 0
@@ -67,16 +67,16 @@ class ResumableBatchSampler:
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
-    """MMEngine's ``IterBasedTrainLoop``, which resumes at once.
+    """MMEngine's ``IterBasedTrainLoop``, which resumes without loading past batches.
 
-    MMEngine loads and transforms every past batch again before it goes on. Here only their indices are
-    drawn, so that a resumed run gets the same images in the same order within seconds.
+    MMEngine loads and transforms every past batch again before it continues. Here only their indices are
+    drawn, so that a resumed run receives the same images in the same order within seconds.
 
     Args:
         runner (Runner): The runner.
         dataloader (dict): Config of the data loader.
         max_iters (int): Iterations to train.
-        val_begin (int): Iteration from which on to validate. Defaults to 1.
+        val_begin (int): First iteration after which to validate. Defaults to 1.
         val_interval (int): Iterations between validations. Defaults to 1000.
         dynamic_intervals (list | None): Pairs of a milestone and the interval after it. Defaults to None.
     """
@@ -112,7 +112,7 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         )
 
     def _start_data(self) -> None:
-        """Start to load data behind the batches that have been trained on."""
+        """Start loading data after the batches that have been trained on."""
         batch_sampler = self.dataloader.batch_sampler
         epoch, behind, start = 0, self._iter, time.monotonic()
         while behind > 0:
@@ -125,7 +125,7 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
                 batch_sampler.sampler.set_epoch(epoch)
         if self._iter:
             self.runner.logger.info(
-                f'the data go on behind batch {self._iter} ({time.monotonic() - start:.1f} s to get there)'
+                f'data loading resumes after batch {self._iter} (skipped in {time.monotonic() - start:.1f} s)'
             )
         self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
         self.dataloader_iterator._epoch = epoch

@@ -29,18 +29,18 @@ class Bf16OptimWrapper(OptimWrapper):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Layer-wise learning-rate decay for any backbone that can tell how deep a parameter lies.
+    """Layer-wise learning-rate decay for any backbone that reports the depth of its parameters.
 
     The learning rate of a parameter of depth ``d`` out of ``n`` is multiplied by
-    ``layer_decay_rate ** (n - 1 - d)``. The depths are asked of every module of the model that has a method
-    ``get_layer_depth(param_name, prefix) -> (d, n)``, under whatever name it stands in the model; parameters
+    ``layer_decay_rate ** (n - 1 - d)``. Depths are reported by every module of the model that has a method
+    ``get_layer_depth(param_name, prefix) -> (d, n)``, regardless of its name in the model; parameters
     of other modules keep their learning rate.
 
     ``paramwise_cfg`` takes ``layer_decay_rate`` (float, required, in (0, 1]) beside all that MMEngine's
     ``DefaultOptimWrapperConstructor`` takes, and both apply.
 
     Raises:
-        UsageError: ``layer_decay_rate`` is missing or out of range, or no module can tell depths.
+        UsageError: ``layer_decay_rate`` is missing or out of range, or no module has ``get_layer_depth``.
     """
 
     def add_params(
@@ -60,15 +60,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     @staticmethod
     def _learning_rate_scales(model: nn.Module, rate: float) -> dict[nn.Parameter, float]:
-        """The scale of each parameter below a module that can tell depths."""
+        """The scale of each parameter of the modules that report depths."""
         names = [name for name, module in model.named_modules() if hasattr(module, 'get_layer_depth')]
-        # A classifier of mmpretrain has the method too and asks its backbone: the innermost one is asked.
+        # Classifiers of MMPretrain delegate the method to their backbone: the innermost module is used.
         prefixes = [f'{name}.' if name else '' for name in names]
         innermost = [p for p in prefixes if not any(q != p and q.startswith(p) for q in prefixes)]
         if not innermost:
             raise UsageError(
                 f'no module of {type(model).__name__} has get_layer_depth(param_name, prefix): layer-wise '
-                'learning-rate decay needs a backbone that tells the depth of its parameters'
+                'learning-rate decay needs a backbone that reports the depth of its parameters'
             )
         scales = {}
         for prefix in innermost:

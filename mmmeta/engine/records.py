@@ -1,4 +1,4 @@
-"""What a run was, written beside its results, so that a number can be told how it was obtained."""
+"""Records of runs, written beside their results to document how each number was obtained."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from mmmeta.stack import PROVIDERS
 
 # Beside the logs of a run: record_train.json, record_test.json.
 RECORDS = 'record_*.json'
-# What tells an old format from a new one.
+# Version of the format of a record.
 VERSION = 1
 
 
@@ -45,7 +45,7 @@ def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
     return leaves
 
 
-def find_changes(before: dict, after: dict) -> dict[str, Any]:
+def diff_configs(before: dict, after: dict) -> dict[str, Any]:
     """What differs between two configs.
 
     Args:
@@ -59,8 +59,8 @@ def find_changes(before: dict, after: dict) -> dict[str, Any]:
     return {key: new.get(key) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
 
 
-def find_versions() -> dict[str, str]:
-    """Versions of what computes: Python, torch, ours and the packages of the stack."""
+def collect_versions() -> dict[str, str]:
+    """Versions of Python, torch, mmmeta and the packages of the stack."""
     found = dict(python=platform.python_version(), torch=torch.__version__)
     for name in ('mmmeta', 'timm', *(name for names in PROVIDERS.values() for name in names)):
         try:
@@ -70,9 +70,18 @@ def find_versions() -> dict[str, str]:
     return found
 
 
-def find_commit() -> str | None:
+def get_commit() -> str | None:
     """The commit of this checkout, marked ``-dirty`` if files were changed; None for an installed package."""
-    command = ['git', '-C', str(PACKAGE), 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
+    command = [
+        'git',
+        '-C',
+        str(PACKAGE),
+        'format_differences',
+        '--always',
+        '--dirty',
+        '--abbrev=12',
+        '--exclude=*',
+    ]
     try:
         result = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:  # no git
@@ -82,14 +91,14 @@ def find_commit() -> str | None:
 
 
 def _device() -> str:
-    """The kind of device that is computed on."""
+    """Name of the device."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f'CPU, {torch.get_num_threads()} threads'
 
 
 def _learning_rate_scale(cfg: Config) -> float:
-    """By what MMEngine's Runner scales the learning rate for the batch size."""
+    """Factor by which MMEngine's Runner scales the learning rate for the batch size."""
     auto = cfg.get('auto_scale_lr') or {}
     if not auto.get('enable') or 'train_dataloader' not in cfg:
         return 1.0
@@ -98,7 +107,7 @@ def _learning_rate_scale(cfg: Config) -> float:
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Write what was run, how, on what, and what it measured, into a file beside the logs.
+    """Record config, environment, data and metrics of a run in a file beside the logs.
 
     ``record_train.json`` or ``record_test.json`` is written when a run starts, and again whenever it has
     measured something; until the last iteration ``finished`` is false. Its keys are ``version``, ``kind``
@@ -110,7 +119,7 @@ class RunRecordHook(Hook):
 
     Args:
         config (str | None): The config file. Defaults to None: the one that the runner's config is from.
-        changes (dict | None): Leaves of the config that differ from its file, as :func:`find_changes` tells
+        changes (dict | None): Leaves of the config that differ from its file, as :func:`diff_configs` tells
             them. Defaults to None: not known.
         tta (bool): Whether a test averages scales and flips. Defaults to False.
         test_data (str | None): The config that the data of the test are from, if it is another one. Defaults
@@ -143,22 +152,22 @@ class RunRecordHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Note now and then how far the run is and how fast."""
+        """Record progress and speed every 50 iterations."""
         if self.every_n_train_iters(runner, 50):
             self._note(runner, None, ahead=1)  # the runner counts afterwards
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Note what was measured."""
+        """Record the metrics."""
         if self.record:
             self._note(runner, metrics)
 
     def after_train(self, runner: Runner) -> None:
-        """Note that the run is complete."""
+        """Mark the run as finished."""
         self.record['finished'] = True
         self._note(runner, None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Remember how far the checkpoint was trained."""
+        """Store the iteration of the checkpoint."""
         self.seen = checkpoint.get('meta', {}).get('iter')
 
     def before_test(self, runner: Runner) -> None:
@@ -168,7 +177,7 @@ class RunRecordHook(Hook):
         self.record['images']['test'] = len(runner.test_dataloader.dataset)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Note what was measured."""
+        """Record the metrics."""
         self.record['finished'] = True
         self._note(runner, metrics)
 
@@ -189,8 +198,8 @@ class RunRecordHook(Hook):
             lr_scale=_learning_rate_scale(runner.cfg),
             images={},
             device=_device(),
-            commit=find_commit() if is_main_process() else None,
-            versions=find_versions(),
+            commit=get_commit() if is_main_process() else None,
+            versions=collect_versions(),
             started=time.time(),
             iterations=None,
             step_time=None,
@@ -203,19 +212,19 @@ class RunRecordHook(Hook):
         if trains:
             done = runner.iter + ahead
             self.record['iterations'] = [done, runner.max_iters]
-            # A run that is resumed has the times of its earlier parts too, maybe from another machine.
+            # The history of a resumed run includes times of its earlier parts, maybe from another machine.
             times = runner.message_hub.log_scalars.get('train/time')
             own = times.data[0][-(done - self.first) :] if times and done > self.first else []
             self.record['step_time'] = float(np.median(own)) if len(own) else None
         if metrics:
             numbers = (int, float, np.number)
             values = {key: float(value) for key, value in metrics.items() if isinstance(value, numbers)}
-            # In a test the runner has no iteration: asking for it would load the training set.
+            # In a test the runner has no iteration: accessing it would load the training set.
             self.record['metrics'] = dict(values, step=runner.iter) if trains else values
         self._write(runner)
 
     def _write(self, runner: Runner) -> None:
-        """Write the file, completely or not at all."""
+        """Write the file atomically."""
         if not is_main_process():
             return
         path = Path(runner.log_dir) / RECORDS.replace('*', self.record['kind'])
@@ -226,6 +235,6 @@ class RunRecordHook(Hook):
 
 
 def _absolute(location: str | None) -> str | None:
-    """A path as it is found from elsewhere; places elsewhere as they are."""
+    """A local path as an absolute one; other locations unchanged."""
     path = location and os.path.expanduser(location)
     return os.path.abspath(path) if path and os.path.exists(path) else location

@@ -40,12 +40,12 @@ SEVERITIES = ('1', '2', '3', '4', '5')
 
 
 def _synsets() -> dict[str, int]:
-    """Names of the folders of ImageNet-1K, and the class of each."""
+    """Synsets of ImageNet-1K, which name its folders, and their class indices."""
     try:
         from timm.data import ImageNetInfo
     except ImportError as error:
         raise UsageError(
-            'timm, which knows the folder names of ImageNet-1K, is missing: pip install timm'
+            'timm, which lists the synsets of ImageNet-1K, is not installed: pip install timm'
         ) from error
     info = ImageNetInfo('imagenet-1k')
     return {info.index_to_label_name(i): i for i in range(info.num_classes())}
@@ -55,7 +55,7 @@ def _synsets() -> dict[str, int]:
 class ImageNetSubset(CustomDataset):
     """Images in folders named by the synsets of ImageNet-1K, not necessarily by all of them.
 
-    ``gt_label`` is the class among the thousand; ``metainfo['subset']`` lists those that there are.
+    ``gt_label`` is the class among the thousand; ``metainfo['subset']`` lists the classes that occur.
 
     Args:
         data_root (str): Folder of the data set.
@@ -89,7 +89,7 @@ class ImageNetSubset(CustomDataset):
             if synset.name not in classes:
                 raise UsageError(
                     f"'{synset}' is not named by a class of ImageNet-1K: the folders of the classes, such as "
-                    f"n01440764, have to lie in '{folder}'"
+                    f"n01440764, must be in '{folder}'"
                 )
             for name in sorted(os.listdir(synset)):
                 if self.is_valid_file(name):
@@ -161,7 +161,7 @@ class CorruptionError(BaseMetric):
         super().__init__(collect_device)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Note for each image where it stands and whether its class was found."""
+        """Record corruption, severity and correctness of each image."""
         for sample in data_samples:
             corruption, severity = Path(sample['img_path']).parts[-4:-2]
             wrong = int(sample['pred_score'].argmax()) != int(sample['gt_label'])

@@ -1,7 +1,7 @@
-"""Published weights: where each lies, which names its tensors have, and how they are loaded.
+"""Published weights: their locations, the names of their tensors, and loading.
 
-``timm://`` and ``mmmeta://`` become places of checkpoints that all of MMEngine knows: what it gets from there
-are the tensors of a whole classifier of ours, ``backbone.*`` and ``head.*``.
+``mmmeta://`` becomes a scheme of MMEngine's checkpoint loader, which returns the tensors of a whole
+classifier of ours, ``backbone.*`` and ``head.*``. Schemes that other packages may have are left to them.
 """
 
 from contextlib import suppress
@@ -9,20 +9,27 @@ from typing import Any
 
 from .fetch import is_remote
 from .files import DamagedFileError, check_finite, find_state_dict, read_checkpoint, trust, write_state_dict
-from .layouts import LAYOUTS, OURS, Layout, recognise, translate, write_layout
-from .loading import describe, differences, find_new_norms, load_backbone, load_weights, read_location
-from .zoo import ZOO, Weights, find, find_by_config, find_name
+from .layouts import LAYOUTS, OURS, Layout, convert_to_layout, recognise, translate
+from .loading import (
+    differences,
+    format_differences,
+    load_backbone,
+    load_weights,
+    missing_output_norms,
+    read_location,
+)
+from .zoo import ZOO, Weights, get_weights, name_of_config, name_of_location
 
 
 def _load_classifier(location: str, map_location: Any = None) -> dict:
     return {'state_dict': load_weights(location, map_location)[0]}
 
 
-# Without OpenCV there is no runner of MMEngine that could ask for a checkpoint.
+# Without OpenCV MMEngine's runner, which would load checkpoints, cannot be imported.
 with suppress(ImportError):
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    CheckpointLoader.register_scheme(('mmmeta://', 'timm://'), loader=_load_classifier, force=True)
+    CheckpointLoader.register_scheme('mmmeta://', loader=_load_classifier, force=True)
 
 __all__ = [
     'LAYOUTS',
@@ -32,21 +39,21 @@ __all__ = [
     'Layout',
     'Weights',
     'check_finite',
-    'describe',
+    'convert_to_layout',
     'differences',
-    'find',
-    'find_by_config',
-    'find_name',
-    'find_new_norms',
     'find_state_dict',
+    'format_differences',
+    'get_weights',
     'is_remote',
     'load_backbone',
     'load_weights',
+    'missing_output_norms',
+    'name_of_config',
+    'name_of_location',
     'read_checkpoint',
     'read_location',
     'recognise',
     'translate',
     'trust',
-    'write_layout',
     'write_state_dict',
 ]

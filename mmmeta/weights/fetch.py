@@ -1,4 +1,4 @@
-"""Bring weights from where they lie onto this machine, into the caches that other tools use too."""
+"""Download weights into the caches that are shared with other tools."""
 
 import errno
 import hashlib
@@ -15,35 +15,35 @@ from mmengine.dist import barrier, get_rank
 
 from mmmeta.errors import UsageError
 
-from .zoo import HUB, ZOO, find, find_by_place
+from .zoo import HUB, ZOO, find_by_place, get_weights
 
 TIMM_FILE = 'model.safetensors'
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is no path of this machine."""
+    """Whether a location is not a local path."""
     return '://' in location
 
 
 def fetch(location: str) -> str:
-    """Bring a file onto this machine, unless it is there already.
+    """Download a file, unless it is local or cached.
 
     Args:
         location (str): A path; ``mmmeta://`` and a name of our zoo; ``timm://`` and a model of timm's on the
-            Hugging Face hub; or a URL. What comes from the hub is kept where ``huggingface_hub`` keeps it and
-            obeys its settings, ``HF_HUB_OFFLINE`` among them; other files are kept where :mod:`torch.hub`
-            keeps them.
+            Hugging Face hub; or a URL. Files from the hub are kept in the cache of ``huggingface_hub`` and
+            obey its settings, such as ``HF_HUB_OFFLINE``; other files are kept in that of
+            :mod:`torch.hub`.
 
     Returns:
         str: The path.
 
     Raises:
-        UsageError: The name is unknown, the place cannot be reached, or the disk is full. The other places of
-            the same weights are told.
+        UsageError: The name is unknown, the host cannot be reached, or the disk is full. Other locations of
+            the same weights are listed.
     """
     if not is_remote(location):
         return os.path.expanduser(location)
-    # One process of each machine brings the file, the others find it.
+    # One process per machine downloads the file, the others read it from the cache.
     first = int(os.environ.get('LOCAL_RANK', get_rank())) == 0
     try:
         path = _fetch(location) if first else ''
@@ -52,8 +52,8 @@ def fetch(location: str) -> str:
     return path if first else _fetch(location)
 
 
-def forget(path: str) -> None:
-    """Remove a damaged file from the cache that it lies in, so that the next try brings it anew."""
+def remove_from_cache(path: str) -> None:
+    """Remove a damaged file from its cache, so that the next attempt downloads it again."""
     for file in (os.path.realpath(path), path):
         with suppress(FileNotFoundError):  # another process was faster
             os.remove(file)
@@ -61,18 +61,18 @@ def forget(path: str) -> None:
 
 def _fetch(location: str) -> str:
     if location.startswith('mmmeta://'):
-        return _first_of(find(location.removeprefix('mmmeta://')).places)
+        return _first_of(get_weights(location.removeprefix('mmmeta://')).places)
     try:
         return _fetch_from(location)
     except _UnreachableError as error:
         weights = find_by_place(location)
         others = [place for place in weights.places if place != location] if weights else []
-        hint = f'; the same weights lie at {", ".join(others)}' if others else ''
+        hint = f'; the same weights are at {", ".join(others)}' if others else ''
         raise UsageError(f"cannot get '{location}' ({error}){hint}, or give a file") from error
 
 
 def _first_of(places: tuple[str, ...]) -> str:
-    """The file of the first place that can be reached."""
+    """The file from the first location that can be reached."""
     reasons = []
     for place in places:
         try:
@@ -83,7 +83,7 @@ def _first_of(places: tuple[str, ...]) -> str:
 
 
 class _UnreachableError(Exception):
-    """A place that gives nothing, and why."""
+    """A location that cannot be downloaded from; the message is the reason."""
 
 
 def _fetch_from(place: str) -> str:
@@ -95,7 +95,7 @@ def _fetch_from(place: str) -> str:
             return _fetch_from_hub(on_hub[1], on_hub[3], revision=on_hub[2])
         if urlparse(place).scheme not in ('http', 'https'):
             raise UsageError(
-                f"'{place}' is no place of weights: give a path, mmmeta://, timm://, http:// or https://"
+                f"'{place}' is no location of weights: give a path, mmmeta://, timm://, http:// or https://"
             )
         return _fetch_from_web(place)
     except OSError as error:
@@ -133,7 +133,7 @@ def _fetch_from_hub(repo: str, file: str, revision: str = 'main') -> str:
 
 def _fetch_from_web(url: str) -> str:
     name = os.path.basename(urlparse(url).path)
-    if '/resolve/' in url:  # a hub's mirror, where files of one name are many
+    if '/resolve/' in url:  # a hub's mirror, where many files share one name
         name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}'
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
     if path.is_file():
@@ -150,12 +150,12 @@ def _fetch_from_web(url: str) -> str:
     except RuntimeError as error:
         if 'invalid hash' not in str(error):
             raise
-        raise _UnreachableError('what came is not what the hash in its name says') from error
+        raise _UnreachableError('the content does not match the hash in the file name') from error
     return str(path)
 
 
 def known_family(location: str) -> tuple[str, str] | None:
-    """Family and size of the weights at a place that the zoo knows; None for any other."""
+    """Family and size of the weights at a location in the zoo; None for any other."""
     weights = ZOO.get(location.removeprefix('mmmeta://')) if location.startswith('mmmeta://') else None
     weights = weights or find_by_place(location)
     return (weights.family, weights.size) if weights else None

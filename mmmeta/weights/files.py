@@ -1,4 +1,4 @@
-"""Read files of weights without running code in them, and write them."""
+"""Read files of weights without executing code in them, and write them."""
 
 import os
 import pickle
@@ -15,25 +15,25 @@ from torch import Tensor
 
 from mmmeta.errors import UsageError
 
-# Where torch.save's files begin: zip archives or, before 1.6 and of other tools, pickles.
+# First bytes of torch.save's files: zip archives or, before 1.6 and of other tools, pickles.
 ZIP, PICKLE = b'PK', b'\x80'
 # Magic number, protocol version, system information, the object itself, and the keys of its storages.
 LEGACY_PICKLES = 5
-# Under these keys tools keep a state dict, in this order: of two, timm evaluates the averaged weights.
+# Keys under which tools store a state dict, by priority: of two, timm evaluates the averaged weights.
 STATE_DICT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 
 _trusted: set[str] = set()
 
 
 class DamagedFileError(UsageError):
-    """A file that is cut off or holds something else; reading it again does not help."""
+    """A file that is truncated or of another format; reading it again does not help."""
 
 
 def trust(locations: Collection[str]) -> None:
-    """Let code in these files run from now on, and in no others.
+    """Allow these files, and no others, to execute code when they are read.
 
     Args:
-        locations (Collection[str]): Paths and URLs, as they are named elsewhere.
+        locations (Collection[str]): Paths and URLs, spelt as they are passed for reading.
     """
     _trusted.clear()
     _trusted.update(locations)
@@ -67,7 +67,7 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
     if start[8:9] == b'{' and struct.unpack('<Q', start[:8])[0] < 1 << 32:
         return _read_safetensors(path, map_location)
     if not start.startswith((ZIP, PICKLE)):
-        raise DamagedFileError(f"'{path}' is no checkpoint{_likeness(start)}: give a file of weights")
+        raise DamagedFileError(f"'{path}' is no checkpoint{_guess_format(start)}: give a file of weights")
     damage = _damage(path, start)
     if damage:
         raise DamagedFileError(f"'{path}' is damaged or cut off ({damage}): get or write it again")
@@ -77,7 +77,7 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
         needs = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise UsageError(
             f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any code: "
-            'if you trust where it comes from, say --trust-checkpoint'
+            'if you trust its origin, pass --trust-checkpoint'
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         if not re.search('PytorchStreamReader|unexpected EOF|corrupt|truncated|Ran out of input', str(error)):
@@ -88,7 +88,7 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
 
 
 def _damage(path: str, start: bytes) -> str | None:
-    """Why a file of PyTorch is not whole, as far as its frame tells; None if it is."""
+    """Why a file of PyTorch is incomplete, judged by its structure; None if it is complete."""
     if start.startswith(ZIP):
         return None if zipfile.is_zipfile(path) else 'its end is missing'
     # A legacy file: pickles one after the other, and the bytes of the tensors behind them.
@@ -117,15 +117,15 @@ def _read_safetensors(path: str, map_location: Any) -> dict[str, Tensor]:
         raise DamagedFileError(f"'{path}' is damaged or cut off ({error}): get it again") from error
 
 
-def _likeness(start: bytes) -> str:
-    """What the first bytes of a file look like."""
+def _guess_format(start: bytes) -> str:
+    """The kind of file that the first bytes suggest."""
     if not start:
         return ', the file is empty'
     text = start.lstrip().lower()
     if text.startswith((b'<!doctype', b'<html', b'<?xml')):
         return ', it is a web page, as servers send instead of a file that they do not have'
     if text.startswith(b'version https://git-lfs'):
-        return ', it is the pointer of Git LFS that stands for one'
+        return ', it is a Git LFS pointer'
     try:
         text.decode()
     except UnicodeDecodeError:
@@ -136,12 +136,12 @@ def _likeness(start: bytes) -> str:
 def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
     """The state dict in what was read from a file.
 
-    It is the checkpoint itself, or stands under one of ``STATE_DICT_KEYS``; a leading ``module.``, which
-    distributed training leaves, is taken off every name.
+    It is the checkpoint itself, or stored under one of ``STATE_DICT_KEYS``; a leading ``module.``, which
+    distributed training adds, is removed from every name.
 
     Args:
         checkpoint (Any): What a file held.
-        source (str): Where it comes from, for the error.
+        source (str): Its origin, for the error.
 
     Raises:
         UsageError: There are no named tensors.
@@ -159,7 +159,9 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
             if isinstance(name, str) and isinstance(tensor, Tensor)
         }
     if not found:
-        kind = f'a dict with the keys {first_few(checkpoint)}' if isinstance(checkpoint, dict) else 'no dict'
+        kind = (
+            f'a dict with the keys {format_names(checkpoint)}' if isinstance(checkpoint, dict) else 'no dict'
+        )
         raise UsageError(
             f"'{source}' holds no weights, it is {kind}: give a state dict, bare or under one of "
             f'{", ".join(STATE_DICT_KEYS)}'
@@ -183,8 +185,8 @@ def check_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
             )
 
 
-def first_few(names: Collection[Any], limit: int = 3) -> str:
-    """The first few of some names, as words; dots stand for the others."""
+def format_names(names: Collection[Any], limit: int = 3) -> str:
+    """Format the first few names; an ellipsis replaces the others."""
     names = [str(name) for name in names]
     return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '') if names else '(none)'
 
@@ -192,11 +194,11 @@ def first_few(names: Collection[Any], limit: int = 3) -> str:
 def write_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
     """Write a state dict as safetensors or, if ``path`` ends otherwise, as PyTorch does.
 
-    The file appears under its name when it is complete.
+    The file is written atomically.
 
     Args:
         state_dict (dict[str, Tensor]): The tensors.
-        path (str): Where to; ``.safetensors`` chooses that format.
+        path (str): Target file; ``.safetensors`` selects that format.
     """
     state_dict = {name: tensor.detach().contiguous() for name, tensor in state_dict.items()}
     part = f'{path}.part'

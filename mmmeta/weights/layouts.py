@@ -1,4 +1,4 @@
-"""The names that weights of MetaFormers have elsewhere, and their translation into ours and back.
+"""Names of MetaFormer weights in other repositories, and their translation into ours and back.
 
 A layout is a table. To add one, describe it as :class:`Layout` does and put it into ``LAYOUTS``; it is
 recognised by the names of its tensors, never by that of a file.
@@ -23,10 +23,10 @@ class Layout:
     ``2 * i - 1``. None stands for a part that the source does not have.
 
     Args:
-        name (str): What users are told.
+        name (str): Name shown to users.
         stem (str): Convolution of the stem.
         downsample (str): Convolution in front of the stages 1, 2 and 3.
-        blocks (str): What the number of a block follows.
+        blocks (str): Prefix of the index of a block.
         stem_norm (str | None): Norm behind the stem. Defaults to None.
         downsample_norm (str | None): Norm in front of a downsampling. Defaults to None.
         parts (dict[str, str]): Names inside of a block, ours to theirs, where they differ.
@@ -51,7 +51,7 @@ class Layout:
     convolutions: str = 'all'
 
     def modules(self) -> dict[str, str]:
-        """Modules outside of blocks and classifier, and where blocks begin: ours to theirs."""
+        """Modules outside of blocks and classifier, and prefixes of blocks: ours to theirs."""
         table = {'stem.0.conv': self.stem, 'stem.0.post_norm': self.stem_norm}
         for i in STAGES:
             stage = dict(i=i, even=2 * i, odd=2 * i - 1)
@@ -147,13 +147,13 @@ LAYOUTS = {
 
 
 def recognise(names: list[str]) -> tuple[Layout, str] | None:
-    """Tell the layout of tensors by their names.
+    """Recognise the layout of tensors by their names.
 
     Args:
         names (list[str]): Names of tensors.
 
     Returns:
-        tuple[Layout, str] | None: The layout and what stands in front of the backbone's names, such as
+        tuple[Layout, str] | None: The layout and the prefix of the backbone's names, such as
         ``'backbone.'``; None if it is no layout of a MetaFormer.
     """
     known = set(names)
@@ -176,7 +176,7 @@ def recognise(names: list[str]) -> tuple[Layout, str] | None:
 
 
 def _rename(name: str, table: Mapping[str, str]) -> str | None:
-    """``name`` with the module in front of it, the longest one in the table, replaced; None without any."""
+    """``name`` with its longest module prefix in the table replaced; None if there is none."""
     module = max((m for m in table if name == m or name.startswith(f'{m}.')), key=len, default=None)
     return None if module is None else table[module] + name[len(module) :]
 
@@ -200,15 +200,15 @@ def _rename_backbone(
 
 
 def translate(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], str]:
-    """Give tensors of any layout the names and shapes that a model of ours has.
+    """Convert tensors of any layout to the names and shapes of our models.
 
     Args:
         state_dict (Mapping[str, Tensor]): A backbone, a classifier, a detector or a segmentor.
-        source (str): Where it comes from, for the error.
+        source (str): Its origin, for the error.
 
     Returns:
         tuple[dict[str, Tensor], str]: The tensors, ``backbone.*`` for the backbone, ``head.*`` for the
-        classifier, and whatever else there is under its own name; and the name of the layout.
+        classifier, and all others under their own names; and the name of the layout.
 
     Raises:
         UsageError: It is no layout of a MetaFormer.
@@ -247,12 +247,12 @@ def translate(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, 
 
 
 def _as_matrix(tensor: Tensor) -> Tensor:
-    """A 1x1 convolution as the matrix that it is; a depthwise one, (C, 1, k, k), stays."""
+    """The weight of a 1x1 convolution as a matrix; a depthwise one, (C, 1, k, k), unchanged."""
     return tensor.flatten(1) if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
 
 
-def write_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str, Tensor]:
-    """Give tensors of ours the names and shapes of another layout.
+def convert_to_layout(state_dict: Mapping[str, Tensor], layout_name: str) -> dict[str, Tensor]:
+    """Convert tensors of ours to the names and shapes of another layout.
 
     Args:
         state_dict (Mapping[str, Tensor]): What :func:`translate` returns; parts that are neither backbone nor

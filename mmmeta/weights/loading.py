@@ -1,4 +1,4 @@
-"""Load weights completely, or refuse them."""
+"""Load weights completely, or raise an error."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
-from .fetch import fetch, forget, is_remote, known_family
-from .files import DamagedFileError, check_finite, find_state_dict, first_few, is_trusted, read_checkpoint
+from .fetch import fetch, is_remote, known_family, remove_from_cache
+from .files import DamagedFileError, check_finite, find_state_dict, format_names, is_trusted, read_checkpoint
 from .layouts import translate
 
 
@@ -25,7 +25,7 @@ def read_location(location: str, map_location: Any = 'cpu') -> Any:
         Any: What the file holds.
 
     Raises:
-        UsageError: It cannot be got or read. A damaged download is removed from the cache.
+        UsageError: It cannot be fetched or read. A damaged download is removed from the cache.
     """
     path = fetch(location)
     try:
@@ -33,15 +33,15 @@ def read_location(location: str, map_location: Any = 'cpu') -> Any:
     except DamagedFileError as error:
         if not is_remote(location):
             raise
-        forget(path)
+        remove_from_cache(path)
         raise UsageError(
-            f"what came from '{location}' was not the whole file and is removed from the cache: try again "
+            f"the download from '{location}' was incomplete and is removed from the cache: try again "
             f'({error})'
         ) from error
 
 
 def load_weights(location: str, map_location: Any = 'cpu') -> tuple[dict[str, Tensor], str]:
-    """Read weights in any layout, with the names that ours have.
+    """Read weights in any layout, and convert them to ours.
 
     Args:
         location (str): A path, ``mmmeta://...``, ``timm://...`` or a URL.
@@ -51,19 +51,19 @@ def load_weights(location: str, map_location: Any = 'cpu') -> tuple[dict[str, Te
         tuple[dict[str, Tensor], str]: As :func:`~mmmeta.weights.layouts.translate`.
 
     Raises:
-        UsageError: The file cannot be got or read, holds no MetaFormer, or a value in it is not finite.
+        UsageError: The file cannot be fetched or read, has no MetaFormer, or a value in it is not finite.
     """
     state_dict = find_state_dict(read_location(location, map_location), location)
     check_finite(state_dict, location)
     return translate(state_dict, location)
 
 
-def find_new_norms(own: Collection[str], given: Collection[str]) -> set[str]:
-    """The tensors of output norms of which nothing is given: what classifiers do not have.
+def missing_output_norms(own: Collection[str], given: Collection[str]) -> set[str]:
+    """Tensors of output norms that the weights lack, as those of classifiers do.
 
     Args:
         own (Collection[str]): Names of a backbone's tensors.
-        given (Collection[str]): Names of those that are to be loaded.
+        given (Collection[str]): Names of the tensors to load.
     """
     norms = {name.rpartition('.')[0] for name in given}
     return {name for name in own if name.startswith('norms.') and name.rpartition('.')[0] not in norms}
@@ -78,7 +78,7 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[
 
     Returns:
         dict[str, list[str]]: What is ``'missing'``, ``'unexpected'`` and ``'of another shape'``; without the
-        kinds that there are none of.
+        kinds that do not occur.
     """
     problems = {
         'missing': [name for name in own if name not in given],
@@ -92,9 +92,9 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[
     return {kind: names for kind, names in problems.items() if names}
 
 
-def describe(problems: Mapping[str, Sequence[str]]) -> str:
-    """What :func:`differences` found, as words."""
-    return '; '.join(f'{len(names)} {kind} ({first_few(names)})' for kind, names in problems.items())
+def format_differences(problems: Mapping[str, Sequence[str]]) -> str:
+    """Format the result of :func:`differences`."""
+    return '; '.join(f'{len(names)} {kind} ({format_names(names)})' for kind, names in problems.items())
 
 
 def load_backbone(
@@ -106,7 +106,7 @@ def load_backbone(
 ) -> None:
     """Load published weights into a backbone: all of its tensors, or none.
 
-    Only the norms of its outputs may be new, which a classifier does not have. If the images of the backbone
+    Only its output norms, which classifiers lack, may keep initial values. If the images of the backbone
     have another number of channels than the three of the weights, the first convolution is adapted: for one
     channel its three kernels are summed, for another number they are repeated in turn and scaled by
     3 / channels, so that grey images give the same features.
@@ -114,9 +114,9 @@ def load_backbone(
     Args:
         backbone (nn.Module): The backbone.
         location (str): A path, ``mmmeta://...``, ``timm://...`` or a URL.
-        archs (Mapping[str, Mapping]): Named architectures that a misfit may be told to be.
-        strict (bool): Whether to refuse what does not fit. If not, whatever fits is loaded, and the rest is
-            told as a warning. Defaults to True.
+        archs (Mapping[str, Mapping]): Named architectures to suggest if the weights do not fit.
+        strict (bool): Whether to refuse what does not fit. If not, matching tensors are loaded, the rest is
+            logged as a warning. Defaults to True.
         map_location (Any): As :func:`torch.load` takes it. Defaults to ``'cpu'``.
 
     Raises:
@@ -133,8 +133,8 @@ def load_backbone(
     }
     own = backbone.state_dict()
     _adapt_stem(given, own)
-    new_norms = find_new_norms(own, given)
-    # Stages behind the last one that is asked for, and norms of outputs that are not.
+    new_norms = missing_output_norms(own, given)
+    # Stages after the last of ``out_indices``, and norms of stages that are not in it.
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
     spare = {
         name
@@ -145,10 +145,10 @@ def load_backbone(
     own, given = ({n: t for n, t in part.items() if n not in new_norms | spare} for part in (own, given))
     problems = differences(own, given)
     if problems and strict:
-        fits = _fitting(given, archs) or "none of the papers' models"
+        fits = _matching_archs(given, archs) or "none of the papers' models"
         raise UsageError(
             f"'{location}' ({layout} layout) does not fit this {family}: of {len(own)} backbone "
-            f'tensors {describe(problems)}. What it has fits {fits}'
+            f'tensors {format_differences(problems)}. It matches {fits}'
         )
     fitting = {n: given[n] for n, tensor in own.items() if n in given and given[n].shape == tensor.shape}
     backbone.load_state_dict(fitting, strict=False)
@@ -160,15 +160,15 @@ def load_backbone(
     )
     if problems:
         print_log(
-            f'strict=False: {location} does not fit this {family}, and parts of it stay as they were: '
-            f'{describe(problems)}',
+            f'strict=False: {location} does not fit this {family}, and parts of it keep their values: '
+            f'{format_differences(problems)}',
             logger='current',
             level=logging.WARNING,
         )
 
 
 def _adapt_stem(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Bring the kernels of the first convolution to the number of channels that the images have."""
+    """Adapt the kernels of the first convolution to the number of input channels."""
     stem = 'stem.0.conv.weight'
     if stem in given and stem in own and given[stem].shape[1] == 3 != own[stem].shape[1]:
         channels = own[stem].shape[1]
@@ -196,8 +196,8 @@ def _signature(state_dict: Mapping[str, Tensor]) -> tuple:
     return tuple(depths), tuple(dims), tuple(mixers), scaled
 
 
-def _fitting(state_dict: Mapping[str, Tensor], archs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The architectures that have tensors such as these."""
+def _matching_archs(state_dict: Mapping[str, Tensor], archs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Names of the architectures with matching tensors."""
     signature = _signature(state_dict)
     fits = []
     for name, arch in archs.items():
@@ -210,7 +210,7 @@ def _fitting(state_dict: Mapping[str, Tensor], archs: Mapping[str, Mapping[str, 
 
 
 def _check_family(location: str, family: str, archs: Mapping[str, Any]) -> None:
-    """Refuse weights that are known to be another family's; tensors do not tell an identity from pooling."""
+    """Reject weights that are known to be another family's; identity and pooling have the same tensors."""
     known = known_family(location)
     families = {name.split()[0].lower(): name.split()[0] for name in archs}
     if known and family.lower() in families and known[0] != family.lower():

@@ -1,4 +1,4 @@
-"""The published weights: what there is, where it lies, and what images it was made for."""
+"""Table of the published weights: names, locations, classes and image sizes."""
 
 import difflib
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Weights:
         num_classes (int): Classes: 1000 of ImageNet-1K, 21841 of ImageNet-21K, 150 of ADE20K.
         image_size (int): Side of the images that it was trained on, in pixels.
         crop_ratio (float): Side of the centre crop over the shorter side of the resized image, in the test.
-        places (tuple[str, ...]): Where it lies, the first to try first.
+        places (tuple[str, ...]): Locations, in the order in which they are tried.
     """
 
     name: str
@@ -112,14 +112,14 @@ def _crop_ratio(family: str, size: str) -> float:
 ZOO = {weights.name: weights for weights in _all()}
 
 
-def find(name: str) -> Weights:
-    """Look a name of the zoo up.
+def get_weights(name: str) -> Weights:
+    """Return the weights of a name in the zoo.
 
     Args:
         name (str): Such as ``'caformer_s18'`` or ``'convformer_b36_384_in21ft1k'``.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: The name is unknown.
     """
     if name not in ZOO:
         close = difflib.get_close_matches(name, ZOO, n=3) or list(ZOO)[:3]
@@ -128,12 +128,12 @@ def find(name: str) -> Weights:
 
 
 def find_by_place(place: str) -> Weights | None:
-    """The weights that lie at a place, by which their other places are found; None if it is not known."""
+    """The weights published at a location, with their other locations; None if it is unknown."""
     return next((weights for weights in ZOO.values() if place in weights.places), None)
 
 
-def find_name(location: str) -> str | None:
-    """The name in the zoo of the weights at a location, ``mmmeta://...`` or one of their places; or None."""
+def name_of_location(location: str) -> str | None:
+    """The name in the zoo of the weights at a location, ``mmmeta://...`` or a download location; or None."""
     name = location.removeprefix('mmmeta://')
     if name != location:
         return name if name in ZOO else None
@@ -141,8 +141,8 @@ def find_name(location: str) -> str | None:
     return weights.name if weights else None
 
 
-def find_by_config(name: str) -> str | None:
-    """The name in the zoo of the weights that are published of the whole model of a config, or None.
+def name_of_config(name: str) -> str | None:
+    """The name in the zoo of the published weights of a config's whole model, or None.
 
     Args:
         name (str): Name of the config, such as ``'caformer_s18_in1k'``.

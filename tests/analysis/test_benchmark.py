@@ -10,8 +10,9 @@ from conftest import Tools
 from PIL import Image
 from timm_peer import build, load_from_timm, randomise, relative_error
 
-from mmmeta.analysis.benchmark import activations, build_config, build_features, run_config, time_alternating
+from mmmeta.analysis.benchmark import activations, build_config, run_config, time_alternating
 from mmmeta.analysis.paper_tables import printed_speeds
+from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -76,7 +77,7 @@ def test_a_backbone_of_mmpretrain():
 
 def test_accelerated_beside_plain():
     out = run('backbones', 'convformer_s18', '--accelerate', '--shape', 64, 64, '--repeats', 1)
-    assert 'accelerate: 18 MetaFormerBlock -> BlockInPieces' in out
+    assert 'accelerate: 18 MetaFormerBlock -> ChunkedMetaFormerBlock' in out
     assert re.search(r'\nconvformer_s18 .* 1\.00x\nconvformer_s18, accelerated ', out)
 
 
@@ -116,7 +117,7 @@ def test_a_model_of_another_package():
     assert cfg.model.decode_head.type == 'FCNHead'
     with pytest.raises(UsageError, match=re.escape("there is no config '")):
         load_config('mmseg::fcn/none.py')
-    with pytest.raises(UsageError, match='in front of :: stands one of mmmeta, mmdet, '):
+    with pytest.raises(UsageError, match='the package before :: must be one of mmmeta, mmdet, '):
         load_config('timm::resnet50')
 
 
@@ -172,7 +173,10 @@ def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
     [
         (['X', '--repeats', 0], 'repeats=0: give positive numbers'),
         (['XII', '--models', 'swin_x'], "Table XII has no 'swin_x': choose from swin_t, convnext_t, "),
-        (['XI', '--batch', 2], 'Table XI has activations on a tensor of 1x1M: without --models and --batch'),
+        (
+            ['XI', '--batch', 2],
+            'Table XI has activations on a tensor of 1x1M: leave out --models and --batch',
+        ),
     ],
 )
 def test_a_table_of_speed_asked_for_wrongly(arguments, message):
@@ -189,7 +193,7 @@ def test_the_activations_are_what_they_are_called():
 @pytest.mark.parametrize('name', ['identityformer_s12', 'randformer_s12'])
 def test_timms_blocks_with_other_mixers_are_ours(name):
     pytest.importorskip('timm', reason='its blocks are the reference')
-    ours, theirs = build(name), build_features(f'timm/{name}')
+    ours, theirs = build(name), build_backbone(f'timm/{name}')
     randomise(theirs)
     load_from_timm(ours, theirs)
     image = torch.randn(1, 3, 96, 64)
@@ -226,4 +230,4 @@ def test_functions_take_turns():
 )
 def test_a_backbone_that_is_none(spec, message):
     with pytest.raises(UsageError, match=re.escape(message)):
-        build_features(spec)
+        build_backbone(spec)

@@ -9,7 +9,7 @@ from conftest import ROOT, Tools
 from timm_peer import build
 
 from mmmeta.analysis.complexity import count_config, count_model
-from mmmeta.analysis.paper_tables import Printed, load_paper_table, printed_complexities
+from mmmeta.analysis.paper_tables import PrintedComplexity, load_paper_table, printed_complexities
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -80,10 +80,8 @@ def test_attention_counts_the_same_on_cpu_and_on_the_meta_device():
     assert cpu == meta
     # Without the attention mixers of stages 3 and 4: qkv, proj and both products are what is missing.
     with torch.device('meta'):
-        arch = dict(
-            base='s18', output_norm=None, token_mixers=('sep_conv', 'sep_conv', 'identity', 'identity')
-        )
-        rest = count_model(build('caformer_s18', arch=arch), (64, 96))
+        arch = dict(base='s18', token_mixers=('sep_conv', 'sep_conv', 'identity', 'identity'))
+        rest = count_model(build('caformer_s18', arch=arch, output_norm=False), (64, 96))
     attention = sum(
         depth * (4 * tokens * dim**2 + 2 * tokens**2 * dim)
         for depth, dim, tokens in ((9, 320, 4 * 6), (3, 512, 2 * 3))
@@ -138,7 +136,7 @@ def test_parts_make_up_the_whole(config, shape):
 
 def test_activations_are_what_layers_return():
     with torch.device('meta'):
-        model = build('poolformer_s12', arch=dict(base='s12', depths=(1, 1, 1, 1), output_norm=None))
+        model = build('poolformer_s12', arch=dict(base='s12', depths=(1, 1, 1, 1)), output_norm=False)
         found = count_model(model, (64, 96))
     # Of each stage the embedding and the two maps of the MLP, four times as wide and as wide.
     expected = [(1 + 4 + 1) * dim * (16 >> i) * (24 >> i) for i, dim in enumerate((64, 128, 320, 512))]
@@ -147,7 +145,7 @@ def test_activations_are_what_layers_return():
 
 
 def test_printed_digits_are_not_held_against_a_count():
-    printed = Printed('', '', (224, 224), 'macs', '1.8')
+    printed = PrintedComplexity('', '', (224, 224), 'macs', '1.8')
     assert printed.deviation(1.84) == 0
     assert printed.deviation(1.87) == pytest.approx(0.02 / 1.8)
 
@@ -165,7 +163,7 @@ def test_a_number_that_is_off_is_told(monkeypatch):
     tool = importlib.import_module('get_flops')
     config = 'configs/imagenet/poolformer_s12_in1k.py'
     rows = [
-        Printed('Table I', config, (224, 224), kind, text)
+        PrintedComplexity('Table I', config, (224, 224), kind, text)
         for kind, text in (('params', '12'), ('macs', '1.9'))
     ]
     monkeypatch.setattr(tool, 'printed_complexities', lambda: rows)

@@ -1,7 +1,7 @@
 # The classifier of an ImageNet config in miniature, on a generated data set of 18 classes: another arch, smaller
 # images, a short schedule; everything else as it is.
 _base_ = '../../configs/imagenet/caformer_s18_in1k.py'
-arch = dict(depths=(1, 1, 2, 1), dims=(32, 48, 64, 96))
+arch = dict(_delete_=True, base='s18', depths=(1, 1, 2, 1), dims=(32, 48, 64, 96))
 model = dict(
     backbone=dict(arch=arch, drop_path_rate=0.0),
     head=dict(num_classes=18, in_channels=96),

@@ -11,8 +11,7 @@ from torch import nn
 
 from mmmeta import models
 from mmmeta.apis.config import load_config
-from mmmeta.deploy import accelerate, acceleration
-from mmmeta.deploy import block as block_in_pieces
+from mmmeta.deploy import accelerate, acceleration, chunked_block
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer
 from mmmeta.models.layers import MetaFormerBlock, SepConv
@@ -37,7 +36,7 @@ def test_pieces_make_the_whole(family, size, dtype, monkeypatch):
     image = torch.randn(2, 3, *size)
     original = image.clone()
     for limit in (1 << 10, 1 << 30):
-        monkeypatch.setattr(block_in_pieces, 'CHUNK_BYTES', limit)
+        monkeypatch.setattr(chunked_block, 'CHUNK_BYTES', limit)
         with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             outs, expected = fast(image), plain(image)
         for out, reference in zip(outs, expected, strict=True):
@@ -58,7 +57,7 @@ def test_a_block_does_not_write_over_its_input():
 
 @pytest.mark.parametrize('case', ['gradients', 'training', 'a hook', 'compiled'])
 def test_where_it_does_not_apply_the_plain_model_runs(case, monkeypatch):
-    monkeypatch.setattr(block_in_pieces, 'CHUNK_BYTES', 1 << 10)
+    monkeypatch.setattr(chunked_block, 'CHUNK_BYTES', 1 << 10)
     plain = tiny()
     fast = accelerate(copy.deepcopy(plain))
     image, shapes = torch.randn(1, 3, 96, 64), []
@@ -82,9 +81,9 @@ def test_what_is_replaced_is_printed_and_shown(capsys):
     model = tiny()
     before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     assert accelerate(model) is model
-    assert capsys.readouterr().out == 'accelerate: 6 MetaFormerBlock -> BlockInPieces\n'
+    assert capsys.readouterr().out == 'accelerate: 6 MetaFormerBlock -> ChunkedMetaFormerBlock\n'
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
-    assert 'BlockInPieces' in str(model)
+    assert 'ChunkedMetaFormerBlock' in str(model)
     assert 'MetaFormerBlock' not in str(model)
     accelerate(model)
     assert capsys.readouterr().out == 'accelerate: nothing left to replace\n'
@@ -92,7 +91,7 @@ def test_what_is_replaced_is_printed_and_shown(capsys):
 
 def test_one_of_several_processes_prints(capsys, monkeypatch):
     monkeypatch.setattr(acceleration, 'is_main_process', lambda: False)
-    assert 'BlockInPieces' in str(accelerate(tiny()))
+    assert 'ChunkedMetaFormerBlock' in str(accelerate(tiny()))
     assert capsys.readouterr().out == ''
 
 
@@ -105,8 +104,8 @@ def test_hooks_and_subclasses_are_left_alone(capsys):
     model.stages[2].blocks[1].__class__ = Block
     accelerate(model)
     assert capsys.readouterr().out == (
-        'accelerate: 4 MetaFormerBlock -> BlockInPieces\n'
-        'accelerate: left as they are, for their hooks: 1 MetaFormerBlock\n'
+        'accelerate: 4 MetaFormerBlock -> ChunkedMetaFormerBlock\n'
+        'accelerate: kept because of their hooks: 1 MetaFormerBlock\n'
     )
     assert type(model.stages[0].blocks[0]) is MetaFormerBlock
     assert type(model.stages[2].blocks[1]) is Block
@@ -240,7 +239,7 @@ def test_a_whole_detector(capsys):
     torch.manual_seed(0)
     plain = MODELS.build(cfg).eval()
     fast = accelerate(copy.deepcopy(plain))
-    replaced = '4 MetaFormerBlock -> BlockInPieces', '8 RoIAlign -> ChannelsLastRoIAlign'
+    replaced = '4 MetaFormerBlock -> ChunkedMetaFormerBlock', '8 RoIAlign -> ChannelsLastRoIAlign'
     printed = capsys.readouterr().out
     assert all(text in printed for text in replaced), printed
     size = (256, 320)

@@ -9,8 +9,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmmeta.engine.checkpoint import check_complete, from_plain, to_plain, use_safe_loading
+from mmmeta.engine.checkpoint import check_complete, from_plain, safe_loading, to_plain
 from mmmeta.errors import UsageError
+from mmmeta.weights import read_location
 
 
 def test_plain_values_load_without_code_and_come_back(tmp_path):
@@ -58,33 +59,31 @@ def test_check_complete_lists_what_differs():
     )
 
 
-@pytest.fixture
-def restored_schemes(monkeypatch):
-    """Leave MMEngine's own readers as they were."""
-    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
-
-
-@pytest.mark.usefixtures('restored_schemes')
 def test_a_url_is_kept_and_read_without_code(server, tmp_path, monkeypatch):
     folder, url = server
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     torch.save({'weight': torch.ones(2)}, folder / 'good.pth')
     torch.save({'code': HistoryBuffer()}, folder / 'code.pth')
-    use_safe_loading()
-    assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['weight'].tolist() == [1, 1]
-    (folder / 'good.pth').unlink()
-    assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['weight'].tolist() == [1, 1]
-    with pytest.raises(UsageError, match='needs code to be read'):
-        CheckpointLoader.load_checkpoint(f'{url}/code.pth')
-    use_safe_loading([f'{url}/code.pth'])
-    assert isinstance(CheckpointLoader.load_checkpoint(f'{url}/code.pth')['code'], HistoryBuffer)
+    with safe_loading():
+        assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['weight'].tolist() == [1, 1]
+        (folder / 'good.pth').unlink()
+        assert CheckpointLoader.load_checkpoint(f'{url}/good.pth')['weight'].tolist() == [1, 1]
+        with pytest.raises(UsageError, match='needs code to be read'):
+            CheckpointLoader.load_checkpoint(f'{url}/code.pth')
+    with safe_loading([f'{url}/code.pth']):
+        assert isinstance(CheckpointLoader.load_checkpoint(f'{url}/code.pth')['code'], HistoryBuffer)
 
 
-@pytest.mark.usefixtures('restored_schemes')
 def test_trust_holds_for_one_file(tmp_path):
     for name in ('a.pth', 'b.pth'):
         torch.save({'code': HistoryBuffer()}, tmp_path / name)
-    use_safe_loading([str(tmp_path / 'a.pth')])
-    assert isinstance(CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['code'], HistoryBuffer)
-    with pytest.raises(UsageError, match=r'b.pth. needs code to be read \(mmengine.logging.history_buffer'):
-        CheckpointLoader.load_checkpoint(str(tmp_path / 'b.pth'))
+    loaders = dict(CheckpointLoader._schemes)
+    with safe_loading([str(tmp_path / 'a.pth')]):
+        assert isinstance(CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['code'], HistoryBuffer)
+        with pytest.raises(
+            UsageError, match=r'b.pth. needs code to be read \(mmengine.logging.history_buffer'
+        ):
+            CheckpointLoader.load_checkpoint(str(tmp_path / 'b.pth'))
+    assert CheckpointLoader._schemes == loaders
+    with pytest.raises(UsageError, match='needs code to be read'):
+        read_location(str(tmp_path / 'a.pth'))

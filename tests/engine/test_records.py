@@ -1,6 +1,6 @@
 """What of a config was changed, and where a run came from."""
 
-from mmmeta.engine.records import find_changes, find_commit, find_versions, flatten
+from mmmeta.engine.records import collect_versions, diff_configs, flatten, get_commit
 
 
 def test_leaves_have_the_keys_of_cfg_options():
@@ -22,17 +22,17 @@ def test_leaves_have_the_keys_of_cfg_options():
 
 def test_changes():
     before = dict(a=1, b=dict(c=(1, 2), d='x'), e=[dict(f=1)])
-    assert find_changes(before, dict(a=1, b=dict(c=[1, 2], d='x'), e=[dict(f=1)])) == {}
+    assert diff_configs(before, dict(a=1, b=dict(c=[1, 2], d='x'), e=[dict(f=1)])) == {}
     after = dict(a=2, b=dict(c=[1, 2]), e=[dict(f=1), dict(f=2)])
-    assert find_changes(before, after) == {'a': 2, 'b.d': None, 'e.1.f': 2}
+    assert diff_configs(before, after) == {'a': 2, 'b.d': None, 'e.1.f': 2}
 
 
 def test_a_section_that_was_emptied_is_a_change():
-    assert find_changes(dict(a=dict(b=1)), dict(a={})) == {'a.b': None}
+    assert diff_configs(dict(a=dict(b=1)), dict(a={})) == {'a.b': None}
 
 
 def test_origin():
-    versions = find_versions()
+    versions = collect_versions()
     assert {'python', 'torch', 'mmengine', 'mmmeta'} <= set(versions)
-    commit = find_commit()
+    commit = get_commit()
     assert commit is None or len(commit.removesuffix('-dirty')) >= 7

@@ -12,10 +12,10 @@ ARCH = dict(depths=(1, 1, 1, 1), dims=(32, 32, 64, 64))
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-@pytest.mark.parametrize('output_norm', ['LN', 'GN1', None])
+@pytest.mark.parametrize('output_norm', ['LN', 'GN1', False])
 def test_features_are_contiguous(family, output_norm):
     name = 's18' if family in ('convformer', 'caformer') else 's12'
-    arguments = dict(arch=dict(base=name, output_norm=output_norm, **ARCH), drop_path_rate=0.1)
+    arguments = dict(arch=dict(base=name, **ARCH), output_norm=output_norm, drop_path_rate=0.1)
     model = getattr(models, FAMILIES[family])(**arguments)
     image = torch.randn(2, 3, 64, 96)
     for given in (image, image.contiguous(memory_format=torch.channels_last)):

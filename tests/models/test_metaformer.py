@@ -102,7 +102,7 @@ def test_every_parameter_of_a_partial_backbone_gets_a_gradient():
 
 def test_an_output_norm_normalises_the_stage():
     model = ConvFormer(TINY).eval()
-    raw = ConvFormer(dict(TINY, output_norm=None)).eval()
+    raw = ConvFormer(TINY, output_norm=False).eval()
     raw.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith('norms.')})
     x = torch.randn(1, 3, 64, 64)
     for out, feature, dim in zip(model(x), raw(x), model.dims, strict=True):

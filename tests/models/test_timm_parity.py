@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm_peer import TIMM_MODELS, build, load_from_timm, ours_from_timm, randomise, relative_error
 
-from mmmeta.analysis.benchmark import build_features
+from mmmeta.apis.backbones import build_backbone
 
 timm = pytest.importorskip('timm', reason='timm is the peer that these tests compare with')
 
@@ -60,7 +60,7 @@ def test_gradients_equal_timm_to_more_digits_in_float64(name):
 )
 def test_mixed_precision_is_as_exact_as_timms(name, dtype):
     """Both differ from float32 by rounding, which grows with the root of the number of roundings."""
-    peer = build_features(f'timm/{name}')  # its block around our mixers where it has no such model
+    peer = build_backbone(f'timm/{name}')  # its block around our mixers where it has no such model
     randomise(peer)
     model = build(name)
     load_from_timm(model, peer)

@@ -25,10 +25,10 @@ TIMM_MODELS = [name for name in ALL_MODELS if not name.startswith(('identityform
 
 
 def build(name: str, **arguments) -> models.MetaFormer:
-    """Build one of the papers' models by its name, such as ``caformer_s18``; raw features by default."""
+    """Build one of the papers' models by its name, such as ``caformer_s18``: raw features without an arch."""
     family, size = name.split('_')
-    arguments.setdefault('arch', dict(base=size, output_norm=None))
-    return getattr(models, FAMILIES[family])(**arguments)
+    arguments.setdefault('output_norm', 'arch' in arguments)
+    return getattr(models, FAMILIES[family])(**{'arch': size, **arguments})
 
 
 def ours_from_timm(name: str) -> str:

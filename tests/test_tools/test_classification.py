@@ -9,7 +9,7 @@ from conftest import ROOT, Tools, losses, metrics
 from PIL import Image
 from timm_peer import randomise
 
-from mmmeta.apis.classify import config_of
+from mmmeta.apis.classify import zoo_config_path
 from mmmeta.apis.config import load_config
 from mmmeta.weights import ZOO
 
@@ -192,7 +192,7 @@ class TestImageDemo:
 
 @pytest.mark.parametrize('name', [w.name for w in ZOO.values() if w.num_classes != 150])
 def test_every_published_classifier_has_its_config(name):
-    cfg = load_config(config_of(name))
+    cfg = load_config(zoo_config_path(name))
     weights = ZOO[name]
     assert cfg.model.head.num_classes == weights.num_classes
     arch = cfg.model.backbone.arch

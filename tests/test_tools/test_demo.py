@@ -61,4 +61,4 @@ def test_demo_says_which_step_failed(tools, tmp_path):
     assert process.returncode == 1
     first, second = (line for line in err.splitlines() if line.startswith('error: '))
     assert f"'{tmp_path}/ADEChallengeData2016/images/validation'" in first
-    assert second == ('error: evaluate before training failed (exit status 1); what went wrong stands above')
+    assert second == ('error: evaluate before training failed (exit status 1); see the output above')

@@ -137,7 +137,7 @@ def test_a_stock_checkpoint_is_read_only_if_trusted(tools, tmp_path):
     options = ('--cfg-options', *tools.data_options, 'train_cfg.max_iters=3')
     message = tools.fail(*command, *options)
     assert f"'{tmp_path}/iter_2.pth' needs code to be read" in message
-    assert 'if you trust where it comes from, say --trust-checkpoint' in message
+    assert 'if you trust its origin, pass --trust-checkpoint' in message
     tools.run(*command, '--trust-checkpoint', *options)
     assert torch.load(tmp_path / 'iter_3.pth', weights_only=True)['meta']['iter'] == 3
     test = (sys.executable, 'tools/test.py', TINY_CONFIG, tmp_path / 'iter_2.pth', '--work-dir', tmp_path)

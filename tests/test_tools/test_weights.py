@@ -42,7 +42,7 @@ class TestConvert:
 
     def test_what_is_there_is_kept(self, tools, file):
         message = tools.fail(*CONVERT, file, file)
-        assert message == f"error: '{file}' is there already: choose another name, or say --force"
+        assert message == f"error: '{file}' exists already: choose another name, or pass --force"
         message = tools.fail(*CONVERT, file.with_name('no.pth'), file.with_name('new.pth'))
         assert 'there is no checkpoint' in message
         assert not file.with_name('new.pth').exists()
@@ -146,7 +146,7 @@ class TestTraining:
 
         message = refused(config(file))
         assert 'does not fit this CAFormer' in message
-        assert "What it has fits CAFormer arch='s18'" in message
+        assert "It matches CAFormer arch='s18'" in message
         message = refused(tools.config, f'load_from={file}')
         assert "does not have the backbone of this config's model" in message
         assert f"there is no checkpoint '{file}x'" in refused(config(f'{file}x'))

@@ -87,7 +87,8 @@ def classifier(backbone: str, arch: str, head: dict, raw: bool = True, num_class
         type='mmpretrain.ImageClassifier',
         backbone=dict(
             type=f'mmmeta.{backbone}',
-            arch=dict(base=arch, output_norm=None) if raw else arch,
+            arch=arch,
+            output_norm=not raw,
             out_indices=(3,),
         ),
         neck=dict(type='mmpretrain.GlobalAveragePooling'),

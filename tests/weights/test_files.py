@@ -57,7 +57,7 @@ def test_versions_of_modules_are_kept():
         (b'a list of things to do\n', ', it is a text'),
         (b'<!DOCTYPE html><html><body>404</body></html>', ', it is a web page, as servers send'),
         (b'\n<html>Not found</html>', ', it is a web page, as servers send'),
-        (b'version https://git-lfs.github.com/spec/v1\noid', ', it is the pointer of Git LFS'),
+        (b'version https://git-lfs.github.com/spec/v1\noid', ', it is a Git LFS pointer'),
         (b'\xff\xd8\xff\xe0 a picture', ': give a file of weights'),
     ],
 )

@@ -9,7 +9,7 @@ from timm_peer import FAMILIES, TIMM_MODELS, build, load_from_timm, randomise, r
 
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, PoolFormer, RandFormer
-from mmmeta.weights import translate, write_layout
+from mmmeta.weights import convert_to_layout, translate
 
 MLP, LINEAR = dict(type='mmmeta.MetaFormerMlpHead'), dict(type='mmmeta.MetaFormerLinearHead')
 
@@ -49,7 +49,7 @@ def test_classifiers_of_timm_there_and_back(name):
     with torch.no_grad():
         assert relative_error(model(image), peer(image)) < 1e-4
 
-    back, expected = write_layout(state_dict, 'timm'), peer.state_dict()
+    back, expected = convert_to_layout(state_dict, 'timm'), peer.state_dict()
     assert back.keys() == expected.keys()
     for key, tensor in expected.items():
         assert torch.equal(back[key], tensor)
@@ -69,7 +69,7 @@ def test_layout_of_sail_metaformer(name):
     expected, _ = translate(peer.state_dict(), name)
     assert state_dict.keys() == expected.keys()
     assert all(torch.equal(state_dict[key], tensor) for key, tensor in expected.items())
-    back = write_layout(state_dict, layout)
+    back = convert_to_layout(state_dict, layout)
     assert back.keys() == theirs.keys()
     assert all(torch.equal(back[key], tensor) for key, tensor in theirs.items())
 
@@ -87,7 +87,7 @@ def test_layout_of_sail_poolformer_and_transformers(poolformer):
         assert layout == name
         assert state_dict.keys() == expected.keys()
         assert all(torch.equal(state_dict[key], tensor) for key, tensor in expected.items())
-        back = write_layout(state_dict, layout)
+        back = convert_to_layout(state_dict, layout)
         assert back.keys() == made.keys()
         assert all(torch.equal(back[key], tensor) for key, tensor in made.items())
 
@@ -105,7 +105,7 @@ def test_poolformer_of_mmpretrain(size):
     with torch.no_grad():
         for out, expected in zip(model(image), multi_scale(image), strict=True):
             assert relative_error(out, expected) < 1e-4
-    back = write_layout({f'backbone.{k}': v for k, v in model.state_dict().items()}, 'mmpretrain')
+    back = convert_to_layout({f'backbone.{k}': v for k, v in model.state_dict().items()}, 'mmpretrain')
     assert back.keys() == multi_scale.state_dict().keys()
     assert all(torch.equal(back[key], tensor) for key, tensor in multi_scale.state_dict().items())
 
@@ -137,7 +137,9 @@ def test_randformer_with_its_frozen_matrices():
     model = RandFormer('s12').eval()
     randomise(model)
     state_dict = {f'backbone.{name}': tensor for name, tensor in model.state_dict().items()}
-    theirs = write_layout({k: v for k, v in state_dict.items() if 'norms' not in k}, 'sail-sg/metaformer')
+    theirs = convert_to_layout(
+        {k: v for k, v in state_dict.items() if 'norms' not in k}, 'sail-sg/metaformer'
+    )
     names = set(peers.sail_metaformer(peers.timm_model('poolformerv2_s12').state_dict()))
     matrices = {f'stages.{i}.{j}.token_mixer.random_matrix' for i, n in ((2, 6), (3, 2)) for j in range(n)}
     assert set(theirs) == {name for name in names if not name.startswith(('norm.', 'head.'))} | matrices
@@ -166,7 +168,8 @@ def test_wrappings(wrap, caformer, tmp_path):
     reference, model = (
         build('caformer_s18').eval(),
         CAFormer(
-            dict(base='s18', output_norm=None),
+            's18',
+            output_norm=False,
             init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth')),
         ).eval(),
     )
@@ -180,7 +183,7 @@ def test_wrappings(wrap, caformer, tmp_path):
 
 def test_a_whole_model_in_mmpretrains_layout_is_read_back(poolformer):
     state_dict, _ = translate(peers.sail_poolformer(poolformer.state_dict()), 'peer')
-    written = write_layout({**state_dict, 'neck.x': torch.zeros(1)}, 'mmpretrain')
+    written = convert_to_layout({**state_dict, 'neck.x': torch.zeros(1)}, 'mmpretrain')
     assert 'backbone.network.0.0.mlp.fc1.weight' in written
     back, layout = translate(written, 'written')
     assert layout == 'mmpretrain'
@@ -195,14 +198,14 @@ def test_unknown_layouts():
     ):
         translate({'conv1.weight': torch.zeros(1), 'bn1.weight': torch.zeros(1)}, 'x.pth')
     with pytest.raises(UsageError, match="unknown layout 'keras': choose one of mmmeta, timm, "):
-        write_layout({}, 'keras')
+        convert_to_layout({}, 'keras')
     stems = dict(kernel_sizes=(3, 3), strides=(2, 2), paddings=(1, 1), dims=(32,))
     state_dict = {f'backbone.{k}': v for k, v in CAFormer(dict(base='s18', stem=stems)).state_dict().items()}
     with pytest.raises(UsageError, match=r'the layout of timm has no name for backbone.stem.1.conv.weight'):
-        write_layout(state_dict, 'timm')
+        convert_to_layout(state_dict, 'timm')
 
 
 def test_a_backbone_for_dense_prediction_leaves_its_output_norms_behind(caformer):
     state_dict = {f'backbone.{k}': v for k, v in CAFormer('s18').state_dict().items()}
     names = {name for name in caformer.state_dict() if not name.startswith('head.')}
-    assert set(write_layout(state_dict, 'timm')) == names
+    assert set(convert_to_layout(state_dict, 'timm')) == names

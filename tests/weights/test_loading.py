@@ -19,7 +19,7 @@ from timm_peer import randomise
 
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, RandFormer
-from mmmeta.weights import ZOO, find, read_location, translate
+from mmmeta.weights import ZOO, get_weights, read_location, translate
 from mmmeta.weights.fetch import fetch
 
 HUB_NAME = 'caformer_s18.sail_in1k'
@@ -110,7 +110,7 @@ def test_the_hub_without_a_network(name, hub_cache, expected):
 
 
 def test_names_are_known_to_mmengine(hub_cache, peer):
-    whole = CheckpointLoader.load_checkpoint(f'timm://{HUB_NAME}')['state_dict']
+    whole = CheckpointLoader.load_checkpoint('mmmeta://caformer_s18')['state_dict']
     model = peers.classifier('CAFormer', 's18', dict(type='mmmeta.MetaFormerMlpHead'))
     model.load_state_dict(whole)
     with torch.no_grad():
@@ -166,7 +166,7 @@ class TestPlaces:
         folder, url = server
         whole = file.read_bytes()
         (folder / 'w.safetensors').write_bytes(content or whole[: len(whole) // 2])
-        with pytest.raises(UsageError, match=rf"what came from '{url}/w.safetensors' was not the whole file"):
+        with pytest.raises(UsageError, match=rf"the download from '{url}/w.safetensors' was incomplete"):
             pretrained(f'{url}/w.safetensors')
         assert list(torch_hub.iterdir()) == []
         (folder / 'w.safetensors').write_bytes(whole)
@@ -175,14 +175,14 @@ class TestPlaces:
     def test_a_damaged_file_of_the_hub_is_forgotten(self, hub_cache):
         cached = hub_cache / 'snapshots/abc/model.safetensors'
         cached.write_bytes(cached.read_bytes()[:5000])
-        with pytest.raises(UsageError, match='was not the whole file and is removed from the cache'):
+        with pytest.raises(UsageError, match='was incomplete and is removed from the cache'):
             pretrained(f'timm://{HUB_NAME}')
         assert not cached.exists()
 
     def test_a_hash_in_the_name_is_checked(self, server, torch_hub, file):
         folder, url = server
         file.rename(folder / 'w-0123abcd.safetensors')
-        with pytest.raises(UsageError, match=r'what came is not what the hash in its name says'):
+        with pytest.raises(UsageError, match=r'the content does not match the hash in the file name'):
             pretrained(f'{url}/w-0123abcd.safetensors')
         assert list(torch_hub.iterdir()) == []
 
@@ -202,12 +202,12 @@ class TestPlaces:
             raise urllib.error.URLError('no network')
 
         monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
-        place = find('poolformer_s12').places[-1]
+        place = get_weights('poolformer_s12').places[-1]
         assert 'openmmlab' in place
         with pytest.raises(UsageError) as error:
             pretrained(place, PoolFormer, 's12')
         assert str(error.value) == (
-            f"cannot get '{place}' (no network); the same weights lie at "
+            f"cannot get '{place}' (no network); the same weights are at "
             'https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_s12.pth.tar, '
             'timm://poolformer_s12.sail_in1k, '
             'https://huggingface.co/sail/poolformer_s12/resolve/main/pytorch_model.bin, or give a file'
@@ -243,7 +243,7 @@ class TestPlaces:
             ('mmmeta://caformer_s19', r"no weights 'caformer_s19' in the zoo: did you mean caformer_s18"),
             (
                 'ftp://host/x.pth',
-                r"'ftp://host/x.pth' is no place of weights: give a path, mmmeta://, timm://",
+                r"'ftp://host/x.pth' is no location of weights: give a path, mmmeta://, timm://",
             ),
             ('timm://caformer_s18.nobody', r'not in the cache, and the hub cannot be reached'),
             ('/no/such.pth', r"there is no checkpoint '/no/such.pth': give the path of a file"),
@@ -265,11 +265,11 @@ class TestMisfits:
     def test_another_size(self, peer, tmp_path):
         message = self.refused(peer.state_dict(), tmp_path, arch='s36')
         assert '(timm layout) does not fit this CAFormer: of 387 backbone tensors 189 missing (' in message
-        assert message.endswith("). What it has fits CAFormer arch='s18'")
+        assert message.endswith("). It matches CAFormer arch='s18'")
 
     def test_another_family(self, peer, tmp_path):
         message = self.refused(peer.state_dict(), tmp_path, ConvFormer)
-        assert message.endswith("What it has fits CAFormer arch='s18'")
+        assert message.endswith("It matches CAFormer arch='s18'")
 
     def test_families_that_only_the_name_tells_apart(self):
         with pytest.raises(
@@ -292,7 +292,7 @@ class TestMisfits:
 
     def test_randformer_is_named(self, tmp_path):
         message = self.refused(RandFormer('s12').state_dict(), tmp_path, IdentityFormer, 's12')
-        assert message.endswith("What it has fits RandFormer arch='s12'")
+        assert message.endswith("It matches RandFormer arch='s12'")
 
     def test_a_tensor_too_many(self, peer, tmp_path):
         message = self.refused({**peer.state_dict(), 'stages.0.extra': torch.ones(1)}, tmp_path)
@@ -391,11 +391,11 @@ class TestVariants:
 
 def test_the_zoo_has_all_that_is_published():
     assert len(ZOO) == 20 + 8 * 5 + 5
-    assert find('convformer_b36_384_in21ft1k').places == (
+    assert get_weights('convformer_b36_384_in21ft1k').places == (
         'timm://convformer_b36.sail_in22k_ft_in1k_384',
         'https://huggingface.co/sail/dl/resolve/main/convformer/convformer_b36_384_in21ft1k.pth',
     )
-    assert find('caformer_m36_in21k').num_classes == 21841
+    assert get_weights('caformer_m36_in21k').num_classes == 21841
     assert all(weights.places for weights in ZOO.values())
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw curves from the logs of runs into one picture, and print where each of them ended.
+"""Draw curves from the logs of runs into one picture, and print a summary of each.
 
 The curves of one run that was resumed are joined. What is drawn may be any name that was logged: loss, lr,
 mIoU, coco/bbox_mAP, accuracy/top1, time, memory.

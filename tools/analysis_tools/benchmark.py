@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Measure backbones, whole models or activations side by side, or windowed attention over the map's size.
 
-`paper` measures what the tables of speed in arXiv:2210.13452 list, and puts it beside what they print.
+`paper` measures what the tables of speed in arXiv:2210.13452 list, and compares it with the printed numbers.
 
-What is compared runs in turns, so that whatever else the machine does meets all of it alike. Each command
+Candidates run alternately, so that other load on the machine affects all of them equally. Each command
 prints medians, and ratios to the first.
 """
 
@@ -26,7 +26,6 @@ from torch import nn
 from mmmeta.analysis.benchmark import (
     activations,
     build_config,
-    build_features,
     bytes_per_image,
     measure_layer,
     peak_bytes,
@@ -36,6 +35,7 @@ from mmmeta.analysis.benchmark import (
 )
 from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.analysis.paper_tables import PrintedSpeed, printed_activations, printed_speeds
+from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.config import load_config
@@ -62,10 +62,10 @@ def parse_args() -> argparse.Namespace:
     images.add_argument('--dtype', choices=list(DTYPES), default='float32', help='16 bits by autocast')
     images.add_argument('--compile', action='store_true', help='compiled by torch.compile')
     images.add_argument(
-        '--channels-last', action='store_true', help='models and images; ours do it for themselves'
+        '--channels-last', action='store_true', help='convert models and images (ours do so internally)'
     )
     images.add_argument(
-        '--accelerate', action='store_true', help='beside each model, the same accelerated for a CPU'
+        '--accelerate', action='store_true', help='also measure each model accelerated for a CPU'
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     backbones.add_argument(
         '--train', action='store_true', help='forward and backward, and the bytes that are kept in between'
     )
-    backbones.add_argument('--peak', action='store_true', help='peak memory, in a process for each')
+    backbones.add_argument('--peak', action='store_true', help='peak memory, each in a process of its own')
     backbones.add_argument(
         '--plot', metavar='FILE', help="draw the papers' top-1 accuracy over what is measured"
     )
@@ -119,7 +119,7 @@ def parse_args() -> argparse.Namespace:
     memory.add_argument('--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'))
     memory.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='bfloat16')
     memory.add_argument(
-        '--device', choices=['cpu', 'cuda'], default='cuda', help='whose rules; default: cuda'
+        '--device', choices=['cpu', 'cuda'], default='cuda', help='device to count for (default: cuda)'
     )
     memory.add_argument('--json', metavar='FILE', help='write the counts into a file')
     memory.set_defaults(threads=torch.get_num_threads())
@@ -155,18 +155,18 @@ def measure(
     printed: Sequence[float | None] | None = None,
     **what: Any,
 ) -> list[dict[str, Any]]:
-    """Time functions in turns and print a table of them.
+    """Time functions alternately and print a table of them.
 
     Args:
-        title (str): What stands above the table.
-        names (Sequence[str]): What the functions are called.
+        title (str): Title of the table.
+        names (Sequence[str]): Names of the functions.
         runs (Sequence[callable]): The functions.
         repeats (int): Timed rounds.
-        batch (int): How much a call takes, such as images. Defaults to 1.
+        batch (int): Items per call, such as images. Defaults to 1.
         memory (dict[str, Sequence[int]] | None): Further columns, in bytes. Defaults to None.
         printed (Sequence[float | None] | None): What a paper prints, per second, None where it prints
             nothing. Defaults to None.
-        what (Any): What else goes into the records.
+        what (Any): Further entries of the records.
 
     Returns:
         list[dict]: A record for each function.
@@ -200,7 +200,7 @@ def measure(
 
 
 def prepare(args: argparse.Namespace, models: Sequence[nn.Module]) -> list[nn.Module]:
-    """Move models to the device, into the mode and the memory format that were asked for."""
+    """Move models to the device, and set the requested mode and memory format."""
     if args.dtype == 'tf32':
         torch.set_float32_matmul_precision('high')
     memory_format = torch.channels_last if args.channels_last else torch.preserve_format
@@ -221,7 +221,7 @@ def make_images(args: argparse.Namespace) -> list[torch.Tensor]:
 def add_accelerated(
     args: argparse.Namespace, names: Sequence[str], build: Callable[[str], nn.Module]
 ) -> tuple[list[str], list[nn.Module]]:
-    """Names and models, each with an accelerated one behind it if that was asked for."""
+    """Names and models, each followed by an accelerated one with ``--accelerate``."""
     pairs = []
     for name in names:
         pairs.append((name, build(name)))
@@ -232,12 +232,12 @@ def add_accelerated(
 
 
 def count_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Count what one image more keeps between forward and backward; nothing is computed, no GPU is needed."""
+    """Count the bytes per image that are kept for backward; nothing is computed, no GPU is needed."""
     records = []
     for shape in args.shape or [(512, 512)]:
         print(f'\nkept for backward, {shape[0]}x{shape[1]}, {args.dtype}, by the rules of {args.device}')
         for name in args.models:
-            size = bytes_per_image(partial(build_features, name), shape, DTYPES[args.dtype], args.device)
+            size = bytes_per_image(partial(build_backbone, name), shape, DTYPES[args.dtype], args.device)
             what = dict(height=shape[0], width=shape[1], dtype=args.dtype, device=args.device)
             records.append(dict(model=name, **what, bytes_per_image=size))
             first = records[-1 - args.models.index(name)]['bytes_per_image']
@@ -255,23 +255,24 @@ def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[s
 
 
 def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time backbones in turns at each size, and tell what memory they take."""
+    """Time backbones alternately at each size, and report the memory that they take."""
     for option in ('train', 'peak', 'plot'):
         if args.accelerate and getattr(args, option):
             raise UsageError(f'--accelerate compares times of inference: leave out --{option}')
-    names, models = add_accelerated(args, args.models, build_features)
+    names, models = add_accelerated(args, args.models, build_backbone)
     dtype = DTYPES[args.dtype]
     records = []
     for image in make_images(args):
         memory = {}
         if args.train:
             memory['kept'] = [
-                args.batch * bytes_per_image(partial(build_features, spec), image.shape[2:], dtype, device())
+                args.batch * bytes_per_image(partial(build_backbone, spec), image.shape[2:], dtype, device())
                 for spec in args.models
             ]
         if args.peak:
             memory['peak'] = [
-                peak_bytes(spec, image.shape, args.train, dtype, device()) for spec in args.models
+                peak_bytes(partial(build_backbone, spec), image.shape, args.train, dtype, device())
+                for spec in args.models
             ]
         callables = [torch.compile(model) for model in models] if args.compile else models
         runs = [partial(run_features, model, image, args.train, dtype) for model in callables]
@@ -284,7 +285,7 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time inference of whole models in turns: segmentors and classifiers to logits, detectors to boxes."""
+    """Time inference of models alternately: segmentors and classifiers to logits, detectors to boxes."""
     names, models = add_accelerated(args, args.configs, lambda config: build_config(load_config(config)))
     callables = [torch.compile(model) for model in models] if args.compile else models
     records = []
@@ -298,7 +299,7 @@ def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
 def compare_activations(
     args: argparse.Namespace, printed: dict[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Time activations in turns, as Table XI of arXiv:2210.13452 does."""
+    """Time activations alternately, as Table XI of arXiv:2210.13452 does."""
     functions = activations()
     printed = printed and [printed.get(name) for name in functions]
 
@@ -307,7 +308,7 @@ def compare_activations(
     ) -> None:
         for _ in range(calls):
             with torch.set_grad_enabled(args.train):
-                # Behind another operation, as in a network: gradients are passed on, and not summed up.
+                # After another operation, as in a network: gradients are passed on, not accumulated.
                 out = function(x.view_as(x))
             if args.train:
                 torch.autograd.grad(out, (x, *getattr(function, 'parameters', tuple)()), grad)
@@ -320,7 +321,7 @@ def compare_activations(
         for function in functions.values():
             if isinstance(function, nn.Module):
                 function.to(device())
-        # What one leaves in caches and heap is the next one's for the first of several calls only.
+        # Several calls each: only the first depends on what the previous function left in the caches.
         calls = max(1, 10_000_000 // x.numel())
         runs = [partial(run, function, x, grad, calls) for function in functions.values()]
         title = f'{"x".join(map(str, shape))}, {calls} calls, float32, {task}'
@@ -339,7 +340,7 @@ def load(row: PrintedSpeed) -> Config:
 
 
 def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure what a table of speed in arXiv:2210.13452 lists, beside the speeds that it prints.
+    """Measure the models of a speed table in arXiv:2210.13452, and compare with the printed speeds.
 
     IX: detectors on COCO, 800x1280, and X: segmentors on ADE20K, 512x2048, one image at a time on a V100. XI:
     activations, 1x1M, and XII: classifiers with GELU for StarReLU, 224x224, 128 images at a time, TF32, on an
@@ -347,7 +348,7 @@ def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
     """
     if args.table == 'XI':
         if args.models or args.batch:
-            raise UsageError('Table XI has activations on a tensor of 1x1M: without --models and --batch')
+            raise UsageError('Table XI has activations on a tensor of 1x1M: leave out --models and --batch')
         args.shape = [(1, 1_000_000)]
         return compare_activations(args, printed_activations())
     rows = printed_speeds(args.table)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what a config's pipeline makes of its data: images as the network gets them, with annotations."""
+"""Draw the output of a config's data pipeline: the images that the network receives, with annotations."""
 
 import argparse
 
@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of a segmentor, a detector or a classifier')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
-    parser.add_argument('--number', type=int, help='how many samples, the first ones (default: all)')
+    parser.add_argument('--number', type=int, help='number of samples, from the first (default: all)')
     parser.add_argument(
         '--out-dir', default='work_dirs/browse', help='where the pictures go (default: %(default)s)'
     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Test a segmentor, and write and draw which classes it takes for which others."""
+"""Test a segmentor, and write and draw its confusion matrix."""
 
 import argparse
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument(
         'checkpoint', help="checkpoint file or URL, or 'none' for the network before training"
     )
-    parser.add_argument('--largest', type=int, default=30, help='how many classes are drawn (default: 30)')
+    parser.add_argument('--largest', type=int, default=30, help='number of classes to draw (default: 30)')
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)

@@ -2,7 +2,7 @@
 """Count parameters, MACs and activations of configs, whole and by parts.
 
 One MAC is two floating-point operations. Both matrix products of attention count, over the keys that a query
-sees; what windowed attention computes and masks stands beside them. Auxiliary heads have parameters, but no
+attends to; masked products of windowed attention are extra. Auxiliary heads have parameters, but no
 MACs: only training runs them. Box heads run on 1000 proposals, mask heads on 100. Activations are entries of
 what convolutions and linear maps return.
 """
@@ -13,13 +13,13 @@ from functools import cache
 import check_interpreter  # noqa: F401
 
 from mmmeta.analysis.complexity import Complexity, count_config
-from mmmeta.analysis.paper_tables import Printed, printed_complexities
+from mmmeta.analysis.paper_tables import PrintedComplexity, printed_complexities
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
 SHAPES = dict(mmseg=(512, 2048), mmdet=(800, 1280), mmpretrain=(224, 224))
-# What the counts may be off from what is printed, beyond its digits.
+# Largest accepted relative deviation from the printed number, beyond its rounding.
 TOLERANCE = 0.005
 
 
@@ -58,11 +58,11 @@ def compare_with_papers() -> None:
     def count(path: str, shape: tuple[int, int]) -> Complexity:
         return count_config(load_config(path), shape)
 
-    def value(printed: Printed) -> float:
+    def value(printed: PrintedComplexity) -> float:
         if printed.kind == 'macs':
             return count(printed.config, printed.shape).macs / 1e9
         found = count(printed.config, printed.shape)
-        # Random matrices are parameters that are not trained; papers tell them apart.
+        # Random matrices are parameters that are not trained; papers list them separately.
         return (found.frozen_params if printed.kind == 'frozen' else found.params - found.frozen_params) / 1e6
 
     print(f'{"config":52} {"size":>9} {"what":>7} {"paper":>7} {"counted":>9} {"off":>8}  source')

@@ -2,7 +2,7 @@
 """Print the papers' results beside those that were measured here, and how each was obtained.
 
 Every run of tools/train.py and tools/test.py leaves a record in its work directory; what was changed of
-its config stands beside its numbers, so that a shortened run is not taken for the paper's.
+its config is listed with its numbers, so that a shortened run is not mistaken for the paper's.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from rich.table import Table
 
 from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import as_row, commands, compare, export
-from mmmeta.analysis.runs import find_records, find_runs, tell_incomplete
+from mmmeta.analysis.runs import find_records, group_runs, report_incomplete
 from mmmeta.apis.cli import add_config_options, command_line
-from mmmeta.apis.config import enable_tta, load_config, locate
+from mmmeta.apis.config import enable_tta, load_config, resolve_config_path
 from mmmeta.apis.run import evaluate
 from mmmeta.errors import UsageError
-from mmmeta.resources import find_root
+from mmmeta.resources import resource_root
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dirs', default='work_dirs', help='folder with the work directories (default: work_dirs)'
     )
-    parser.add_argument('--all', action='store_true', help='rows that were not measured too')
+    parser.add_argument('--all', action='store_true', help='include results that were not measured')
     parser.add_argument(
         '--commands', action='store_true', help='print the commands for what was not measured instead'
     )
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--checkpoint', help='path, URL, mmmeta://NAME or timm://MODEL')
     group.add_argument('--tta', action='store_true', help='average scales and flips')
     group.add_argument('--test-data', metavar='CONFIG', help='test on the data of another config')
-    group.add_argument('--trust-checkpoint', action='store_true', help='read it even if code has to run')
+    group.add_argument('--trust-checkpoint', action='store_true', help='read it even if it executes code')
     add_config_options(group)
     return parser.parse_args()
 
@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace) -> None:
     """Evaluate the checkpoint that is given."""
     if len(args.configs) != 1:
         raise UsageError(f'--checkpoint is evaluated with one config, and {len(args.configs)} are given')
-    work_dir = str(Path(args.work_dirs) / Path(locate(args.configs[0])).stem)
+    work_dir = str(Path(args.work_dirs) / Path(resolve_config_path(args.configs[0])).stem)
     cfg = load_config(args.configs[0], args.cfg_options, work_dir, args.test_data)
     if args.tta:
         enable_tta(cfg)
@@ -59,7 +59,7 @@ def main() -> None:
     args = parse_args()
     results = printed_results()
     names = {result.name for result in results}
-    wanted = {Path(locate(config)).stem for config in args.configs} or names
+    wanted = {Path(resolve_config_path(config)).stem for config in args.configs} or names
     if wanted - names:
         raise UsageError(
             f"no result is printed for '{min(wanted - names)}': give configs of the papers, such as "
@@ -69,17 +69,17 @@ def main() -> None:
         measure(args)
     elif args.tta or args.test_data or args.cfg_options or args.trust_checkpoint:
         raise UsageError('--tta, --test-data, --cfg-options and --trust-checkpoint need a --checkpoint')
-    # Before anything was run, rows and commands are there all the same.
+    # Rows and commands do not need any runs.
     nothing = not Path(args.work_dirs).exists() and (args.all or args.commands)
     records = [] if nothing else find_records(args.work_dirs)
-    # Others are none of this table's business, unless they share a folder with one that is.
+    # Drop records of other configs, unless they share a folder with one of these.
     folders = {record.work_dir for record in records if record.name in wanted}
     records = [record for record in records if record.work_dir in folders]
-    runs = find_runs(records)
+    runs = group_runs(records)
     comparisons = compare(records, runs, [result for result in results if result.name in wanted])
     if args.commands:
         lines = commands(
-            comparisons, records, lambda path: load_config(str(find_root() / path)), args.work_dirs
+            comparisons, records, lambda path: load_config(str(resource_root() / path)), args.work_dirs
         )
         print(*lines, sep='\n')
     else:
@@ -95,7 +95,7 @@ def main() -> None:
         measured = len({c.result for c in comparisons if c.measurements})
         total = len({c.result for c in comparisons})
         print(f'{measured} of {total} results were measured; the others: --commands')
-    for line in tell_incomplete(records, runs):
+    for line in report_incomplete(records, runs):
         print(f'# {line}' if args.commands else line)
     if args.export:
         for path in export(comparisons, args.export):

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument('--stage', type=int, default=3, help='stage, counted from 0 (default: 3)')
     parser.add_argument('--method', default='GradCAM', help=f'{", ".join(METHODS)} (default: GradCAM)')
     parser.add_argument('--target', type=int, help='class (default: the likeliest, or the most common one)')
-    parser.add_argument('--channels', type=int, default=16, help='how many, with features (default: 16)')
+    parser.add_argument('--channels', type=int, default=16, help='channels drawn by features (default: 16)')
     parser.add_argument('--out', default='cam.png', help='the picture (default: cam.png)')
     args = parser.parse_args()
     (image, *_) = find_images(args.image)

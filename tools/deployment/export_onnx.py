@@ -13,7 +13,7 @@ from mmmeta.apis.cli import command_line
 from mmmeta.apis.export import DYNAMIC, build_exportable, compare_with_onnx, export_onnx
 from mmmeta.errors import UsageError
 
-# Largest difference over largest output that passes.
+# Largest accepted difference, relative to the largest output.
 TOLERANCE = 1e-3
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument('--checkpoint', help='weights (default: random ones)')
     parser.add_argument('--shape', nargs=2, type=int, default=(512, 512), metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument(
-        '--dynamic', choices=DYNAMIC, default='batch', help='what may differ when it runs (default: batch)'
+        '--dynamic', choices=DYNAMIC, default='batch', help='axes that may vary when it runs (default: batch)'
     )
     args = parser.parse_args()
     check_writable(os.path.dirname(args.out) or '.', 'FILE')

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Rewrite the weights of a MetaFormer in the names of another repository."""
+"""Convert the weights of a MetaFormer to the layout of another repository."""
 
 import argparse
 import os
@@ -9,22 +9,22 @@ import check_interpreter  # noqa: F401
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
 from mmmeta.errors import UsageError
-from mmmeta.weights import LAYOUTS, load_weights, trust, write_layout, write_state_dict
+from mmmeta.weights import LAYOUTS, convert_to_layout, load_weights, trust, write_state_dict
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'source', help='path, URL, timm://MODEL or mmmeta://NAME; any layout, found by itself'
+        'source', help='path, URL, timm://MODEL or mmmeta://NAME; any layout, detected automatically'
     )
     parser.add_argument('target', help='file to write: .safetensors, or anything else for torch.save')
     parser.add_argument(
         '--to', choices=list(LAYOUTS), default='mmmeta', help='layout of the target (default: mmmeta)'
     )
-    parser.add_argument('--force', action='store_true', help='write over a file that is there')
+    parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='read the source even if code in it has to run'
+        '--trust-checkpoint', action='store_true', help='read the source even if it executes code'
     )
     return parser.parse_args()
 
@@ -33,11 +33,11 @@ def main() -> None:
     """Convert."""
     args = parse_args()
     if os.path.exists(args.target) and not args.force:
-        raise UsageError(f"'{args.target}' is there already: choose another name, or say --force")
+        raise UsageError(f"'{args.target}' exists already: choose another name, or pass --force")
     check_writable(os.path.dirname(args.target) or '.')
     trust([args.source] if args.trust_checkpoint else [])
     state_dict, layout = load_weights(args.source)
-    written = write_layout(state_dict, args.to)
+    written = convert_to_layout(state_dict, args.to)
     write_state_dict(written, args.target)
     left_out = len(state_dict) - len(written)
     print(

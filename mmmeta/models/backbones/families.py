@@ -36,7 +36,6 @@ class PoolFormer(MetaFormer):
         token_mixers='pooling',
         norm=dict(type='GN1', eps=1e-5),
         embed_norm=None,
-        output_norm=dict(type='GN1', eps=1e-5),
         act='GELU',
         bias=True,
         res_scale=False,
@@ -46,6 +45,7 @@ class PoolFormer(MetaFormer):
         name: {**arch, 'layer_scale_init': 1e-5 if name in ('s12', 's24') else 1e-6}
         for name, arch in TABLE_I.items()
     }
+    output_norm: ClassVar[dict[str, Any]] = dict(type='GN1', eps=1e-5)
 
 
 @MODELS.register_module()
@@ -62,7 +62,7 @@ class PoolFormerV2(MetaFormer):
 
 @MODELS.register_module()
 class IdentityFormer(MetaFormer):
-    """IdentityFormer (arXiv:2210.13452): tokens are not mixed at all, but by the downsamplings.
+    """IdentityFormer (arXiv:2210.13452): tokens are mixed by the downsamplings only.
 
     ``arch``: ``'s12'``, ``'s24'``, ``'s36'``, ``'m36'``, ``'m48'`` or a dict. The arguments are those of
     :class:`MetaFormer`.
@@ -77,7 +77,7 @@ class RandFormer(MetaFormer):
     """RandFormer (arXiv:2210.13452): frozen random matrices mix tokens in the last two stages.
 
     ``arch``: ``'s12'``, ``'s24'``, ``'s36'``, ``'m36'``, ``'m48'`` or a dict. The arguments are those of
-    :class:`MetaFormer`; :class:`~mmmeta.models.layers.RandomMixing` tells what happens on images that are
+    :class:`MetaFormer`; see :class:`~mmmeta.models.layers.RandomMixing` for images that are
     not of 224x224 pixels.
     """
 

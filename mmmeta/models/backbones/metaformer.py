@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -24,70 +23,10 @@ from mmmeta.models.layers import (
 from mmmeta.registry import MODELS
 from mmmeta.weights import OURS, load_backbone, recognise, translate
 
-# What an `arch` dict may set, with the values of arXiv:2210.13452 that hold where it does not.
-ARCH_DEFAULTS = MappingProxyType(
-    dict(
-        depths=None,
-        dims=None,
-        token_mixers=None,
-        norm=dict(type='LN', eps=1e-6, bias=False),
-        embed_norm=dict(type='LN', eps=1e-6, bias=False),
-        output_norm=dict(type='LN', eps=1e-6),
-        act='StarReLU',
-        bias=False,
-        mlp_ratio=4,
-        res_scale='last_two',
-        layer_scale_init=None,
-        pool_size=3,
-        head_dim=32,
-        stem=dict(kernel_sizes=(7,), strides=(4,), paddings=(2,), dims=()),
-    )
-)
-# The arguments of the arch that a token mixer of ours takes over unless its own dict sets them.
+from .arch import check_out_indices, resolve_arch, resolve_windows
+
+# Arch settings that a token mixer of ours inherits unless its own dict sets them.
 MIXER_ARGS = dict(pooling=('pool_size',), sep_conv=('act', 'bias'), attention=('head_dim', 'bias'))
-
-
-def _per_stage(name: str, value: Any, num_stages: int) -> tuple:
-    """One value for each stage: a list or tuple is taken as it is, anything else is repeated."""
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * num_stages
-    if len(values) != num_stages:
-        raise UsageError(
-            f'arch {name}={value} has {len(values)} entries for {num_stages} stages: '
-            'give one for each stage, or a single value for all of them'
-        )
-    return values
-
-
-def _positive_ints(name: str, value: Any) -> tuple[int, ...]:
-    """``value`` as a tuple, if it is a non-empty sequence of positive integers."""
-    if not (isinstance(value, (list, tuple)) and value and all(type(v) is int and v > 0 for v in value)):
-        raise UsageError(f'arch {name}={value}: give a sequence of positive integers, one for each stage')
-    return tuple(value)
-
-
-def _resolve_window(window: Any, token_mixers: tuple) -> tuple:
-    """A window or None for each stage; a single one goes to all stages that attend."""
-    attends = [name == 'attention' for name in map(_mixer_name, token_mixers)]
-    if not isinstance(window, (list, tuple)):
-        if window is not None and not any(attends):
-            raise UsageError(f'window={window} without an attention mixer in any stage: leave it out')
-        return tuple(window if attend else None for attend in attends)
-    if len(window) != len(attends):
-        raise UsageError(
-            f'window={window} has {len(window)} entries for {len(attends)} stages: give one for each stage, '
-            'None where there is none, or a single number for all stages with attention'
-        )
-    for i, (entry, attend) in enumerate(zip(window, attends, strict=True)):
-        if entry is not None and not attend:
-            raise UsageError(
-                f'window={window}: stage {i} has no attention, its token mixer is '
-                f"'{_mixer_name(token_mixers[i])}'; give None there"
-            )
-    return tuple(window)
-
-
-def _mixer_name(spec: str | dict) -> str | None:
-    return spec.get('type') if isinstance(spec, dict) else spec
 
 
 def _build_token_mixer(spec: str | dict, dim: int, arch: dict, windows: dict[str, Any]) -> nn.Module:
@@ -142,7 +81,7 @@ class Embedding(nn.Module):
 
 
 def _checkpointed(block: nn.Module, *inputs: Tensor | tuple | None) -> Tensor:
-    """Run a block that keeps nothing but its inputs for backward, and runs again there."""
+    """Run a block with activation checkpointing: backward recomputes it from its inputs."""
     contexts = {}
     if any(isinstance(module, _BatchNorm) for module in block.modules()):
         contexts['context_fn'] = lambda: (nullcontext(), frozen_running_stats(block))
@@ -150,7 +89,7 @@ def _checkpointed(block: nn.Module, *inputs: Tensor | tuple | None) -> Tensor:
 
 
 class Stage(nn.Module):
-    """A stage: the downsampling in front of it, and its blocks.
+    """A stage: downsampling, then blocks.
 
     Args:
         downsample (nn.Module): Maps the previous stage's output to this stage's resolution and width.
@@ -163,12 +102,12 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
-        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``, recomputing blocks in backward if asked to."""
+        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``; ``with_cp`` recomputes blocks in backward."""
         x = self.downsample(x)
         plan, rule = None, None
         for block in self.blocks:
             mixer = block.token_mixer
-            # Laid out once for all blocks that have the same windows on the map.
+            # Planned once for all blocks with the same windows.
             if isinstance(mixer, Attention) and mixer.window_rule != rule:
                 plan, rule = mixer.plan(x), mixer.window_rule
             x = _checkpointed(block, x, plan) if with_cp else block(x, plan)
@@ -195,7 +134,6 @@ class MetaFormer(BaseModule):
     - ``norm``: norm in the blocks, for each stage or for all: ``'LN'``, ``'GN1'`` (one group), ``'BN'``, or a
       dict such as ``dict(type='LN', eps=1e-6, bias=False)``, the default.
     - ``embed_norm``: norm after the stem and before each downsampling. Default as ``norm``; None for none.
-    - ``output_norm``: norm of each output. Defaults to ``dict(type='LN', eps=1e-6)``; None for raw features.
     - ``act``: ``'StarReLU'`` (default), ``'SquaredReLU'``, ``'ReLU'``, ``'GELU'``, ``'SiLU'``, or a dict such
       as ``dict(type='StarReLU', bias=0.0, bias_learnable=False)``.
     - ``bias`` (bool): biases in MLPs, separable convolutions and attention. Defaults to False.
@@ -230,19 +168,24 @@ class MetaFormer(BaseModule):
         backend (str): ``'sdpa'`` or, if it is installed, ``'natten'``; see :class:`Attention`. Defaults to
             ``'sdpa'``.
         with_cp (bool): Recompute blocks in backward instead of keeping their activations. Defaults to False.
+        output_norm (bool | str | dict): Norm of each output. Defaults to True: the family's, which is
+            ``dict(type='LN', eps=1e-6)`` where it sets no other. False for raw features, or a norm as in
+            ``arch``.
         init_cfg (dict | list | None): Initialisation. ``dict(type='Pretrained', checkpoint=...)`` loads
             published weights of any layout, completely or not at all: see :meth:`init_weights`. Defaults to
-            None, which stands for the papers': normal with standard deviation 0.02, truncated, for weights
+            None, the papers' initialisation: normal with standard deviation 0.02, truncated, for weights
             of linear and convolution layers, zero for their biases.
 
     Raises:
-        UsageError: A value is not one of those that its argument takes.
+        UsageError: An argument has an invalid value.
     """
 
-    #: What a family sets differently from ``ARCH_DEFAULTS``.
+    #: Settings of a family that override ``ARCH_DEFAULTS``.
     arch_settings: ClassVar[dict[str, Any]] = {}
-    #: The members of the family: name to ``depths``, ``dims`` and whatever else differs.
+    #: The members of the family: name to ``depths``, ``dims`` and other settings that differ.
     arch_table: ClassVar[dict[str, dict[str, Any]]] = {}
+    #: Norm of the outputs unless the constructor is given another one.
+    output_norm: ClassVar[dict[str, Any]] = dict(type='LN', eps=1e-6)
 
     def __init__(
         self,
@@ -257,6 +200,7 @@ class MetaFormer(BaseModule):
         window_mode: str = 'slide',
         backend: str = 'sdpa',
         with_cp: bool = False,
+        output_norm: bool | str | dict = True,
         init_cfg: dict | list | None = None,
     ) -> None:
         if init_cfg is None:
@@ -267,7 +211,7 @@ class MetaFormer(BaseModule):
         num_stages = len(self.depths)
         if out_indices is None:
             out_indices = range(num_stages)
-        self._check_out_indices(out_indices, num_stages)
+        check_out_indices(out_indices, num_stages)
         if type(frozen_stages) is not int or not -1 <= frozen_stages <= num_stages:
             raise UsageError(
                 f'frozen_stages={frozen_stages}: choose -1 (nothing), 0 (the stem) or up to {num_stages} '
@@ -280,7 +224,7 @@ class MetaFormer(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self.window = _resolve_window(window, arch['token_mixers'])
+        self.window = resolve_windows(window, arch['token_mixers'])
         self.window_rule = dict(border=border, window_mode=window_mode, backend=backend)
 
         stem = arch['stem']
@@ -303,8 +247,10 @@ class MetaFormer(BaseModule):
         self.stages = nn.ModuleList(
             self._build_stage(i, drop_paths[sum(self.depths[:i]) :]) for i in range(self.out_indices[-1] + 1)
         )
+        if output_norm is not True:
+            self.output_norm = output_norm or None
         self.norms = nn.ModuleDict(
-            {str(i): build_norm(arch['output_norm'], self.dims[i]) for i in self.out_indices}
+            {str(i): build_norm(self.output_norm, self.dims[i]) for i in self.out_indices}
         )
         if norm_eval and not any(isinstance(m, _BatchNorm) for m in self.modules()):
             raise UsageError(
@@ -314,7 +260,7 @@ class MetaFormer(BaseModule):
         self._freeze()
 
     @classmethod
-    def resolve_arch(cls, arch: str | dict) -> dict:
+    def resolve_arch(cls, arch: str | dict) -> dict[str, Any]:
         """Return ``arch`` as a complete, validated dict with one entry for each stage where that applies.
 
         Args:
@@ -323,52 +269,7 @@ class MetaFormer(BaseModule):
         Raises:
             UsageError: A name is unknown, a key is unknown or missing, or a value does not fit.
         """
-        given = {'base': arch} if isinstance(arch, str) else dict(arch)
-        base = given.pop('base', None)
-        if base is not None and base not in cls.arch_table:
-            choices = f'choose one of {", ".join(cls.arch_table)}, or give' if cls.arch_table else 'give'
-            raise UsageError(f"unknown arch '{base}' of {cls.__name__}: {choices} a dict")
-        unknown = sorted(set(given) - set(ARCH_DEFAULTS))
-        if unknown:
-            raise UsageError(
-                f'unknown key {", ".join(unknown)} in the arch of {cls.__name__}: '
-                f'choose from base, {", ".join(ARCH_DEFAULTS)}'
-            )
-        arch = {**ARCH_DEFAULTS, **cls.arch_settings, **cls.arch_table.get(base, {}), **given}
-        missing = [key for key in ('depths', 'dims', 'token_mixers') if arch[key] is None]
-        if missing:
-            raise UsageError(f'the arch of {cls.__name__} lacks {", ".join(missing)}: give them, or a base')
-
-        for key in ('depths', 'dims'):
-            arch[key] = _positive_ints(key, arch[key])
-        num_stages = len(arch['depths'])
-        if arch['res_scale'] == 'last_two':
-            arch['res_scale'] = [i >= num_stages - 2 for i in range(num_stages)]
-        for key in ('dims', 'token_mixers', 'norm', 'res_scale', 'layer_scale_init'):
-            arch[key] = _per_stage(key, arch[key], num_stages)
-        if None in arch['norm']:
-            raise UsageError("arch norm=None: a block needs a norm, choose 'LN', 'GN1' or 'BN'")
-
-        arch['stem'] = stem = {**ARCH_DEFAULTS['stem'], **arch['stem']}
-        lengths = {len(stem[key]) for key in ('kernel_sizes', 'strides', 'paddings')} | {
-            len(stem['dims']) + 1
-        }
-        if set(stem) != set(ARCH_DEFAULTS['stem']) or len(lengths) != 1:
-            raise UsageError(
-                f'arch stem={stem}: give kernel_sizes, strides and paddings of the same length, and dims '
-                'with one entry less'
-            )
-        return arch
-
-    @staticmethod
-    def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
-        indices = list(out_indices) if isinstance(out_indices, Sequence) else None
-        valid = bool(indices) and all(type(i) is int and 0 <= i < num_stages for i in indices)
-        if not valid or indices != sorted(set(indices)):
-            raise UsageError(
-                f'out_indices={out_indices}: choose from the stages {tuple(range(num_stages))}, '
-                'each at most once, in ascending order'
-            )
+        return resolve_arch(arch, cls.__name__, cls.arch_settings, cls.arch_table)
 
     def _build_stage(self, i: int, drop_paths: Sequence[float]) -> Stage:
         arch, dim = self.arch, self.dims[i]
@@ -416,7 +317,7 @@ class MetaFormer(BaseModule):
                 f'{type(self).__name__}: resize or pad it to at least {stride}x{stride}'
             )
         # Channels last inside: norms over channels and pointwise maps need no transposed copies. Not outside:
-        # MMCV's operators, RoIAlign among them, read memory as channels first, and would take other places.
+        # MMCV's operators, such as RoIAlign, assume contiguous memory and would read wrong values.
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         with_cp = self.with_cp and torch.is_grad_enabled()
         outs = []
@@ -427,12 +328,12 @@ class MetaFormer(BaseModule):
         return tuple(outs)
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says.
+        """Initialise as ``init_cfg`` specifies.
 
         ``dict(type='Pretrained', checkpoint=...)`` takes a path, a URL, ``timm://`` and a model of timm's
         such as ``timm://caformer_s18.sail_in1k``, or ``mmmeta://`` and a name of our zoo such as
         ``mmmeta://caformer_s18_in21ft1k``. Beside ``checkpoint`` it takes ``strict`` (bool), True unless
-        given: False loads what fits, and tells the rest as a warning; and ``map_location``, ``'cpu'``.
+        given: False loads matching tensors and logs the rest as a warning; and ``map_location``, ``'cpu'``.
 
         Raises:
             UsageError: The weights cannot be read or do not fit.
@@ -448,7 +349,7 @@ class MetaFormer(BaseModule):
         self.init_cfg = init_cfg
         for cfg in pretrained:
             arguments = {key: value for key, value in cfg.items() if key != 'type'}
-            # What MMEngine's checkpoints of whole models need; ours are found by themselves.
+            # MMEngine needs it for checkpoints of whole models; here the layout is recognised.
             arguments.pop('prefix', None)
             unknown = sorted(set(arguments) - {'checkpoint', 'strict', 'map_location'})
             if unknown or 'checkpoint' not in arguments:
@@ -457,13 +358,13 @@ class MetaFormer(BaseModule):
                     'map_location'
                 )
             location = arguments.pop('checkpoint')
-            load_backbone(self, location, archs=self._named_archs(), **arguments)
+            load_backbone(self, location, archs=self.named_archs(), **arguments)
             if hasattr(self, '_params_init_info'):
                 update_init_info(self, init_info=f'PretrainedInit: load from {location}')
 
     @staticmethod
-    def _named_archs() -> dict[str, dict]:
-        """The members of all families, by what one would write to build them."""
+    def named_archs() -> dict[str, dict]:
+        """The members of all families, keyed by the arguments that build them."""
         return {
             f"{family.__name__} arch='{name}'": family.resolve_arch(name)
             for family in MetaFormer.__subclasses__()
@@ -504,16 +405,16 @@ class MetaFormer(BaseModule):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Tell how deep a parameter lies, for layer-wise learning-rate decay.
+        """Return the depth of a parameter, for layer-wise learning-rate decay.
 
         Args:
             param_name (str): Name of a parameter.
-            prefix (str): What stands in front of the backbone's own names. Defaults to ''.
+            prefix (str): Prefix of the backbone's parameter names. Defaults to ''.
 
         Returns:
             tuple[int, int]: The depth and the number of depths: 0 for the stem, then one for each block,
             a downsampling with the block behind it, and the last for the norms of the outputs and for
-            whatever is not of the backbone.
+            parameters outside of the backbone.
         """
         num_layers = sum(self.depths) + 2
         name = param_name[len(prefix) :] if param_name.startswith(prefix) else ''

@@ -14,7 +14,7 @@ INIT = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
 
 
 class _NormedHead(ClsHead):
-    """A head that normalises the average of the last feature map, whatever ``fc`` does with it then."""
+    """Base of both heads: layer norm of the averaged last feature map, then ``fc``."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class _NormedHead(ClsHead):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(
-            # Whichever scope a project has.
+            # With its scope, to be found under any ``default_scope``.
             loss or dict(type='mmpretrain.CrossEntropyLoss', loss_weight=1.0),
             (topk,) if isinstance(topk, int) else tuple(topk),
             cal_acc,
@@ -52,8 +52,8 @@ class _NormedHead(ClsHead):
 class MetaFormerLinearHead(_NormedHead):
     """Norm and linear layer: the classifier of IdentityFormer, RandFormer and PoolFormerV2.
 
-    It stands behind ``GlobalAveragePooling``, and the backbone in front of that gives raw features
-    (``output_norm=None`` in its arch). PoolFormer is another case: its norm comes before the average, so it
+    It follows ``GlobalAveragePooling``, and the backbone has to return raw features
+    (``output_norm=False``). PoolFormer differs: its norm comes before the average, so it
     takes the backbone's own output norm and MMPretrain's ``LinearClsHead``.
 
     Args:
@@ -86,8 +86,8 @@ class MetaFormerLinearHead(_NormedHead):
 class MetaFormerMlpHead(_NormedHead):
     """Norm and MLP: the classifier of ConvFormer and CAFormer.
 
-    Linear, SquaredReLU, layer norm, dropout, linear (arXiv:2210.13452, Table II). It stands behind
-    ``GlobalAveragePooling``, and the backbone in front of that gives raw features (``output_norm=None``).
+    Linear, SquaredReLU, layer norm, dropout, linear (arXiv:2210.13452, Table II). It follows
+    ``GlobalAveragePooling``, and the backbone in front of that gives raw features (``output_norm=False``).
 
     Args:
         num_classes (int): Number of classes.

@@ -9,25 +9,25 @@ from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
-from .recompute import computes_plainly, recomputable
+from .recompute import is_recompute_disabled, recomputable
 
 
-def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Tensors in the dtype that the arithmetic runs in: at least float32."""
+def _to_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors in the dtype of the computation, at least float32."""
     return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
 
 
 def _scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
     """``scale * relu(x) ** 2 + bias``, computed in at least float32."""
-    (positive,) = _widened(F.relu(x))
-    # In this order nothing overflows that the result does not.
+    (positive,) = _to_compute_dtype(F.relu(x))
+    # In this order no intermediate value overflows unless the result does.
     if torch.is_grad_enabled():
         return (positive * scale * positive + bias).to(x.dtype)
     return (positive * scale).mul_(positive).add_(bias).to(x.dtype)
 
 
 class _ScaledSquareReLU(torch.autograd.Function):
-    """:func:`_scaled_square`, which keeps its input alone for backward."""
+    """:func:`_scaled_square`, which saves only its inputs for backward."""
 
     generate_vmap_rule = True
 
@@ -46,7 +46,7 @@ class _ScaledSquareReLU(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         scale = ctx.constant if scale is None else scale
         of_x, of_scale, of_bias = ctx.needs_input_grad
-        grad, positive = _widened(grad, F.relu(x))
+        grad, positive = _to_compute_dtype(grad, F.relu(x))
         product = grad * positive
         return (
             (product * (2 * scale)).to(x.dtype) if of_x else None,
@@ -67,7 +67,7 @@ def scaled_square_relu(x: Tensor, scale: Tensor | float = 1.0, bias: Tensor | fl
     Returns:
         Tensor: Of shape and dtype of ``x``; inside it is computed in at least float32.
     """
-    if computes_plainly():
+    if is_recompute_disabled():
         return _scaled_square(x, scale, bias)
     return recomputable(_ScaledSquareReLU.apply(x, scale, bias), _scaled_square, x, scale, bias)
 
@@ -111,7 +111,7 @@ class StarReLU(nn.Module):
 
 
 class ReLU(nn.ReLU):
-    """PyTorch's ``ReLU``, whose result is computed again in backward."""
+    """PyTorch's ``ReLU``, whose result can be recomputed in backward."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it elementwise to a tensor of any shape."""
@@ -119,7 +119,7 @@ class ReLU(nn.ReLU):
 
 
 class GELU(nn.GELU):
-    """PyTorch's ``GELU``, whose result is computed again in backward."""
+    """PyTorch's ``GELU``, whose result can be recomputed in backward."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it elementwise to a tensor of any shape."""
@@ -127,7 +127,7 @@ class GELU(nn.GELU):
 
 
 class SiLU(nn.SiLU):
-    """PyTorch's ``SiLU``, whose result is computed again in backward."""
+    """PyTorch's ``SiLU``, whose result can be recomputed in backward."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it elementwise to a tensor of any shape."""

@@ -1,4 +1,4 @@
-"""The MetaFormer block: a token mixer and a channel MLP, each behind a norm and beside a residual."""
+"""The MetaFormer block: a token mixer and a channel MLP, each with a pre-norm and a residual connection."""
 
 import torch
 from torch import Tensor, nn
@@ -114,13 +114,13 @@ class MetaFormerBlock(nn.Module):
 
         Args:
             x (Tensor): Features.
-            plan (WindowPlan | None): What an attention mixer laid out for this map. Defaults to None.
+            plan (WindowPlan | None): Window plan of an attention mixer for this map. Defaults to None.
         """
         return self._mix_channels(self._mix_tokens(x, plan))
 
     def _mix_tokens(self, x: Tensor, plan: WindowPlan | None) -> Tensor:
         """The first half of the block."""
-        # A mixer of another class lays out what it needs by itself.
+        # Mixers of other classes take no plan.
         planned = {} if plan is None or type(self.token_mixer) is not Attention else dict(plan=plan)
         branch = self.drop_path(self.token_mixer(self.norm1(x), **planned))
         return _add_branch(x, self.res_scale1, branch, self.layer_scale1)

@@ -75,8 +75,8 @@ class Conv2d(nn.Conv2d):
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
         weight = self.weight
         if weight.shape[1] == 1:
-            # By way of another shape, so that the gradient comes back with the strides of the weight: kernels
-            # give a dimension of size one another stride, for which DistributedDataParallel warns and copies.
+            # Reshaped twice, so that the gradient has the strides of the weight: kernels
+            # change strides of dimensions of size one, for which DistributedDataParallel warns and copies.
             weight = weight.flatten().view(weight.shape)
         op = _Convolution(self.stride, self.padding, self.dilation, self.groups)
         return linear_map(op, x, weight, self.bias)

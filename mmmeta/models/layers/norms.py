@@ -37,7 +37,7 @@ def _normalise_channels(x: Tensor, weight: Tensor, bias: Tensor | None, eps: flo
     x, shape = x.permute(0, 2, 3, 1), weight.shape
     if not torch.compiler.is_dynamo_compiling():
         return F.layer_norm(x, shape, weight, bias, eps).permute(0, 3, 1, 2)
-    # Inductor forgets the stride of a batch of one in a permuted view, and convolutions then take it for
+    # Inductor drops the stride of a batch of one in a permuted view, and convolutions then treat it as
     # channels first; the result of an operation on (B, C, H, W) has its strides.
     normed = F.layer_norm(x, shape, eps=eps).permute(0, 3, 1, 2)
     x = normed * weight[:, None, None]

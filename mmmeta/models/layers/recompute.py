@@ -1,11 +1,11 @@
-"""Recomputation in backward: what is cheap to compute is not kept for the linear map that reads it.
+"""Recomputation in backward: cheap inputs of linear maps are recomputed instead of kept.
 
 A norm or an activation in front of a linear map is read again in backward, for the gradient of the weights.
 It takes as much memory as what it was computed from, which is kept anyway, and a fraction of the map's time.
 
-A layer that computes something cheap notes how, by :func:`recomputable`; a linear map that gets such a tensor
-keeps the inputs of that computation in its place. Whatever stands between them (a hook that replaces the
-tensor, an operation that writes into it) leaves a tensor without a valid note, which is kept as ever.
+A layer with a cheap output registers its recipe, by :func:`recomputable`; a linear map with such an input
+saves the inputs of the recipe instead. Anything in between (a hook that replaces the
+tensor, an in-place operation) leaves a tensor without a valid recipe, which is saved as usual.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Recipe(NamedTuple):
     Attributes:
         function (callable): A deterministic function of the inputs, which calls no module.
         inputs (tuple[Tensor | float | None]): Its inputs.
-        versions (tuple[int]): Versions of the tensor and of its inputs, which writing into them changes.
+        versions (tuple[int]): Version counters of the tensor and of its inputs, which in-place writes change.
         autocast (dict): Arguments of :class:`torch.autocast` that the function ran under.
     """
 
@@ -32,12 +32,12 @@ class Recipe(NamedTuple):
     autocast: dict[str, Any]
 
     def __call__(self, *inputs: Tensor | float | None) -> Tensor:
-        """Compute the tensor again, from its inputs as backward has them."""
+        """Recompute the tensor, from the inputs that were saved for backward."""
         with torch.autocast(**self.autocast):
             return self.function(*inputs)
 
 
-# Beside the tensors and not in an attribute, which would be saved with them.
+# Not in an attribute of the tensors, which would be pickled with them.
 _recipes: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -58,20 +58,20 @@ def is_captured() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def computes_plainly() -> bool:
-    """Whether nothing is kept for backward here, or a compiler decides what is."""
+def is_recompute_disabled() -> bool:
+    """Whether nothing is saved for backward, or a compiler decides what is saved."""
     return not torch.is_grad_enabled() or is_captured()
 
 
 def _autocast_state(device: str) -> dict[str, Any]:
-    """Arguments of :class:`torch.autocast` that give the present state."""
+    """Arguments of :class:`torch.autocast` that reproduce the current state."""
     if not torch.amp.is_autocast_available(device):
         return dict(device_type='cpu', enabled=False)
     return dict(
         device_type=device,
         dtype=torch.get_autocast_dtype(device),
         enabled=torch.is_autocast_enabled(device),
-        # A weight that is cast without gradients must not be found by those who need its gradient.
+        # A weight cast without gradients must not be reused from the cache where its gradient is needed.
         cache_enabled=False,
     )
 
@@ -81,7 +81,7 @@ def _versions(*values: Tensor | float | None) -> tuple[int, ...]:
 
 
 def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | float | None) -> Tensor:
-    """Note how a tensor was computed.
+    """Register how to recompute a tensor.
 
     Args:
         y (Tensor): ``function(*inputs)``, just computed.
@@ -91,13 +91,13 @@ def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | f
     Returns:
         Tensor: ``y``.
     """
-    if y.requires_grad and not computes_plainly():
+    if y.requires_grad and not is_recompute_disabled():
         _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), _autocast_state(y.device.type))
     return y
 
 
 class _RecomputingMap(torch.autograd.Function):
-    """A linear map that keeps for backward what its input was computed from."""
+    """A linear map that saves the inputs of its input's recipe for backward."""
 
     generate_vmap_rule = True
 
@@ -125,7 +125,7 @@ class _RecomputingMap(torch.autograd.Function):
 
 
 def linear_map(op: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute ``op.forward(x, weight, bias)``; for backward what ``x`` was computed from is kept, if noted.
+    """Compute ``op.forward(x, weight, bias)``; saves the inputs of the recipe of ``x``, if it has one.
 
     Args:
         op (LinearMap): The operation.
@@ -133,8 +133,8 @@ def linear_map(op: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) ->
         weight (Tensor): Its weight.
         bias (Tensor | None): Its bias.
     """
-    # A weight without gradient does not read the input again.
-    recipe = None if computes_plainly() or not weight.requires_grad else _recipes.get(x)
+    # Without a gradient of the weight, backward does not need the input.
+    recipe = None if is_recompute_disabled() or not weight.requires_grad else _recipes.get(x)
     if recipe is None or recipe.versions != _versions(x, *recipe.inputs):
         return op.forward(x, weight, bias)
     # As autocast does around a convolution; inside the function its cache would keep casts without gradients.

@@ -29,7 +29,7 @@ class Identity(nn.Module):
     """No mixing: IdentityFormer's token mixer (arXiv:2210.13452, eq. 4).
 
     Args:
-        dim (int): Channels; unused, every mixer has it.
+        dim (int): Channels; unused, common to all mixers.
     """
 
     def __init__(self, dim: int) -> None:
@@ -64,7 +64,7 @@ class Pooling(nn.Module):
     """Average pooling minus its input (arXiv:2111.11418, eq. 4); the border is left out of the mean.
 
     Args:
-        dim (int): Channels; unused, every mixer has it.
+        dim (int): Channels; unused, common to all mixers.
         pool_size (int): Side of the pooling window, odd and positive. Defaults to 3.
 
     Raises:
@@ -101,7 +101,7 @@ class RandomMixing(nn.Module):
     linear in the number of tokens.
 
     Args:
-        dim (int): Channels; unused, every mixer has it.
+        dim (int): Channels; unused, common to all mixers.
         num_tokens (int): Tokens N of the grid, a square number.
 
     Raises:
@@ -124,7 +124,7 @@ class RandomMixing(nn.Module):
         if size != grid:
             x = F.adaptive_avg_pool2d(x, grid)
         tokens = x.flatten(2).transpose(1, 2)
-        # In this order a single image, too, is seen to be channels last by its strides.
+        # In this order the strides identify even a single image as channels last.
         x = (self.random_matrix @ tokens).unflatten(1, grid).permute(0, 3, 1, 2)
         if size != grid:
             x = F.interpolate(x, size, mode='bilinear', align_corners=False)
@@ -176,8 +176,8 @@ class SepConv(nn.Module):
 class Attention(nn.Module):
     """Vanilla multi-head self-attention without positional terms, over all positions or over windows.
 
-    Windows change no parameter: weights trained with global attention load, and the other way round. What
-    each rule of windows is, :func:`~mmmeta.models.layers.windows.plan_windows` says.
+    Windows change no parameter: weights trained with global attention load, and vice versa. See
+    :func:`~mmmeta.models.layers.windows.plan_windows` for the definition of the windows.
 
     Args:
         dim (int): Channels C, a multiple of ``head_dim``.
@@ -225,11 +225,11 @@ class Attention(nn.Module):
 
     @property
     def window_rule(self) -> tuple:
-        """What a plan depends on besides the map."""
+        """Settings that a plan depends on besides the map."""
         return self.window, self.window_mode, self.border, self.backend
 
     def is_global(self, height: int, width: int) -> bool:
-        """Whether every query of a map of that size sees all of it, without any window."""
+        """Whether attention on a map of that size is global."""
         if self.window is None:
             return True
         if isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt):
@@ -237,7 +237,7 @@ class Attention(nn.Module):
         return height <= self.window[0] and width <= self.window[1]
 
     def plan(self, x: Tensor) -> WindowPlan | None:
-        """Lay out the windows of ``(B, C, H, W)``; None where nothing is to be laid out.
+        """Plan the windows of ``(B, C, H, W)``; None where no plan is needed.
 
         Layers with the same windows share the plan of a map: see ``forward``.
         """
@@ -247,7 +247,7 @@ class Attention(nn.Module):
         return plan_windows(size, self.window, self.window_mode, self.border, batch, device=x.device)
 
     def forward(self, x: Tensor, plan: WindowPlan | None = None) -> Tensor:
-        """Mix ``(B, C, H, W)``, by a plan of a layer with the same windows or by one of its own."""
+        """Mix ``(B, C, H, W)``, with the plan of a layer with the same windows or its own."""
         batch, _, height, width = x.shape
         qkv = self.qkv(x).permute(0, 2, 3, 1)
         if self.is_global(height, width):

@@ -1,7 +1,7 @@
-"""Which keys each query of a windowed attention sees, laid out for one call of fused attention.
+"""Windowed attention by fused attention kernels, over gathered keys and a mask.
 
-The map is cut into tiles of queries. The keys that the queries of a tile see lie in one rectangle around it,
-the span; they are gathered once for the tile, and a boolean mask picks each query's own. Time and memory are
+The map is cut into tiles of queries. The keys of the queries of a tile form one rectangle around it,
+the span; they are gathered once for the tile, and a mask selects each query's own. Time and memory are
 linear in the number of tokens; the mask is the same for all heads.
 """
 
@@ -28,8 +28,8 @@ TILE = 8
 # large the map is. On a CPU groups of two tiles stay in the cache: the fastest of 1, 2, 4, 8 and 16 at 50x84.
 GROUPS = 16
 CPU_TILES = 2
-# Gradients of the values are wrong in older ones.
-NATTEN_VERSION = (0, 21, 7)
+# Earlier versions compute wrong gradients of the values.
+MIN_NATTEN_VERSION = (0, 21, 7)
 NATTEN_DEVICE = 'cuda'
 
 
@@ -40,8 +40,8 @@ class WindowPlan(NamedTuple):
         queries (Tensor): Token of each query of each tile, ``(B * tiles * T,)``; a tile that reaches over the
             border repeats the last one.
         keys (Tensor): Token of each key of each tile's span, ``(B * tiles * S,)``.
-        mask (Tensor): True where a query sees a key, ``(B * tiles, 1, T, S)``.
-        places (Tensor): Where each token stands among the queries, ``(B * H * W,)``.
+        mask (Tensor): True where a query attends to a key, ``(B * tiles, 1, T, S)``.
+        places (Tensor): Index of each token among the queries, ``(B * H * W,)``.
     """
 
     queries: Tensor
@@ -55,12 +55,12 @@ def resolve_window(window: Any, mode: str = 'slide', border: str = 'shift') -> t
 
     Args:
         window (int | tuple[int, int]): Side, or height and width, in tokens; odd in mode ``'slide'``, where a
-            query stands in the middle of its window.
+            query is at the centre of its window.
         mode (str): ``'slide'`` or ``'block'``. Defaults to ``'slide'``.
         border (str): ``'shift'`` or ``'truncate'``. Defaults to ``'shift'``.
 
     Raises:
-        UsageError: One of them is not what it may be.
+        UsageError: An argument has an invalid value.
     """
     if mode not in WINDOW_MODES:
         raise UsageError(f"window_mode='{mode}': choose one of {', '.join(WINDOW_MODES)}")
@@ -77,7 +77,7 @@ def resolve_window(window: Any, mode: str = 'slide', border: str = 'shift') -> t
 def _plan_axis(
     length: int, window: int, tile: int, span: int, mode: str, border: str, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions of queries ``(tiles, t)`` and keys ``(tiles, s)`` along an axis, and who sees whom."""
+    """Positions of queries ``(tiles, t)`` and keys ``(tiles, s)`` along an axis, and their mask."""
     first = torch.arange(0, length, tile, device=device)[:, None]
     queries = (first + torch.arange(tile, device=device)).clamp(max=length - 1)
     if mode == 'block':
@@ -102,7 +102,7 @@ def _plan_axis(
 def _tiling(window: tuple[int, int], mode: str, tile: int) -> tuple[tuple[int, int], list[int]]:
     """Height and width of a tile of queries and of the span of keys around it."""
     tiles = window if mode == 'block' else (tile, tile)
-    # In fours, as fused kernels want eights in all.
+    # Multiples of 4, since fused kernels need a multiple of 8 keys.
     needed = (side if mode == 'block' else side + tile - 1 for side in window)
     spans = [-(-count // 4) * 4 for count in needed]
     if spans[0] * spans[1] % 128 == 64:
@@ -119,7 +119,7 @@ def plan_windows(
     tile: int = TILE,
     device: torch.device | str = 'cpu',
 ) -> WindowPlan:
-    """Lay out a windowed attention.
+    """Compute indices and mask of windowed attention.
 
     Along an axis of length n a query i of a window k sees, with ``left = k // 2``, ``right = k - 1 - left``,
 
@@ -128,7 +128,7 @@ def plan_windows(
     - mode ``'slide'``, border ``'truncate'`` (Longformer, arXiv:2004.05150): ``i - left`` to ``i + right``,
       as far as they are on the map;
     - mode ``'block'`` (Swin, arXiv:2103.14030, without its shift): the keys j of its own block,
-      ``j // k == i // k``; ``border`` has no meaning.
+      ``j // k == i // k``; ``border`` is ignored.
 
     A window of the map is the product of those along its axes.
 
@@ -139,7 +139,7 @@ def plan_windows(
         border (str): ``'shift'`` or ``'truncate'``. Defaults to ``'shift'``.
         batch (int): Maps. Defaults to 1.
         tile (int): Side of a tile of queries in mode ``'slide'``; what is computed does not depend on it.
-        device (torch.device | str): Where the indices are made. Defaults to ``'cpu'``.
+        device (torch.device | str): Device of the indices. Defaults to ``'cpu'``.
 
     Returns:
         WindowPlan: Indices and mask.
@@ -171,7 +171,7 @@ def plan_windows(
 def count_pairs(
     size: tuple[int, int], window: tuple[int, int], mode: str = 'slide', border: str = 'shift'
 ) -> tuple[int, int]:
-    """Count pairs of a query and a key; two products of C channels belong to each.
+    """Count pairs of a query and a key; each takes two products of C channels.
 
     Args:
         size (tuple[int, int]): As :func:`plan_windows` takes them all.
@@ -180,7 +180,7 @@ def count_pairs(
         border (str): Defaults to ``'shift'``.
 
     Returns:
-        tuple[int, int]: Pairs that see each other, and pairs that are multiplied, those that a mask discards
+        tuple[int, int]: Pairs inside of windows, and pairs that are multiplied, those that a mask discards
         included.
     """
     seen, multiplied = 1, 1
@@ -193,7 +193,7 @@ def count_pairs(
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, head_dim: int) -> Tensor:
     """Attention of gathered queries ``(tiles * T, C)`` over gathered keys and values ``(tiles * S, C)``."""
-    # Not len(mask), an integer, which would freeze the number of tiles in exported code.
+    # Not len(mask), an int, which would be a constant in exported code.
     q, k, v = (rows.view(mask.shape[0], -1, rows.shape[1] // head_dim, head_dim) for rows in (q, k, v))
     out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask)
     return out.transpose(1, 2).flatten(0, 1).flatten(1)
@@ -205,9 +205,9 @@ def _gather(qkv: Tensor, queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
 
 
 class _WindowedAttention(torch.autograd.Function):
-    """Attention of a group of tiles at a time, whose keys are gathered again in backward.
+    """Attention over one group of tiles at a time; backward recomputes the gathered keys.
 
-    Gathered keys and values are several times as many as there are tokens. Here they exist for one group, and
+    Gathered keys and values take several times the memory of the tokens. Here they exist for one group, and
     nothing but the input is kept for backward.
     """
 
@@ -232,7 +232,7 @@ class _WindowedAttention(torch.autograd.Function):
         qkv, queries, keys, mask, places = ctx.saved_tensors
         grad_qkv = torch.zeros_like(qkv)
         dim = qkv.shape[1] // 3
-        # Of queries that are repeated one has the gradient.
+        # Only one of the repeated queries receives the gradient.
         repeated = torch.ones_like(queries, dtype=torch.bool).index_fill(0, places, False)
         for of_queries, of_keys, seen, repeats in _groups(queries, keys, mask, repeated):
             attend = partial(_attend, mask=seen, head_dim=ctx.head_dim)
@@ -246,14 +246,14 @@ class _WindowedAttention(torch.autograd.Function):
 
 
 def _group_size(tiles: int, device: torch.device) -> int:
-    """How many of the tiles are attended to at a time."""
+    """Number of tiles per group."""
     return CPU_TILES if device.type == 'cpu' else -(-tiles // GROUPS)
 
 
 def _groups(
     queries: Tensor, keys: Tensor, mask: Tensor, rows: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Queries, keys, mask and what else there is for each query, of groups of tiles."""
+    """Split queries, keys, mask and ``rows`` of queries into groups of tiles."""
     tiles, _, num_queries, num_keys = mask.shape
     count = _group_size(tiles, mask.device)
     splits = (queries, num_queries), (keys, num_keys), (mask, 1), (rows, num_queries)
@@ -261,33 +261,33 @@ def _groups(
 
 
 def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
-    """Multi-head attention of each query over the keys that a plan lets it see.
+    """Multi-head attention of each query over the keys of its window.
 
     Args:
-        qkv (Tensor): Queries, keys and values beside each other, ``(B * H * W, 3 * C)``.
-        plan (WindowPlan): What :func:`plan_windows` laid out for that batch and map.
+        qkv (Tensor): Concatenated queries, keys and values, ``(B * H * W, 3 * C)``.
+        plan (WindowPlan): Result of :func:`plan_windows` for that batch and map.
         head_dim (int): Channels of a head.
 
     Returns:
         Tensor: ``(B * H * W, C)``.
     """
     if is_captured():
-        # One group: a compiler decides itself what is kept, and sizes may be symbols.
+        # One group: a compiler decides what is kept, and sizes may be symbolic.
         out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
         return out.index_select(0, plan.places)
     return _WindowedAttention.apply(qkv, *plan, head_dim)
 
 
 def check_natten(window: tuple[int, int] | None, mode: str, border: str) -> None:
-    """Check that an installed NATTEN can compute a window, and computes it right.
+    """Check that an installed NATTEN supports a window, and computes it correctly.
 
     Args:
         window (tuple[int, int] | None): Height and width of the window.
-        mode (str): ``'slide'``; NATTEN is asked for nothing else.
+        mode (str): ``'slide'``, the only mode of NATTEN.
         border (str): ``'shift'``, NATTEN's own rule.
 
     Raises:
-        UsageError: The window is none of NATTEN's, or NATTEN is missing, too old or without its kernels.
+        UsageError: NATTEN does not support the window, or NATTEN is missing, too old or without its kernels.
     """
     if window is None or mode != 'slide' or border != 'shift' or min(window) < 3:
         raise UsageError(
@@ -302,8 +302,8 @@ def check_natten(window: tuple[int, int] | None, mode: str, border: str) -> None
             'torch and CUDA, or leave it out'
         ) from error
     found = natten.__version__
-    if tuple(int(part) for part in re.findall(r'\d+', found)[:3]) < NATTEN_VERSION:
-        needed = '.'.join(map(str, NATTEN_VERSION))
+    if tuple(int(part) for part in re.findall(r'\d+', found)[:3]) < MIN_NATTEN_VERSION:
+        needed = '.'.join(map(str, MIN_NATTEN_VERSION))
         raise UsageError(
             f"backend='natten' needs NATTEN {needed} or newer, older ones have wrong gradients, and this is "
             f'{found}: see natten.org, or leave it out'
@@ -334,6 +334,6 @@ def natten_attention(query: Tensor, key: Tensor, value: Tensor, window: tuple[in
 
     if query.device.type != NATTEN_DEVICE:
         raise UsageError(f"backend='natten' runs on CUDA, not on {query.device.type}: leave it out there")
-    # NATTEN refuses windows that are larger than the map; a window as large sees the same keys.
+    # NATTEN rejects windows larger than the map; one of the map's size has the same keys.
     size = tuple(min(side, length) for side, length in zip(window, query.shape[1:3], strict=True))
     return natten.na2d(query, key, value, kernel_size=size)

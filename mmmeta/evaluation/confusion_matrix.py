@@ -1,4 +1,4 @@
-"""Which classes a segmentor takes for which others."""
+"""Confusion matrix of a segmentor."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,11 +42,11 @@ class ConfusionMatrix(BaseMetric):
             predicted = sample['pred_sem_seg']['data'].squeeze(0).to(annotated)
             counts = annotated != self.ignore_index
             pairs = annotated[counts] * classes + predicted[counts]
-            # Of 150 classes an image has few: pairs that occur take less room than a matrix.
+            # An image contains few of 150 classes: the pairs that occur take less memory than a matrix.
             self.results.append(tuple(part.cpu() for part in pairs.unique(return_counts=True)))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Sum over the images, and write; percent of the pixels that are of the class that was predicted."""
+        """Sum over the images, write the files, and return the pixel accuracy in percent."""
         names = list(self.dataset_meta['classes'])
         flat = torch.zeros(len(names) ** 2, dtype=torch.int64)
         for pairs, counts in results:

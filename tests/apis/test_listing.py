@@ -10,7 +10,8 @@ from conftest import ROOT
 
 from mmmeta.analysis.complexity import count_config
 from mmmeta.apis.config import load_config
-from mmmeta.apis.zoo import list_archs, list_models, render_zoo
+from mmmeta.apis.listing import list_archs, list_models
+from mmmeta.apis.metafiles import render_zoo
 from mmmeta.errors import UsageError
 from mmmeta.weights import ZOO
 
@@ -19,7 +20,7 @@ MODELS = {model.name: model for model in list_models()}
 
 def test_the_files_are_those_of_the_table():
     """``python tools/model_zoo.py`` writes them."""
-    for path, text in render_zoo().items():
+    for path, text in render_zoo():
         assert (ROOT / path).read_text() == text, f'{path} is out of date'
 
 

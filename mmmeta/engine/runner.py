@@ -1,0 +1,88 @@
+"""MMEngine's Runner with our checkpoints, loop, checks and records."""
+
+import copy
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner as MMEngineRunner
+
+from mmmeta.registry import RUNNERS
+
+# Default hooks of MMEngine that ours extend, by their keys in `default_hooks`.
+EXTENDED_HOOKS = dict(checkpoint='CheckpointHook', logger='LoggerHook')
+CUSTOM_HOOKS = ('mmmeta.MeanLossHook', 'mmmeta.CompleteWeightsHook', 'mmmeta.RunRecordHook')
+DETECTION_HOOKS = ('mmmeta.CocoCheckHook',)
+
+
+def add_hook(cfg: Config, name: str, **arguments: Any) -> bool:
+    """Append a custom hook, unless the config has one of that type.
+
+    Args:
+        cfg (Config): The config; it is changed.
+        name (str): ``type`` of the hook.
+        arguments: Its arguments.
+
+    Returns:
+        bool: Whether it was appended.
+    """
+    hooks = cfg.get('custom_hooks') or []
+    if any(hook['type'] == name for hook in hooks):
+        return False
+    cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
+    return True
+
+
+def add_runtime(cfg: Config) -> list[str]:
+    """Add what :class:`Runner` runs to a config that lacks it.
+
+    Args:
+        cfg (Config): The config; it is changed.
+
+    Returns:
+        list[str]: The types that were added.
+    """
+    added = []
+    for key, name in EXTENDED_HOOKS.items():
+        hook = cfg.setdefault('default_hooks', {}).setdefault(key, dict(type=name))
+        if hook and hook.get('type') == name:  # None switches a default hook off
+            hook['type'] = f'mmmeta.{name}'
+            added.append(hook['type'])
+    train_cfg = cfg.get('train_cfg') or {}
+    if train_cfg.get('type') == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
+        train_cfg.pop('by_epoch', None)
+        train_cfg.type = 'mmmeta.IterBasedTrainLoop'
+        added.append(train_cfg.type)
+    detects = cfg.get('default_scope') == 'mmdet'
+    return added + [
+        name for name in (*CUSTOM_HOOKS, *(DETECTION_HOOKS if detects else ())) if add_hook(cfg, name)
+    ]
+
+
+@RUNNERS.register_module()
+class Runner(MMEngineRunner):
+    """MMEngine's ``Runner``, chosen by ``runner_type='mmmeta.Runner'``, which adds to a config what it lacks.
+
+    - :class:`~mmmeta.engine.CheckpointHook`: checkpoints without code, complete or not there;
+    - :class:`~mmmeta.engine.IterBasedTrainLoop`, in the place of MMEngine's: resuming without past batches;
+    - :class:`~mmmeta.engine.MeanLossHook`: losses are means over all processes;
+    - :class:`~mmmeta.engine.LoggerHook`: one process writes the metrics of a test;
+    - :class:`~mmmeta.engine.CompleteWeightsHook`: weights fit completely, or are refused;
+    - :class:`~mmmeta.engine.CocoCheckHook`, for detectors: annotations and images are checked first;
+    - :class:`~mmmeta.engine.RunRecordHook`: a record of the run beside its logs.
+
+    Hooks and loops of other types are left as they are. A line of the log lists what was added.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'Runner':
+        """Build a runner from a config, which is not changed.
+
+        Args:
+            cfg (Config): As MMEngine's ``Runner.from_cfg`` takes it.
+        """
+        cfg = copy.deepcopy(cfg)
+        added = add_runtime(cfg)
+        runner = super().from_cfg(cfg)
+        if added:
+            runner.logger.info(f'added by mmmeta.Runner: {", ".join(added)}')
+        return runner
