@@ -12,9 +12,10 @@ TOLERANCE = 1e-4
 
 
 def pair(name):
-    peer = timm.create_model(name)
+    with torch.device('meta'):  # no initial values, which take longer to draw than these tests to run
+        peer, model = timm.create_model(name), build(name)
+    peer, model = peer.to_empty(device='cpu'), model.to_empty(device='cpu')
     randomise(peer)
-    model = build(name)
     load_from_timm(model, peer)
     return model, peer
 

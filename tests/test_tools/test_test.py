@@ -51,6 +51,8 @@ def test_tta_averages_scales_and_flips(tools, checkpoint, tmp_path):
     plain = tmp_path / 'plain'
     options = ['--cfg-options', *tools.data_options, 'test_dataloader.dataset.indices=1']
     tools.run(*TEST, TINY_CONFIG, checkpoint, '--work-dir', plain, *options)
+    scales = 'tta_pipeline.1.transforms.0'
+    options += [f'{scales}.{i}.scale=({32 * i + 64},{32 * i + 64})' for i in range(6)]
     tools.run(*TEST, TINY_CONFIG, checkpoint, '--work-dir', tmp_path / 'tta', '--tta', *options)
     a, b = metrics(plain)['aAcc'], metrics(tmp_path / 'tta')['aAcc']
     assert 0 <= b <= 100
