@@ -168,7 +168,7 @@ def imagenet_root(tmp_path_factory) -> Path:
     """A generated data set in ImageNet's layout."""
     from mmmeta.datasets import generate_imagenet
 
-    return generate_imagenet(tmp_path_factory.mktemp('data'), num_train=720, num_val=180, size=64)
+    return generate_imagenet(tmp_path_factory.mktemp('data'), num_train=360, num_val=90, size=64)
 
 
 @pytest.fixture(scope='session')

@@ -1,4 +1,8 @@
-"""The numbers that the papers print, for comparing with what is measured."""
+"""The numbers that the papers print, for comparison with measurements.
+
+The tables in ``paper/`` have a row for each row in print, and under ``config`` the config of its model: a
+path in this repository, ``package::path`` for models that the papers compare with, nothing where none is.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -7,6 +11,61 @@ from pathlib import Path
 from typing import Any
 
 PAPER_DIR = Path(__file__).parent / 'paper'
+
+# Columns of each table: what is counted, and height and width of the image.
+COUNTED = dict(
+    imagenet=dict(
+        params_m=('params', (224, 224)),
+        frozen_params_m=('frozen', (224, 224)),
+        macs_g_224=('macs', (224, 224)),
+        macs_g_384=('macs', (384, 384)),
+    ),
+    ade20k=dict(params_m=('params', (512, 2048)), macs_g_512x2048=('macs', (512, 2048))),
+    coco=dict(macs_g=('macs', (800, 1280))),
+)
+# Columns of results: the metric, its key in a record, and the other fields of `Result`; `training` is the end
+# of the config's name.
+MEASURED: dict[str, dict[str, dict[str, Any]]] = dict(
+    ade20k=dict(
+        miou=dict(metric='mIoU', key='mIoU'),
+        # The configs align test images to multiples of 32; the zoo has results without as well.
+        miou_unaligned=dict(
+            metric='mIoU, not aligned',
+            key='mIoU',
+            options=(('test_dataloader.dataset.pipeline.2.size_divisor', 1),),
+        ),
+        miou_unaligned_ms_flip=dict(
+            metric='mIoU, ms+flip, not aligned',
+            key='mIoU',
+            tta=True,
+            options=(('tta_pipeline.1.transforms.1.0.size_divisor', 1),),
+        ),
+        miou_star=dict(metric='mIoU*', key='mIoU'),
+        miou_star_ms_flip=dict(metric='mIoU*, ms+flip', key='mIoU', tta=True),
+    ),
+    coco={
+        f'{level}_{kind}': dict(metric=f'{level.upper()} {kind}', key=f'coco/{name}_mAP{end}', scale=100.0)
+        for kind, name in (('box', 'bbox'), ('mask', 'segm'))
+        for level, end in (('ap', ''), ('ap50', '_50'), ('ap75', '_75'))
+    },
+    imagenet={
+        f'top1_{column}': dict(metric='top-1', key='accuracy/top1', training=training)
+        for column, training in (
+            ('224', '_in1k'),
+            ('384', '_384_in1k'),
+            ('224_in21k', '_in21ft1k'),
+            ('384_in21k', '_384_in21ft1k'),
+        )
+    },
+    robustness=dict(
+        mce=dict(metric='mCE, ImageNet-C', key='imagenet-c/mCE', test_data='imagenet_c'),
+        imagenet_a=dict(metric='top-1, ImageNet-A', key='accuracy/top1', test_data='imagenet_a'),
+        imagenet_r=dict(metric='top-1, ImageNet-R', key='accuracy/top1', test_data='imagenet_r'),
+        imagenet_sketch=dict(
+            metric='top-1, ImageNet-Sketch', key='accuracy/top1', test_data='imagenet_sketch'
+        ),
+    ),
+)
 
 
 def load_paper_table(name: str) -> list[dict[str, str]]:
@@ -22,40 +81,18 @@ def load_paper_table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# Names of the methods in the tables and in the configs.
-METHOD_PREFIXES = {
-    'Semantic FPN': 'fpn',
-    'UperNet': 'upernet',
-    'RetinaNet': 'retinanet',
-    'Mask R-CNN': 'mask_rcnn',
-    'Cascade Mask R-CNN': 'cascade_mask_rcnn',
-}
-OTHERS = ('swin', 'convnext', 'maxvit')
-
-
-def is_ours(backbone: str) -> bool:
-    """Whether a row's backbone is a MetaFormer and not one that the papers compare with."""
-    return not backbone.startswith(OTHERS)
-
-
-def row_config_path(name: str, row: dict[str, str]) -> str:
-    """The config that a row of a table belongs to.
-
-    Args:
-        name (str): The table, as :func:`load_paper_table` takes it.
-        row (dict[str, str]): The row.
-
-    Returns:
-        str: The path in the repository.
-    """
-    if name == 'imagenet':
-        return f'configs/imagenet/{row["model"]}_in1k.py'
-    return f'configs/{METHOD_PREFIXES[row["method"]]}_{row["backbone"]}_{name}.py'
+def _printed_cells(tables: dict[str, dict[str, Any]]) -> Iterator[tuple[dict[str, str], str, Any]]:
+    """Row, cell and column of what is printed of our models in some columns of the tables."""
+    for table, columns in tables.items():
+        for row in load_paper_table(table):
+            for name, column in columns.items():
+                if row['config'].startswith('configs/') and row[name]:
+                    yield row, row[name], column
 
 
 @dataclass(frozen=True)
 class PrintedComplexity:
-    """A complexity that a paper prints for a model.
+    """A number that a paper prints of a model's size or cost.
 
     Attributes:
         source (str): Where it is printed.
@@ -73,11 +110,7 @@ class PrintedComplexity:
     text: str
 
     def deviation(self, counted: float) -> float:
-        """Relative deviation of a count from the printed number, beyond its rounding.
-
-        Args:
-            counted (float): The count in the same unit.
-        """
+        """Relative deviation of a count in the same unit, beyond the rounding of the printed digits."""
         decimals = len(self.text.partition('.')[2])
         beyond = max(abs(counted - float(self.text)) - 0.5 * 10**-decimals, 0.0)
         return beyond / float(self.text)
@@ -85,25 +118,8 @@ class PrintedComplexity:
 
 def printed_complexities() -> Iterator[PrintedComplexity]:
     """Parameters and MACs of Tables I, III, V, IX and X, of all models that are ours."""
-    columns = {
-        'imagenet': (
-            ('params_m', 'params', (224, 224)),
-            ('frozen_params_m', 'frozen', (224, 224)),
-            ('macs_g_224', 'macs', (224, 224)),
-            ('macs_g_384', 'macs', (384, 384)),
-        ),
-        'ade20k': (('params_m', 'params', (512, 2048)), ('macs_g_512x2048', 'macs', (512, 2048))),
-        'coco': (('macs_g', 'macs', (800, 1280)),),
-    }
-    for table, kinds in columns.items():
-        for row in load_paper_table(table):
-            if not is_ours(row.get('backbone', '')):
-                continue
-            for column, kind, shape in kinds:
-                if row[column]:
-                    yield PrintedComplexity(
-                        row['source'], row_config_path(table, row), shape, kind, row[column]
-                    )
+    for row, text, (kind, shape) in _printed_cells(COUNTED):
+        yield PrintedComplexity(row['source'], row['config'], shape, kind, text)
 
 
 @dataclass(frozen=True)
@@ -138,102 +154,28 @@ class Result:
         return Path(self.config).stem
 
 
-def _segmentation_results() -> Iterator[Result]:
-    # The configs align test images to multiples of 32; the zoo also has results without alignment.
-    plain = (('test_dataloader.dataset.pipeline.2.size_divisor', 1),)
-    plain_tta = (('tta_pipeline.1.transforms.1.0.size_divisor', 1),)
-    for row in load_paper_table('ade20k'):
-        if not is_ours(row['backbone']):
-            continue
-        zoo = 'zoo' in row['source']
-        columns = (
-            ('miou', 'mIoU, not aligned' if zoo else 'mIoU', False, plain if zoo else ()),
-            ('miou_ms_flip', 'mIoU, ms+flip, not aligned', True, plain_tta),
-            ('miou_star', 'mIoU*', False, ()),
-            ('miou_star_ms_flip', 'mIoU*, ms+flip', True, ()),
-        )
-        for column, metric, tta, options in columns:
-            if row[column]:
-                config = row_config_path('ade20k', row)
-                yield Result(row['source'], config, metric, 'mIoU', row[column], tta=tta, options=options)
-
-
-def _detection_results() -> Iterator[Result]:
-    for row in load_paper_table('coco'):
-        if not is_ours(row['backbone']):
-            continue
-        for column in ('ap_box', 'ap50_box', 'ap75_box', 'ap_mask', 'ap50_mask', 'ap75_mask'):
-            if row[column]:
-                level, _, kind = column.partition('_')
-                threshold = f'_{level[2:]}' if level != 'ap' else ''
-                key = f'coco/{dict(box="bbox", mask="segm")[kind]}_mAP{threshold}'
-                metric = f'{level.upper()} {kind}'
-                yield Result(
-                    row['source'], row_config_path('coco', row), metric, key, row[column], scale=100.0
-                )
-
-
-def _classification_results() -> Iterator[Result]:
-    columns = dict(
-        top1_224='_in1k', top1_384='_384_in1k', top1_224_in21k='_in21ft1k', top1_384_in21k='_384_in21ft1k'
-    )
-    for row in load_paper_table('imagenet'):
-        for column, suffix in columns.items():
-            if row[column]:
-                config = f'configs/imagenet/{row["model"]}{suffix}.py'
-                yield Result(row['source'], config, 'top-1', 'accuracy/top1', row[column])
-    metrics = dict(
-        mce=('mCE, ImageNet-C', 'imagenet-c/mCE', 'imagenet_c'),
-        imagenet_a=('top-1, ImageNet-A', 'accuracy/top1', 'imagenet_a'),
-        imagenet_r=('top-1, ImageNet-R', 'accuracy/top1', 'imagenet_r'),
-        imagenet_sketch=('top-1, ImageNet-Sketch', 'accuracy/top1', 'imagenet_sketch'),
-    )
-    for row in load_paper_table('robustness'):
-        for column, (metric, key, data) in metrics.items():
-            config = row_config_path('imagenet', row)
-            yield Result(row['source'], config, metric, key, row[column], test_data=data)
-
-
 def printed_results() -> list[Result]:
     """Every result that the papers and MMSegmentation's zoo print of models that are ours."""
-    return [*_segmentation_results(), *_detection_results(), *_classification_results()]
-
-
-def _other_config(method: str, backbone: str) -> str | None:
-    """Config of a model that the papers compare with; None if no package ships one."""
-    kind, _, size = backbone.partition('_')
-    long = dict(t='tiny', s='small', b='base', l='large').get(size)
-    match method, kind:
-        case 'classifier', 'swin':
-            return f'mmpretrain::swin_transformer/swin-{long}_16xb64_in1k.py'
-        case 'classifier', 'convnext':
-            return f'mmpretrain::convnext/convnext-{long}_{"64xb64" if size == "l" else "32xb128"}_in1k.py'
-        case 'classifier', 'maxvit':
-            return f'timm::maxvit_{long}_tf_224'
-        case 'UperNet', 'swin':
-            return f'mmseg::swin/swin-{long}-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
-        case 'UperNet', 'convnext':
-            return f'mmseg::convnext/convnext-{long}_upernet_8xb2-amp-160k_ade20k-512x512.py'
-        case 'Mask R-CNN', 'swin' | 'convnext':
-            return f'mmdet::{kind}/mask-rcnn_{kind}-{size}-p4-w7_fpn_amp-ms-crop-3x_coco.py'
-        case 'Cascade Mask R-CNN', 'convnext' if size != 'b':
-            name = f'cascade-mask-rcnn_convnext-{size}-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco'
-            return f'mmdet::convnext/{name}.py'
-    return None
+    results = []
+    for row, text, column in _printed_cells(MEASURED):
+        fields = dict(column)
+        config = row['config'].replace('_in1k', fields.pop('training', '_in1k'))
+        results.append(Result(row['source'], config, printed=text, **fields))
+    return results
 
 
 @dataclass(frozen=True)
 class PrintedSpeed:
-    """A speed that arXiv:2210.13452 prints, and the setting of its measurement.
+    """A speed that arXiv:2210.13452 prints, and what it was measured with.
 
     Attributes:
-        name (str): Name of the model.
+        name (str): What is run.
         config (str | None): Its config, of this repository or another package; ``timm::`` and a name for a
             classifier of timm's; None where no package ships one.
         shape (tuple[int, int]): Height and width of the images.
         batch (int): Images at a time.
         per_second (float): Images a second as printed.
-        options (dict): Overrides of the config. Defaults to {}.
+        options (dict): Changes of the config. Defaults to {}.
     """
 
     name: str
@@ -244,36 +186,30 @@ class PrintedSpeed:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def _shipped(table: str, row: dict[str, str]) -> str:
-    return row_config_path(table, row).replace('configs/', 'mmmeta::')
-
-
 def printed_speeds(table: str) -> list[PrintedSpeed]:
-    """Speeds that a table prints.
+    """The printed speeds of models.
 
     Args:
         table (str): ``'IX'`` (COCO, V100), ``'X'`` (ADE20K, V100) or ``'XII'`` (classifiers with GELU in the
             place of StarReLU, TF32, A100).
     """
+    data, shape, batch, column = dict(
+        # Images of the sizes that the tables give the MACs for.
+        IX=('coco', (800, 1280), 1, 'fps_v100'),
+        X=('ade20k', (512, 2048), 1, 'fps_v100'),
+        XII=('speed', (224, 224), 128, 'per_second'),
+    )[table]
     speeds = []
-    if table == 'XII':
-        for row in load_paper_table('speed'):
-            name = row['model']
-            if row['source'] != 'Table XII':
-                continue
-            ours = is_ours(name)
-            config = _shipped('imagenet', row) if ours else _other_config('classifier', name)
-            options = {'model.backbone.arch': dict(base=name.partition('_')[2], act='GELU')} if ours else {}
-            speeds.append(PrintedSpeed(name, config, (224, 224), 128, float(row['per_second']), options))
-        return speeds
-    # Images of the sizes that the tables give the MACs for.
-    data, shape = dict(IX=('coco', (800, 1280)), X=('ade20k', (512, 2048)))[table]
     for row in load_paper_table(data):
-        if row['source'] == f'Table {table}':
-            method, backbone = row['method'], row['backbone']
-            config = _shipped(data, row) if is_ours(backbone) else _other_config(method, backbone)
-            name = f'{METHOD_PREFIXES[method]}_{backbone}'
-            speeds.append(PrintedSpeed(name, config, shape, 1, float(row['fps_v100'])))
+        if row['source'] != f'Table {table}':
+            continue
+        name, options, config = row.get('model'), {}, row['config'].replace('configs/', 'mmmeta::')
+        if table != 'XII':
+            method = row['method'].lower().replace(' r-cnn', '_rcnn').replace(' ', '_')
+            name = f'{method}_{row["backbone"]}'
+        elif config.startswith('mmmeta::'):
+            options = {'model.backbone.arch': dict(_delete_=True, base=name.partition('_')[2], act='GELU')}
+        speeds.append(PrintedSpeed(name, config or None, shape, batch, float(row[column]), options))
     return speeds
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import matplotlib
 
@@ -22,24 +21,18 @@ from mmmeta.resources import resource_root
 from mmmeta.weights import is_remote, name_of_config, name_of_location
 
 from .paper_tables import Result
-from .runs import OF_TEST_ALONE, OF_TRAINING, Record, Run
+from .runs import TEST_KEYS, TEST_ONLY_KEYS, TRAINING_KEYS, Record, Run
 
-# Numbers of training images (for COCO, those with objects) and of test images.
+# Images of training, of those with objects in COCO's; and of the evaluation.
 TRAINING_IMAGES = dict(ade20k=20210, coco=117266, imagenet=1281167)
-TEST_IMAGES = dict(
-    ade20k=2000,
-    coco=5000,
-    imagenet=50000,
-    imagenet_c=75 * 50000,
-    imagenet_a=7500,
-    imagenet_r=30000,
-    imagenet_sketch=50889,
-)
-GPUS_OF_A_MACHINE = 8
+TEST_IMAGES = dict(ade20k=2000, coco=5000, imagenet=50000, imagenet_c=75 * 50000, imagenet_a=7500)
+TEST_IMAGES.update(imagenet_r=30000, imagenet_sketch=50889)
+GPUS_PER_MACHINE = 8
+COLUMNS = 'config', 'metric', 'source', 'paper', 'measured', 'spread', 'runs', 'difference', 'how', 'differs'
 
 
 @cache
-def _shipped(config: str) -> Config:
+def _load_shipped(config: str) -> Config:
     """A config of ours."""
     return Config.fromfile(resource_root() / config)
 
@@ -54,15 +47,13 @@ class Measurement:
     """A number that was measured.
 
     Attributes:
-        result (Result): What was measured.
         value (float): In the unit of the printed one.
         record (Record): Of the run that measured it.
-        run (Run | None): The run that trained the network; None if that is not known.
-        differences (tuple[str, ...]): Deviations from the config, because of which the number is not
-            comparable with the paper's.
+        run (Run | None): The run that trained the network; None if it is not known.
+        differences (tuple[str, ...]): Differences from the config, with which it does not compare with the
+            paper's number.
     """
 
-    result: Result
     value: float
     record: Record
     run: Run | None
@@ -72,83 +63,23 @@ class Measurement:
     def how(self) -> str:
         """How it was obtained, in words."""
         source = self.run.last if self.run else self.record
-        if self.run is None:
-            parts = [f'checkpoint {self.record["checkpoint"]}']
-        else:
+        parts = [f'checkpoint {self.record["checkpoint"]}']
+        if self.run:
             devices = f'{source["processes"]} x {source["device"]}'
             parts = [f'seed {source["seed"]}', f'batch {source["batch_size"]} on {devices}']
             parts.append(f'learning rate x{source["lr_scale"]:g}')
         parts.append(f'commit {source["commit"] or "unknown"}')
         versions = source['versions']
-        told = ('torch', 'mmengine', 'mmmeta')
-        parts.append(', '.join(f'{name} {versions[name]}' for name in told if name in versions))
-        return '; '.join(parts)
-
-
-def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
-    """Deviations from the config in the training of a network."""
-    cfg = _shipped(result.config)
-    base = cfg.auto_scale_lr.base_batch_size
-    kinds = {(record['batch_size'], record['lr_scale']) for record in run.records}
-    if len(kinds) > 1:
-        yield 'resumed with another batch'
-    for batch, scale in sorted(kinds):
-        if not math.isclose(scale, batch / base):
-            yield f'batch of {batch} instead of {base} at {scale:g} times the learning rate'
-        elif batch != base and 'max_iters' in cfg.train_cfg:
-            yield f'batch of {batch} instead of {base}: {batch / base:.0%} of the images'
-    for record in run.records[1:]:
-        if record['checkpoint'] and Path(record['checkpoint']).parent.resolve() != record.work_dir:
-            yield f'resumed from {record["checkpoint"]}'
-    if run.records[0]['resumed']:
-        yield 'resumed from a run that is not recorded'
-    images, expected = run.last['images'].get('train'), TRAINING_IMAGES[_dataset(result)]
-    if '_in21k' not in result.name and images != expected:
-        yield f'{images} training images instead of {expected}'
-    for key, value in run.changes.items():
-        # The same weights have several locations.
-        if key in ('load_from', 'model.backbone.init_cfg.checkpoint'):
-            ours = cfg.get('load_from') if key == 'load_from' else cfg.model.backbone.init_cfg.checkpoint
-            if value and ours and name_of_location(value) == name_of_location(ours) is not None:
-                continue
-        yield f'{key}={value}'
-
-
-def _differences_of_test(result: Result, record: Record, run: Run | None) -> Iterator[str]:
-    """Deviations from the config in the evaluation of a network."""
-    checkpoint, data = record['checkpoint'], result.test_data or _dataset(result)
-    images = record['images'].get('test' if record['kind'] == 'test' else 'val')
-    if images != TEST_IMAGES[data]:
-        yield f'{images} images instead of {TEST_IMAGES[data]}'
-    own = dict(result.options)
-    # For the evaluation within a training, all other changes are those of the training.
-    foreign = OF_TRAINING if record['kind'] == 'test' else (*OF_TEST_ALONE, *run.changes)
-    for key, value in record.changes(foreign).items():
-        is_pipeline = result.tta and key.startswith('test_dataloader.dataset.pipeline')
-        # Classifiers receive images of one size: the batch size makes no difference.
-        is_batch = _dataset(result) == 'imagenet' and key.endswith('_dataloader.batch_size')
-        if key not in own and not is_pipeline and not is_batch:
-            yield f'{key}={value}'
-    if record['kind'] == 'train':
-        return
-    if run:
-        seen = record['iterations'][0]
-        if seen != run.planned:
-            yield f'checkpoint after {seen} of {run.planned} iterations'
-    elif checkpoint is None:
-        yield 'the network before training'
-    elif name_of_location(checkpoint) is None:
-        yield 'training not recorded'
-    elif name_of_location(checkpoint) != name_of_config(result.name):
-        yield f'weights of {name_of_location(checkpoint)}'
+        shown = (name for name in ('torch', 'mmengine', 'mmmeta') if name in versions)
+        return '; '.join([*parts, ', '.join(f'{name} {versions[name]}' for name in shown)])
 
 
 @dataclass
 class Comparison:
-    """A printed result and the runs that measured it in the same setting.
+    """A printed result and the runs that measured it in one way.
 
     Attributes:
-        result (Result): What is printed.
+        result (Result): The printed result.
         measurements (list[Measurement]): One for each run; empty if there is none.
     """
 
@@ -171,61 +102,105 @@ class Comparison:
         return stdev(m.value for m in self.measurements) if len(self.measurements) > 1 else None
 
 
+def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
+    """Differences of a training from the config."""
+    cfg = _load_shipped(result.config)
+    base = cfg.auto_scale_lr.base_batch_size
+    kinds = {(record['batch_size'], record['lr_scale']) for record in run.records}
+    if len(kinds) > 1:
+        yield 'resumed with another batch'
+    for batch, scale in sorted(kinds):
+        if not math.isclose(scale, batch / base):
+            yield f'batch of {batch} instead of {base} at {scale:g} times the learning rate'
+        elif batch != base and 'max_iters' in cfg.train_cfg:
+            yield f'batch of {batch} instead of {base}: {batch / base:.0%} of the images'
+    for record in run.records[1:]:
+        if record['checkpoint'] and Path(record['checkpoint']).parent.resolve() != record.work_dir:
+            yield f'resumed from {record["checkpoint"]}'
+    if run.records[0]['resumed']:
+        yield 'resumed from a run that is not recorded'
+    images, expected = run.last['images'].get('train'), TRAINING_IMAGES[_dataset(result)]
+    if '_in21k' not in result.name and images != expected:
+        yield f'{images} training images instead of {expected}'
+    ours = {'load_from': cfg.get('load_from')}
+    if cfg.model.backbone.get('init_cfg'):
+        ours['model.backbone.init_cfg.checkpoint'] = cfg.model.backbone.init_cfg.checkpoint
+    for key, value in run.last.changes(TEST_KEYS).items():
+        # The same weights have several locations.
+        known = value and ours.get(key) and name_of_location(value)
+        if not known or known != name_of_location(ours[key]):
+            yield f'{key}={value}'
+
+
+def _differences_of_test(result: Result, record: Record, run: Run | None) -> Iterator[str]:
+    """Differences of an evaluation from the config."""
+    trains, checkpoint = record['kind'] == 'train', record['checkpoint']
+    images, expected = (
+        record['images'].get('val' if trains else 'test'),
+        TEST_IMAGES[result.test_data or _dataset(result)],
+    )
+    if images != expected:
+        yield f'{images} images instead of {expected}'
+    # Of a training's own evaluation the rest was changed in the training.
+    ignored = (*TEST_ONLY_KEYS, *run.last.changes(TEST_KEYS)) if trains else TRAINING_KEYS
+    for key, value in record.changes(ignored).items():
+        is_pipeline = result.tta and key.startswith('test_dataloader.dataset.pipeline')
+        # Classifiers see images of one size: how many at a time makes no difference.
+        is_batch = _dataset(result) == 'imagenet' and key.endswith('_dataloader.batch_size')
+        if key not in dict(result.options) and not is_pipeline and not is_batch:
+            yield f'{key}={value}'
+    if run and not trains and record['iterations'][0] != run.planned:
+        yield f'checkpoint after {record["iterations"][0]} of {run.planned} iterations'
+    elif not run and checkpoint is None:
+        yield 'the network before training'
+    elif not run and name_of_location(checkpoint) is None:
+        yield 'training not recorded'
+    elif not run and name_of_location(checkpoint) != name_of_config(result.name):
+        yield f'weights of {name_of_location(checkpoint)}'
+
+
 def _measurements(
     result: Result, records: Sequence[Record], runs: dict[Path, list[Run]]
-) -> Iterator[Measurement]:
+) -> list[Measurement]:
     """The newest measurement of a result for each network and setting."""
-    newest: dict[Any, Measurement] = {}
+    newest, options = {}, dict(result.options)
     for record in records:
-        metrics = record['metrics'] or {}
-        if record.name != result.name or result.key not in metrics or not record['finished']:
-            continue
+        metrics, changes, checkpoint = record['metrics'] or {}, record['changes'] or {}, record['checkpoint']
         data = record['test_data'] and Path(record['test_data']).stem
-        if bool(record['tta']) != result.tta or data != result.test_data:
+        is_other = record.name != result.name or (bool(record['tta']), data) != (result.tta, result.test_data)
+        if is_other or result.key not in metrics or not record['finished']:
             continue
-        found = runs.get(record.work_dir, [])
         if record['kind'] == 'train':
-            run = next(run for run in found if record in run.records)
-            network = record.work_dir, run.records[0]['started']
+            run = next(run for run in runs[record.work_dir] if any(part is record for part in run.records))
             # Its own evaluation is that of the plain config.
-            if result.options or record is not run.evaluation or metrics['step'] != run.planned:
+            if options or record is not run.evaluation or metrics['step'] != run.planned:
                 continue
         else:
-            changes, options = record['changes'] or {}, dict(result.options)
-            aligned = {key: value for key, value in changes.items() if key.endswith('.size_divisor')}
-            if any(changes.get(key) != value for key, value in options.items()):
+            aligned = any(key.endswith('.size_divisor') for key in changes)  # a result of its own
+            if any(changes.get(key) != value for key, value in options.items()) or (aligned and not options):
                 continue
-            if not options and aligned:
-                continue  # a result of its own
-            checkpoint = record['checkpoint']
             local = checkpoint and not is_remote(checkpoint)
-            found = runs.get(Path(checkpoint).parent.resolve(), []) if local else []
-            run = found[-1] if found else None
-            network = (run.last.work_dir, run.records[0]['started']) if run else _place(checkpoint)
-        differences = dict.fromkeys(_differences_of_training(result, run) if run else ())
-        differences.update(dict.fromkeys(_differences_of_test(result, record, run)))
+            run = (runs.get(Path(checkpoint).parent.resolve()) or [None])[-1] if local else None
+        network = run.records[0].path if run else checkpoint and (name_of_location(checkpoint) or checkpoint)
+        differences = [*(_differences_of_training(result, run) if run else ())]
+        differences = tuple(dict.fromkeys([*differences, *_differences_of_test(result, record, run)]))
         value = metrics[result.key] * result.scale
-        newest[network, tuple(differences)] = Measurement(result, value, record, run, tuple(differences))
-    yield from newest.values()
-
-
-def _place(checkpoint: str | None) -> str | None:
-    """Identifier that all locations of the same published weights share."""
-    return checkpoint and (name_of_location(checkpoint) or checkpoint)
+        newest[network, differences] = Measurement(value, record, run, differences)
+    return list(newest.values())
 
 
 def compare(
     records: Sequence[Record], runs: dict[Path, list[Run]], results: Iterable[Result]
 ) -> list[Comparison]:
-    """Compare measured with printed results.
+    """Compare measurements with printed results.
 
     Args:
         records (Sequence[Record]): Records, the oldest first.
-        runs (dict[Path, list[Run]]): Result of :func:`~mmmeta.analysis.runs.find_runs`.
-        results (Iterable[Result]): PrintedComplexity results.
+        runs (dict[Path, list[Run]]): Their :func:`~mmmeta.analysis.runs.group_runs`.
+        results (Iterable[Result]): Printed results.
 
     Returns:
-        list[Comparison]: For each result one per setting in which it was measured, those of the config
+        list[Comparison]: For each result one for each way that it was measured in, those as the config says
         first; an empty one if it was not measured.
     """
     comparisons = []
@@ -234,147 +209,104 @@ def compare(
         for measurement in _measurements(result, records, runs):
             groups[measurement.differences].append(measurement)
         ordered = sorted(groups.items(), key=lambda item: len(item[0]))
-        comparisons += [Comparison(result, group) for _, group in ordered] or [Comparison(result, [])]
+        comparisons += [Comparison(result, group) for _, group in ordered or [((), [])]]
     return comparisons
 
 
-COLUMNS = (
-    'config',
-    'metric',
-    'source',
-    'paper',
-    'measured',
-    'spread',
-    'runs',
-    'difference',
-    'how',
-    'differs',
-)
-
-
 def as_row(comparison: Comparison) -> dict[str, str]:
-    """A comparison as text: the columns are ``COLUMNS``, empty where nothing was measured."""
+    """A comparison as text, by ``COLUMNS``; empty where nothing was measured."""
     result, mean, spread = comparison.result, comparison.mean, comparison.spread
     row = dict.fromkeys(COLUMNS, '')
     row.update(config=result.name, metric=result.metric, source=result.source, paper=result.printed)
     if mean is not None:
-        row.update(
-            measured=f'{mean:.2f}',
-            spread='' if spread is None else f'{spread:.2f}',
-            runs=str(len(comparison.measurements)),
-            difference=f'{mean - float(result.printed):+.2f}',
-            how=' | '.join(dict.fromkeys(m.how for m in comparison.measurements)),
-            differs='; '.join(comparison.differences),
-        )
+        row['spread'] = '' if spread is None else f'{spread:.2f}'
+        row.update(measured=f'{mean:.2f}', difference=f'{mean - float(result.printed):+.2f}')
+        row.update(runs=str(len(comparison.measurements)), differs='; '.join(comparison.differences))
+        row['how'] = ' | '.join(dict.fromkeys(m.how for m in comparison.measurements))
     return row
 
 
 def export(comparisons: Sequence[Comparison], folder: str | Path) -> list[Path]:
-    """Write comparisons as Markdown, CSV and, where something was measured, a plot.
-
-    Args:
-        comparisons (Sequence[Comparison]): What to write.
-        folder (str | Path): Target folder; created if missing.
-
-    Returns:
-        list[Path]: The files.
+    """Write comparisons as Markdown, CSV and, where something was measured, a plot; return the files.
 
     Raises:
         UsageError: The folder cannot be written to.
     """
-    folder = Path(folder)
+    table, page, picture = (Path(folder) / f'reproduce.{end}' for end in ('csv', 'md', 'png'))
+    rows = [as_row(comparison) for comparison in comparisons]
+    cells = [COLUMNS, ['---'] * len(COLUMNS), *([c.replace('|', '/') for c in row.values()] for row in rows)]
+    measured = [comparison for comparison in comparisons if comparison.measurements]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [as_row(comparison) for comparison in comparisons]
-        with open(folder / 'reproduce.csv', 'w', newline='') as file:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with open(table, 'w', newline='') as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        lines = [f'| {" | ".join(COLUMNS)} |', f'|{"---|" * len(COLUMNS)}']
-        lines += [f'| {" | ".join(cell.replace("|", "/") for cell in row.values())} |' for row in rows]
-        (folder / 'reproduce.md').write_text('\n'.join(lines) + '\n')
-        written = [folder / 'reproduce.csv', folder / 'reproduce.md']
-        if any(comparison.measurements for comparison in comparisons):
-            plot(comparisons, folder / 'reproduce.png')
-            written.append(folder / 'reproduce.png')
+        page.write_text(''.join(f'| {" | ".join(line)} |\n' for line in cells))
+        if measured:
+            _plot(measured, picture)
     except OSError as error:
         raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
-    return written
+    return [table, page, *([picture] if measured else [])]
 
 
-def plot(comparisons: Iterable[Comparison], path: str | Path) -> None:
-    """Draw measured over printed results; hollow where the run deviates from the config."""
+def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Draw measured over printed results; hollow where the run differs from the config."""
     figure, axes = plt.subplots(figsize=(7, 6), layout='constrained')
-    kinds, values = defaultdict(list), []
-    for comparison in comparisons:
-        if comparison.measurements:
-            kinds[comparison.result.metric.partition(',')[0]].append(comparison)
-            values += [float(comparison.result.printed), comparison.mean]
-    low, high = min(values) - 2, max(values) + 2
-    axes.plot([low, high], [low, high], color='grey', linewidth=0.8)
-    for i, (kind, group) in enumerate(kinds.items()):
-        for exact in (True, False):
-            points = [c for c in group if bool(c.differences) != exact]
-            if not points:
-                continue
-            axes.errorbar(
-                [float(c.result.printed) for c in points],
-                [c.mean for c in points],
-                [c.spread or 0 for c in points],
-                fmt='o',
-                color=f'C{i}',
-                fillstyle='full' if exact else 'none',
-                label=f'{kind}' + ('' if exact else ' (run differs from the config)'),
-            )
-    axes.set(xlabel='paper (%)', ylabel='measured here (%)', xlim=(low, high), ylim=(low, high))
+    groups = defaultdict(list)
+    for c in comparisons:
+        groups[c.result.metric.partition(',')[0], bool(c.differences)].append(c)
+    values = [value for c in comparisons for value in (float(c.result.printed), c.mean)]
+    limits = min(values) - 2, max(values) + 2
+    axes.plot(limits, limits, color='grey', linewidth=0.8)
+    colours = {kind: f'C{i}' for i, kind in enumerate(dict.fromkeys(kind for kind, _ in groups))}
+    for (kind, differs), group in groups.items():
+        points = zip(*((float(c.result.printed), c.mean, c.spread or 0) for c in group), strict=True)
+        style = dict(fmt='o', color=colours[kind], fillstyle='none' if differs else 'full')
+        axes.errorbar(*points, label=kind + ' (run differs from the config)' * differs, **style)
+    axes.set(xlabel='paper (%)', ylabel='measured here (%)', xlim=limits, ylim=limits)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _here(path: str) -> str:
+def _shell_path(path: str) -> str:
     """Path of a file of ours, as it is typed in the working directory."""
     root = resource_root()
     return path if root == Path.cwd() else f'{root}/{path}'
 
 
 def _launch(tool: str, config: str, gpus: int, checkpoint: str | None = None) -> str:
-    """The command that runs a tool on some GPUs, on several machines if necessary."""
-    machines = math.ceil(gpus / GPUS_OF_A_MACHINE)
+    """The command that runs a tool on some GPUs, several machines if it takes them."""
+    machines = math.ceil(gpus / GPUS_PER_MACHINE)
     prefix = f'NNODES={machines} NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 ' if machines > 1 else ''
-    arguments = filter(None, (_here(config), checkpoint, str(min(gpus, GPUS_OF_A_MACHINE))))
-    return f'{prefix}{_here(f"tools/dist_{tool}.sh")} {" ".join(arguments)}'
+    arguments = filter(None, (_shell_path(config), checkpoint, str(min(gpus, GPUS_PER_MACHINE))))
+    return f'{prefix}{_shell_path(f"tools/dist_{tool}.sh")} {" ".join(arguments)}'
 
 
-def _plan(result: Result, cfg: Config) -> tuple[int, int | None, str]:
-    """GPUs that a config is for, iterations, and the checkpoint that it ends with."""
-    batch = cfg.auto_scale_lr.base_batch_size
-    gpus, schedule = max(1, batch // cfg.train_dataloader.batch_size), cfg.train_cfg
-    if 'max_iters' in schedule:
-        return gpus, schedule.max_iters, f'iter_{schedule.max_iters}.pth'
-    iterations = schedule.max_epochs * math.ceil(TRAINING_IMAGES[_dataset(result)] / batch)
-    return gpus, iterations, f'epoch_{schedule.max_epochs}.pth'
-
-
-def _estimate(result: Result, cfg: Config, records: Iterable[Record]) -> str:
+def _estimate(result: Result, cfg: Config, gpus: int, records: Iterable[Record]) -> str:
     """Device-hours of a training, from measured steps of the same network and batch."""
-    gpus, iterations, _ = _plan(result, cfg)
-    schedule = ('train_cfg*', 'param_scheduler*', 'val_*', *OF_TEST_ALONE)
+    batch, images, schedule = (
+        cfg.auto_scale_lr.base_batch_size,
+        TRAINING_IMAGES[_dataset(result)],
+        cfg.train_cfg,
+    )
+    iterations = schedule.get('max_iters') or schedule.max_epochs * math.ceil(images / batch)
+    ignored = ('train_cfg*', 'param_scheduler*', 'val_*', *TEST_ONLY_KEYS)
     for record in reversed(list(records)):
-        if record['kind'] != 'train' or not record['step_time'] or record.name != result.name:
-            continue
-        per_process = record['batch_size'] / record['processes']
         slower = (record['changes'] or {}).get('model.backbone.with_cp')
-        if record.changes(schedule) or slower or per_process != cfg.train_dataloader.batch_size:
+        timed = record['kind'] == 'train' and record['step_time'] and record.name == result.name
+        if not timed or slower or record.changes(ignored):
             continue
-        hours = record['step_time'] * iterations * gpus / 3600
-        return (
-            f'{hours:.0f} device-hours on {record["device"]} ({record["step_time"]:.2f} s an iteration, '
-            f'measured in {record.path.parent})'
-        )
+        if record['batch_size'] / record['processes'] == cfg.train_dataloader.batch_size:
+            hours = record['step_time'] * iterations * gpus / 3600
+            return (
+                f'{hours:.0f} device-hours on {record["device"]} ({record["step_time"]:.2f} s an iteration, '
+                f'measured in {record.path.parent})'
+            )
     steps = f'{_launch("train", result.config, 1)} --work-dir work_dirs/steps/{result.name}'
-    return f'GPU-hours unknown: no step was measured; {steps}, stopped after 100 iterations, measures it'
+    return f'GPU-hours unknown: no step was measured; {steps}, stopped after 100 iterations, does'
 
 
 def commands(
@@ -383,29 +315,28 @@ def commands(
     load: Callable[[str], Config],
     work_dirs: str | Path = 'work_dirs',
 ) -> Iterator[str]:
-    """The commands for what was not measured as its config says.
+    """The commands for results that were not measured as their config says.
 
     Args:
-        comparisons (Sequence[Comparison]): What :func:`compare` returns.
-        records (Sequence[Record]): Records of which the times of training steps are taken.
+        comparisons (Sequence[Comparison]): Result of :func:`compare`.
+        records (Sequence[Record]): Records with the times of training steps.
         load (callable): Reads a config of ours.
-        work_dirs (str | Path): Folder of the runs. Defaults to ``'work_dirs'``.
+        work_dirs (str | Path): Folder of the work directories. Defaults to ``'work_dirs'``.
 
     Yields:
         str: Lines for a shell; the training of a config before its tests.
     """
-    by_config = defaultdict(list)
+    groups = defaultdict(list)
     for comparison in comparisons:
-        by_config[comparison.result.config].append(comparison)
-    for config, group in by_config.items():
-        exact = [m for c in group if not c.differences for m in c.measurements]
-        done = {m.result for m in exact}
+        groups[comparison.result.config].append(comparison)
+    for config, group in groups.items():
+        exact = [c for c in group if c.measurements and not c.differences]
+        done = [c.result for c in exact]
         missing = [result for result in dict.fromkeys(c.result for c in group) if result not in done]
         if missing:
-            yield ''
             printed = (f'{result.metric} {result.printed} ({result.source})' for result in missing)
-            yield f'# {Path(config).stem}: {", ".join(printed)}'
-            trained = any(m.run for m in exact)
+            yield from ('', f'# {Path(config).stem}: {", ".join(printed)}')
+            trained = any(m.run for c in exact for m in c.measurements)
             yield from dict.fromkeys(_commands_of(missing, trained, records, load(config), Path(work_dirs)))
 
 
@@ -413,23 +344,23 @@ def _commands_of(
     missing: Sequence[Result], trained: bool, records: Sequence[Record], cfg: Config, work_dirs: Path
 ) -> Iterator[str]:
     """The commands for some results of a config."""
-    first = missing[0]
-    gpus, _, last = _plan(first, cfg)
-    folder = work_dirs / first.name
+    first, schedule, folder = missing[0], cfg.train_cfg, work_dirs / missing[0].name
+    gpus = max(1, cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size)
+    last = f'iter_{schedule.max_iters}' if 'max_iters' in schedule else f'epoch_{schedule.max_epochs}'
     if not trained:
-        yield f'# {_estimate(first, cfg, records)}'
+        yield f'# {_estimate(first, cfg, gpus, records)}'
         yield _launch('train', first.config, gpus) + f' --work-dir {folder}'
     published = name_of_config(first.name)
     for result in missing:
         more = ' --tta' if result.tta else ''
         if result.test_data:
-            more += f' --test-data {_here(f"configs/imagenet/robustness/{result.test_data}.py")}'
+            more += f' --test-data {_shell_path(f"configs/imagenet/robustness/{result.test_data}.py")}'
         if result.options:
             pairs = (shlex.quote(f'{key}={value}') for key, value in result.options)
             more += f' --cfg-options {" ".join(pairs)}'
-        processes = min(gpus, GPUS_OF_A_MACHINE)
+        test = ('test', first.config, min(gpus, GPUS_PER_MACHINE))
         if more or trained:
-            yield _launch('test', first.config, processes, str(folder / last)) + more
+            yield _launch(*test, f'{folder / last}.pth') + more
         if published and _dataset(first) == 'imagenet':
-            line = _launch('test', first.config, processes, f'mmmeta://{published}')
+            line = _launch(*test, f'mmmeta://{published}')
             yield f'{line} --work-dir {folder}{more}  # the published weights'

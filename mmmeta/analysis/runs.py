@@ -1,117 +1,71 @@
-"""Runs and their metrics, read from their records."""
+"""Runs and what they measured, from the records that they left."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmmeta.engine.records import RECORDS
 from mmmeta.errors import UsageError
 
-# Config keys that affect where and how a run is executed, but not its result. Batch, scale of the
-# learning rate and number of images are recorded separately.
-NEUTRAL = (
-    'work_dir',
-    'launcher',
-    'resume',
-    'default_hooks.checkpoint*',
-    'default_hooks.logger*',
-    'default_hooks.visualization*',
-    'default_hooks.timer*',
-    'visualizer*',
-    'vis_backends*',
-    'log_*',
-    'env_cfg*',
-    'model_wrapper_cfg*',
-    'sync_bn',
-    'find_unused_parameters',
-    'randomness*',
-    'auto_scale_lr*',
-    'custom_imports*',
-    'train_cfg.type',
-    'train_cfg.by_epoch',
-    'train_cfg.val_interval',
-    'optim_wrapper.optimizer.fused',
-    'model.backbone.with_cp',
-    'train_dataloader.batch_size',
-    '*_dataloader.num_workers',
-    '*_dataloader.persistent_workers',
-    '*_dataloader.pin_memory',
-    '*data_root',
-    '*evaluator.ann_file',
+# Patterns of config keys that do not affect the result of a run; batch, scale of the learning rate and number
+# of images are recorded separately.
+NEUTRAL_KEYS = (
+    *('work_dir', 'launcher', 'resume', 'runner_type', 'default_hooks.checkpoint*'),
+    *('default_hooks.logger*', 'default_hooks.timer*', 'default_hooks.visualization*', 'visualizer*'),
+    *('vis_backends*', 'log_*', 'env_cfg*', 'model_wrapper_cfg*', 'sync_bn', 'find_unused_parameters'),
+    *('randomness*', 'auto_scale_lr*', 'custom_imports*', 'train_cfg.type', 'train_cfg.by_epoch'),
+    *('train_cfg.val_interval', 'optim_wrapper.optimizer.fused', 'model.backbone.with_cp'),
+    *('train_dataloader.batch_size', '*_dataloader.num_workers', '*_dataloader.persistent_workers'),
+    *('*_dataloader.pin_memory', '*data_root', '*evaluator.ann_file'),
 )
-# Config keys that do not affect a test, a training, or the evaluation within a training.
-OF_TRAINING = (
-    'train_*',
-    'val_*',
-    'optim_wrapper*',
-    'param_scheduler*',
-    'custom_hooks*',
-    'default_hooks*',
-    'load_from',
-    'model.train_cfg*',
-    '*.drop_path_rate',
-    '*.init_cfg*',
+# Those that do not affect a test, a training, or the evaluation within a training.
+TRAINING_KEYS = (
+    *('train_*', 'val_*', 'optim_wrapper*', 'param_scheduler*', 'custom_hooks*', 'default_hooks*'),
+    *('load_from', 'model.train_cfg*', '*.drop_path_rate', '*.init_cfg*'),
 )
-OF_TEST = ('test_*', 'tta_*', 'val_*', 'model.test_cfg*')
-OF_TEST_ALONE = ('test_*', 'tta_*')
-KEYS = (
+TEST_KEYS, TEST_ONLY_KEYS = ('test_*', 'tta_*', 'val_*', 'model.test_cfg*'), ('test_*', 'tta_*')
+RECORD_KEYS = (
     *('kind', 'config', 'changes', 'tta', 'test_data', 'checkpoint', 'resumed', 'seed', 'processes'),
     *('batch_size', 'lr_scale', 'images', 'device', 'commit', 'versions', 'started', 'iterations'),
     *('step_time', 'finished', 'metrics'),
 )
 
 
-@dataclass(frozen=True)
-class Record:
-    """A record that a run has written, see :class:`~mmmeta.engine.RunRecordHook`.
+class Record(dict):
+    """The content of a record that a run has written, see :class:`~mmmeta.engine.RunRecordHook`.
 
-    Attributes:
+    Args:
         path (Path): The file.
-        content (dict): What is in it.
+
+    Raises:
+        UsageError: The file is no record.
     """
 
-    path: Path
-    content: dict[str, Any]
+    def __init__(self, path: Path) -> None:
+        try:
+            content = json.loads(path.read_text())
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or not content.keys() >= set(RECORD_KEYS):
+            raise UsageError(f"'{path}' is no record of a run, or a damaged one: remove it, and run again")
+        super().__init__(content)
+        self.path = path
+        self.work_dir = path.parent.parent.resolve()
+        self.name = Path(self['config'] or 'unknown').stem
 
-    def __getitem__(self, key: str) -> Any:
-        return self.content[key]
-
-    @property
-    def work_dir(self) -> Path:
-        """Work directory of the run."""
-        return self.path.parent.parent.resolve()
-
-    @property
-    def name(self) -> str:
-        """Name of the config."""
-        return Path(self['config'] or 'unknown').stem
-
-    def changes(self, foreign: Sequence[str]) -> dict[str, Any]:
-        """Changes of the config that may affect the result.
-
-        Args:
-            foreign (Sequence[str]): Patterns of keys that do not matter.
-        """
+    def changes(self, ignored: Sequence[str]) -> dict[str, Any]:
+        """Changes of the config, but those of keys that are neutral or match the patterns ``ignored``."""
         if self['changes'] is None:
             return {'changes of the config': 'not recorded'}
-        return {
-            key: value
-            for key, value in self['changes'].items()
-            if not any(fnmatch(key, pattern) for pattern in (*NEUTRAL, *foreign))
-        }
+        patterns = (*NEUTRAL_KEYS, *ignored)
+        return {k: v for k, v in self['changes'].items() if not any(fnmatch(k, p) for p in patterns)}
 
 
-@dataclass(frozen=True)
-class Run:
-    """A training run: its records, including those of resumed parts.
-
-    Attributes:
-        records (tuple[Record, ...]): The oldest first.
-    """
+class Run(NamedTuple):
+    """A training: its records, the oldest first, of all parts of a run that was resumed."""
 
     records: tuple[Record, ...]
 
@@ -121,34 +75,14 @@ class Run:
         return self.records[-1]
 
     @property
-    def changes(self) -> dict[str, Any]:
-        """Changes of the config that may affect the network."""
-        return self.last.changes(OF_TEST)
-
-    @property
     def planned(self) -> int:
-        """Planned number of iterations."""
+        """Iterations of the whole run."""
         return self.last['iterations'][1]
 
     @property
     def evaluation(self) -> Record | None:
         """The newest record with metrics."""
         return next((record for record in reversed(self.records) if record['metrics']), None)
-
-
-def read_record(path: Path) -> Record:
-    """Read a record.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or any(key not in content for key in KEYS):
-        raise UsageError(f"'{path}' is no record of a run, or a damaged one: remove it, and run again")
-    return Record(path, content)
 
 
 def find_records(folder: str | Path) -> list[Record]:
@@ -159,71 +93,48 @@ def find_records(folder: str | Path) -> list[Record]:
     """
     if not Path(folder).is_dir():
         raise UsageError(f"there is no folder '{folder}': give the one that holds the work directories")
-    records = [read_record(path) for path in Path(folder).rglob(RECORDS)]
-    return sorted(records, key=lambda record: record['started'])
+    return sorted(map(Record, Path(folder).rglob(RECORDS)), key=lambda record: record['started'])
 
 
 def group_runs(records: Iterable[Record]) -> dict[Path, list[Run]]:
-    """The trainings of each work directory, the oldest first; the checkpoints are those of the last.
-
-    Args:
-        records (Iterable[Record]): Records, the oldest first.
+    """The trainings of each work directory, the oldest first; its checkpoints are those of the last one.
 
     Raises:
         UsageError: A work directory holds runs of different configs.
     """
-    chains: dict[Path, list[list[Record]]] = defaultdict(list)
+    runs: dict[Path, list[Run]] = defaultdict(list)
+    kinds: dict[Path, dict[tuple, Record]] = defaultdict(dict)
     for record in records:
         if record['kind'] == 'train':
-            found = chains[record.work_dir]
-            if record['resumed'] and found:
-                found[-1].append(record)
-            else:
-                found.append([record])
-    runs = {folder: [Run(tuple(chain)) for chain in found] for folder, found in chains.items()}
-    for folder, found in runs.items():
-        _check_same_config(folder, [Run((record,)) for run in found for record in run.records])
+            found = runs[record.work_dir]
+            earlier = found.pop().records if record['resumed'] and found else ()
+            found.append(Run((*earlier, record)))
+            changes = json.dumps(record.changes(TEST_KEYS), sort_keys=True, default=str)
+            kinds[record.work_dir][record.name, changes] = record
+    for folder, found in kinds.items():
+        if len(found) > 1:
+            first, second = list(found.values())[:2]
+            a, b = first.changes(TEST_KEYS), second.changes(TEST_KEYS)
+            keys = ', '.join(sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))[:3])
+            other = f'with other {keys}' if first.name == second.name else f'and {second.name}'
+            raise UsageError(
+                f"'{folder}' holds runs of different configs under one name "
+                f'({first.name} {other}): it is not known which of them its checkpoints are from; move '
+                f'{first.path.parent.name} or {second.path.parent.name} to a folder of its own'
+            )
     return runs
 
 
-def _check_same_config(folder: Path, runs: Sequence[Run]) -> None:
-    """Reject a folder whose checkpoints may be from runs of different configs."""
-    kinds = {(run.last.name, json.dumps(run.changes, sort_keys=True, default=str)): run for run in runs}
-    if len(kinds) == 1:
-        return
-    first, second = list(kinds.values())[:2]
-    a, b = first.changes, second.changes
-    keys = ', '.join(sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))[:3])
-    names = dict.fromkeys((first.last.name, second.last.name))
-    what = ' and '.join(names) + (f' with other {keys}' if len(names) == 1 else '')
-    raise UsageError(
-        f"'{folder}' holds runs of different configs under one name ({what}): it is not known which of them "
-        f'its checkpoints are from; move {first.last.path.parent.name} or {second.last.path.parent.name} to '
-        'a folder of its own'
-    )
-
-
-def report_incomplete(records: Sequence[Record], runs: dict[Path, list[Run]]) -> list[str]:
-    """Report the trainings without a result, and the reason.
-
-    Args:
-        records (Sequence[Record]): Records, the oldest first.
-        runs (dict[Path, list[Run]]): What :func:`group_runs` makes of them.
-    """
-    tested = {
-        Path(record['checkpoint']).parent.resolve()
-        for record in records
-        if record['kind'] == 'test' and record['finished'] and record['checkpoint']
-    }
-    lines = []
+def report_incomplete(records: Sequence[Record], runs: dict[Path, list[Run]]) -> Iterator[str]:
+    """Trainings without a result, and the reason."""
+    tests = [r for r in records if r['kind'] == 'test' and r['finished'] and r['checkpoint']]
+    tested = {Path(record['checkpoint']).parent.resolve() for record in tests}
     for folder, found in runs.items():
-        run, done = found[-1], found[-1].last['iterations'][0]
-        evaluation = run.evaluation
+        run, evaluation = found[-1], found[-1].evaluation
+        step = evaluation and evaluation['metrics']['step']
         if not run.last['finished']:
-            lines.append(f'{folder}: not finished, {done} of {run.planned} iterations')
-        elif evaluation is None and folder not in tested:
-            lines.append(f'{folder}: never evaluated; tools/test.py {run.last["config"]} {folder}/...')
-        elif evaluation is not None and evaluation['metrics']['step'] != run.planned and folder not in tested:
-            step = evaluation['metrics']['step']
-            lines.append(f'{folder}: last evaluated after {step:.0f} of {run.planned} iterations')
-    return lines
+            yield f'{folder}: not finished, {run.last["iterations"][0]} of {run.planned} iterations'
+        elif folder not in tested and evaluation is None:
+            yield f'{folder}: never evaluated; tools/test.py {run.last["config"]} {folder}/...'
+        elif folder not in tested and step != run.planned:
+            yield f'{folder}: last evaluated after {step:.0f} of {run.planned} iterations'

@@ -14,7 +14,7 @@ from mmmeta.models.layers.recompute import is_captured
 # replacement is a subclass with the same parameters. Where its faster path does not apply
 # (gradients, other devices and dtypes, a compiler, hooks inside) it falls back to the parent class.
 REPLACEMENTS = {
-    'mmmeta.models.layers.block.MetaFormerBlock': 'mmmeta.deploy.chunked_block.ChunkedMetaFormerBlock',
+    'mmmeta.models.layers.block.MetaFormerBlock': 'mmmeta.deploy.chunked_block.ChunkedBlock',
     'mmseg.models.decode_heads.uper_head.UPerHead': 'mmmeta.deploy.uper_head.MergedUPerHead',
     'mmcv.ops.roi_align.RoIAlign': 'mmmeta.deploy.roi_align.ChannelsLastRoIAlign',
 }

@@ -47,7 +47,7 @@ def _add_branch_out(
     return torch.addcmul(branch, x, res_scale, out=out)
 
 
-class ChunkedMetaFormerBlock(MetaFormerBlock):
+class ChunkedBlock(MetaFormerBlock):
     """A block whose MLP and separable convolution, if it has one, run over one chunk of the map at a time."""
 
     @staticmethod

@@ -81,9 +81,9 @@ def test_what_is_replaced_is_printed_and_shown(capsys):
     model = tiny()
     before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     assert accelerate(model) is model
-    assert capsys.readouterr().out == 'accelerate: 6 MetaFormerBlock -> ChunkedMetaFormerBlock\n'
+    assert capsys.readouterr().out == 'accelerate: 6 MetaFormerBlock -> ChunkedBlock\n'
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
-    assert 'ChunkedMetaFormerBlock' in str(model)
+    assert 'ChunkedBlock' in str(model)
     assert 'MetaFormerBlock' not in str(model)
     accelerate(model)
     assert capsys.readouterr().out == 'accelerate: nothing left to replace\n'
@@ -91,7 +91,7 @@ def test_what_is_replaced_is_printed_and_shown(capsys):
 
 def test_one_of_several_processes_prints(capsys, monkeypatch):
     monkeypatch.setattr(acceleration, 'is_main_process', lambda: False)
-    assert 'ChunkedMetaFormerBlock' in str(accelerate(tiny()))
+    assert 'ChunkedBlock' in str(accelerate(tiny()))
     assert capsys.readouterr().out == ''
 
 
@@ -104,7 +104,7 @@ def test_hooks_and_subclasses_are_left_alone(capsys):
     model.stages[2].blocks[1].__class__ = Block
     accelerate(model)
     assert capsys.readouterr().out == (
-        'accelerate: 4 MetaFormerBlock -> ChunkedMetaFormerBlock\n'
+        'accelerate: 4 MetaFormerBlock -> ChunkedBlock\n'
         'accelerate: kept because of their hooks: 1 MetaFormerBlock\n'
     )
     assert type(model.stages[0].blocks[0]) is MetaFormerBlock
@@ -239,7 +239,7 @@ def test_a_whole_detector(capsys):
     torch.manual_seed(0)
     plain = MODELS.build(cfg).eval()
     fast = accelerate(copy.deepcopy(plain))
-    replaced = '4 MetaFormerBlock -> ChunkedMetaFormerBlock', '8 RoIAlign -> ChannelsLastRoIAlign'
+    replaced = '4 MetaFormerBlock -> ChunkedBlock', '8 RoIAlign -> ChannelsLastRoIAlign'
     printed = capsys.readouterr().out
     assert all(text in printed for text in replaced), printed
     size = (256, 320)

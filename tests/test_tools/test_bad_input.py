@@ -19,7 +19,7 @@ TRAIN = (sys.executable, 'tools/train.py')
         (
             'model.backbone.drop_path=0.1',
             "CAFormer takes no argument 'drop_path': it takes arch, in_channels, out_indices, frozen_stages, "
-            'norm_eval, drop_path_rate, window, border, window_mode, backend, with_cp, init_cfg',
+            'norm_eval, drop_path_rate, window, border, window_mode, backend, with_cp, output_norm, init_cfg',
         ),
         ('model.backbone.type=mmmeta.CaFormer', 'mmmeta.CaFormer is not in the'),
         ('model.neck.type=mmmeta.Nothing', 'mmmeta.Nothing is not in the'),

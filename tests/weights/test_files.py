@@ -75,7 +75,7 @@ def test_code_does_not_run_unless_trusted(tmp_path):
 
     path = tmp_path / 'evil.pth'
     torch.save({'state_dict': WEIGHT, 'x': Payload()}, path)
-    with pytest.raises(UsageError, match='needs code to be read .*: if you trust where it comes from, say'):
+    with pytest.raises(UsageError, match='needs code to be read .*: if you trust its origin, pass'):
         read_checkpoint(str(path))
     path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(UsageError, match='needs code to be read'):
