@@ -91,6 +91,8 @@ def explain_data_errors(cfg: Config, loaders: Sequence[str]) -> Iterator[None]:
     """
     try:
         yield
+    except UsageError:
+        raise
     except Exception as error:
         message = _explain(error, cfg, loaders)
         if message is None:
