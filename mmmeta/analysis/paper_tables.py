@@ -1,104 +1,53 @@
 """The numbers that the papers print, for comparison with measurements.
 
 The tables in ``paper/`` have a row for each row in print, and under ``config`` the config of its model: a
-path in this repository, ``package::path`` for models that the papers compare with, nothing where none is.
+path in this repository, ``package::path`` for models that the papers compare with, or nothing. Their columns
+are listed in ``results.csv`` and ``complexities.csv``.
 """
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PAPER_DIR = Path(__file__).parent / 'paper'
-
-# Columns of each table: what is counted, and height and width of the image.
-COUNTED = dict(
-    imagenet=dict(
-        params_m=('params', (224, 224)),
-        frozen_params_m=('frozen', (224, 224)),
-        macs_g_224=('macs', (224, 224)),
-        macs_g_384=('macs', (384, 384)),
-    ),
-    ade20k=dict(params_m=('params', (512, 2048)), macs_g_512x2048=('macs', (512, 2048))),
-    coco=dict(macs_g=('macs', (800, 1280))),
-)
-# Columns of results: the metric, its key in a record, and the other fields of `Result`; `training` is the end
-# of the config's name.
-MEASURED: dict[str, dict[str, dict[str, Any]]] = dict(
-    ade20k=dict(
-        miou=dict(metric='mIoU', key='mIoU'),
-        # The configs align test images to multiples of 32; the zoo has results without as well.
-        miou_unaligned=dict(
-            metric='mIoU, not aligned',
-            key='mIoU',
-            options=(('test_dataloader.dataset.pipeline.2.size_divisor', 1),),
-        ),
-        miou_unaligned_ms_flip=dict(
-            metric='mIoU, ms+flip, not aligned',
-            key='mIoU',
-            tta=True,
-            options=(('tta_pipeline.1.transforms.1.0.size_divisor', 1),),
-        ),
-        miou_star=dict(metric='mIoU*', key='mIoU'),
-        miou_star_ms_flip=dict(metric='mIoU*, ms+flip', key='mIoU', tta=True),
-    ),
-    coco={
-        f'{level}_{kind}': dict(metric=f'{level.upper()} {kind}', key=f'coco/{name}_mAP{end}', scale=100.0)
-        for kind, name in (('box', 'bbox'), ('mask', 'segm'))
-        for level, end in (('ap', ''), ('ap50', '_50'), ('ap75', '_75'))
-    },
-    imagenet={
-        f'top1_{column}': dict(metric='top-1', key='accuracy/top1', training=training)
-        for column, training in (
-            ('224', '_in1k'),
-            ('384', '_384_in1k'),
-            ('224_in21k', '_in21ft1k'),
-            ('384_in21k', '_384_in21ft1k'),
-        )
-    },
-    robustness=dict(
-        mce=dict(metric='mCE, ImageNet-C', key='imagenet-c/mCE', test_data='imagenet_c'),
-        imagenet_a=dict(metric='top-1, ImageNet-A', key='accuracy/top1', test_data='imagenet_a'),
-        imagenet_r=dict(metric='top-1, ImageNet-R', key='accuracy/top1', test_data='imagenet_r'),
-        imagenet_sketch=dict(
-            metric='top-1, ImageNet-Sketch', key='accuracy/top1', test_data='imagenet_sketch'
-        ),
-    ),
+# Tables of speed: file, height and width, batch, column. The sizes are those of the MACs.
+SPEEDS = dict(
+    IX=('coco', (800, 1280), 1, 'fps_v100'),
+    X=('ade20k', (512, 2048), 1, 'fps_v100'),
+    XII=('speed', (224, 224), 128, 'per_second'),
 )
 
 
 def load_paper_table(name: str) -> list[dict[str, str]]:
-    """Read one table of the papers.
+    """Read a table: a dict for each row, cells as printed, empty where nothing is printed.
 
     Args:
         name (str): ``'imagenet'``, ``'robustness'``, ``'ade20k'``, ``'coco'`` or ``'speed'``.
-
-    Returns:
-        list[dict[str, str]]: A dict for each row, cells as printed; an empty string where nothing is printed.
     """
     with open(PAPER_DIR / f'{name}.csv', newline='') as file:
         return list(csv.DictReader(file))
 
 
-def _printed_cells(tables: dict[str, dict[str, Any]]) -> Iterator[tuple[dict[str, str], str, Any]]:
-    """Row, cell and column of what is printed of our models in some columns of the tables."""
-    for table, columns in tables.items():
+def _printed_cells(columns: str) -> Iterator[tuple[dict[str, str], str, dict[str, str]]]:
+    """Row, cell and description of the column of what is printed of our models."""
+    for table, group in groupby(load_paper_table(columns), lambda column: column['table']):
+        described = list(group)
         for row in load_paper_table(table):
-            for name, column in columns.items():
-                if row['config'].startswith('configs/') and row[name]:
-                    yield row, row[name], column
+            for column in described:
+                if row['config'].startswith('configs/') and row[column['column']]:
+                    yield row, row[column['column']], column
 
 
-@dataclass(frozen=True)
-class PrintedComplexity:
+class PrintedComplexity(NamedTuple):
     """A number that a paper prints of a model's size or cost.
 
     Attributes:
         source (str): Where it is printed.
         config (str): The config of the model.
         shape (tuple[int, int]): Height and width of the image.
-        kind (str): ``'params'`` (millions), ``'frozen'`` (millions), of these those that are not trained, or
+        kind (str): ``'params'`` (millions), ``'frozen'``, of these those that are not trained (millions), or
             ``'macs'`` (billions).
         text (str): The number as printed.
     """
@@ -112,18 +61,17 @@ class PrintedComplexity:
     def deviation(self, counted: float) -> float:
         """Relative deviation of a count in the same unit, beyond the rounding of the printed digits."""
         decimals = len(self.text.partition('.')[2])
-        beyond = max(abs(counted - float(self.text)) - 0.5 * 10**-decimals, 0.0)
-        return beyond / float(self.text)
+        return max(abs(counted - float(self.text)) - 0.5 * 10**-decimals, 0.0) / float(self.text)
 
 
 def printed_complexities() -> Iterator[PrintedComplexity]:
     """Parameters and MACs of Tables I, III, V, IX and X, of all models that are ours."""
-    for row, text, (kind, shape) in _printed_cells(COUNTED):
-        yield PrintedComplexity(row['source'], row['config'], shape, kind, text)
+    for row, text, column in _printed_cells('complexities'):
+        shape = int(column['height']), int(column['width'])
+        yield PrintedComplexity(row['source'], row['config'], shape, column['kind'], text)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A result that a paper prints.
 
     Attributes:
@@ -132,10 +80,10 @@ class Result:
         metric (str): What is measured.
         key (str): Name of the metric in a record.
         printed (str): The number as printed, in percent.
-        scale (float): Factor from a record's number to percent. Defaults to 1.0.
-        tta (bool): Whether scales and flips are averaged. Defaults to False.
-        test_data (str | None): Name of the config of other test data. Defaults to None.
-        options (tuple): Keys and values of the config that the test changes. Defaults to ().
+        scale (float): Factor from a record's number to percent.
+        tta (bool): Whether scales and flips are averaged.
+        test_data (str | None): Name of the config of other test data.
+        options (tuple): Keys and values of the config that the test changes.
     """
 
     source: str
@@ -143,10 +91,10 @@ class Result:
     metric: str
     key: str
     printed: str
-    scale: float = 1.0
-    tta: bool = False
-    test_data: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
+    scale: float
+    tta: bool
+    test_data: str | None
+    options: tuple[tuple[str, int], ...]
 
     @property
     def name(self) -> str:
@@ -157,25 +105,20 @@ class Result:
 def printed_results() -> list[Result]:
     """Every result that the papers and MMSegmentation's zoo print of models that are ours."""
     results = []
-    for row, text, column in _printed_cells(MEASURED):
-        fields = dict(column)
-        config = row['config'].replace('_in1k', fields.pop('training', '_in1k'))
-        results.append(Result(row['source'], config, printed=text, **fields))
+    for row, text, column in _printed_cells('results'):
+        config = row['config'].replace('_in1k', column['training'] or '_in1k')
+        key, _, value = column['option'].partition('=')
+        test = float(column['scale']), bool(column['tta']), column['test_data'] or None
+        options = ((key, int(value)),) if key else ()
+        results.append(Result(row['source'], config, column['metric'], column['key'], text, *test, options))
     return results
 
 
-@dataclass(frozen=True)
-class PrintedSpeed:
-    """A speed that arXiv:2210.13452 prints, and what it was measured with.
+class PrintedSpeed(NamedTuple):
+    """A speed that arXiv:2210.13452 prints, in images a second, and what it was measured with.
 
-    Attributes:
-        name (str): What is run.
-        config (str | None): Its config, of this repository or another package; ``timm::`` and a name for a
-            classifier of timm's; None where no package ships one.
-        shape (tuple[int, int]): Height and width of the images.
-        batch (int): Images at a time.
-        per_second (float): Images a second as printed.
-        options (dict): Changes of the config. Defaults to {}.
+    ``config`` is one of this repository or of another package, ``timm::`` and a name, or None where no
+    package ships one; ``options`` are changes of it.
     """
 
     name: str
@@ -183,34 +126,27 @@ class PrintedSpeed:
     shape: tuple[int, int]
     batch: int
     per_second: float
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
 
-def printed_speeds(table: str) -> list[PrintedSpeed]:
+def printed_speeds(table: str) -> Iterator[PrintedSpeed]:
     """The printed speeds of models.
 
     Args:
         table (str): ``'IX'`` (COCO, V100), ``'X'`` (ADE20K, V100) or ``'XII'`` (classifiers with GELU in the
             place of StarReLU, TF32, A100).
     """
-    data, shape, batch, column = dict(
-        # Images of the sizes that the tables give the MACs for.
-        IX=('coco', (800, 1280), 1, 'fps_v100'),
-        X=('ade20k', (512, 2048), 1, 'fps_v100'),
-        XII=('speed', (224, 224), 128, 'per_second'),
-    )[table]
-    speeds = []
-    for row in load_paper_table(data):
+    file, shape, batch, column = SPEEDS[table]
+    for row in load_paper_table(file):
+        name, options, config = row.get('model'), {}, row['config'].replace('configs/', 'mmmeta::')
         if row['source'] != f'Table {table}':
             continue
-        name, options, config = row.get('model'), {}, row['config'].replace('configs/', 'mmmeta::')
         if table != 'XII':
             method = row['method'].lower().replace(' r-cnn', '_rcnn').replace(' ', '_')
             name = f'{method}_{row["backbone"]}'
         elif config.startswith('mmmeta::'):
             options = {'model.backbone.arch': dict(_delete_=True, base=name.partition('_')[2], act='GELU')}
-        speeds.append(PrintedSpeed(name, config or None, shape, batch, float(row[column]), options))
-    return speeds
+        yield PrintedSpeed(name, config or None, shape, batch, float(row[column]), options)
 
 
 def printed_activations() -> dict[str, float]:

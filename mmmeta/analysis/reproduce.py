@@ -5,10 +5,10 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import matplotlib
 
@@ -42,64 +42,47 @@ def _dataset(result: Result) -> str:
     return 'imagenet' if 'imagenet/' in result.config else result.name.rpartition('_')[2]
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """A number that was measured.
-
-    Attributes:
-        value (float): In the unit of the printed one.
-        record (Record): Of the run that measured it.
-        run (Run | None): The run that trained the network; None if it is not known.
-        differences (tuple[str, ...]): Differences from the config, with which it does not compare with the
-            paper's number.
-    """
-
-    value: float
-    record: Record
-    run: Run | None
-    differences: tuple[str, ...]
-
-    @property
-    def how(self) -> str:
-        """How it was obtained, in words."""
-        source = self.run.last if self.run else self.record
-        parts = [f'checkpoint {self.record["checkpoint"]}']
-        if self.run:
-            devices = f'{source["processes"]} x {source["device"]}'
-            parts = [f'seed {source["seed"]}', f'batch {source["batch_size"]} on {devices}']
-            parts.append(f'learning rate x{source["lr_scale"]:g}')
-        parts.append(f'commit {source["commit"] or "unknown"}')
-        versions = source['versions']
-        shown = (name for name in ('torch', 'mmengine', 'mmmeta') if name in versions)
-        return '; '.join([*parts, ', '.join(f'{name} {versions[name]}' for name in shown)])
-
-
-@dataclass
-class Comparison:
+class Comparison(NamedTuple):
     """A printed result and the runs that measured it in one way.
 
     Attributes:
         result (Result): The printed result.
-        measurements (list[Measurement]): One for each run; empty if there is none.
+        differences (tuple[str, ...]): Differences from the config, with which it does not compare with the
+            paper's number.
+        values (tuple[float, ...]): What each run measured, in percent; empty if there is none.
+        how (tuple[str, ...]): How each of them was obtained, in words.
+        trained (bool): Whether the training of one of them is recorded.
     """
 
     result: Result
-    measurements: list[Measurement]
-
-    @property
-    def differences(self) -> tuple[str, ...]:
-        """See :class:`Measurement`."""
-        return self.measurements[0].differences if self.measurements else ()
+    differences: tuple[str, ...] = ()
+    values: tuple[float, ...] = ()
+    how: tuple[str, ...] = ()
+    trained: bool = False
 
     @property
     def mean(self) -> float | None:
         """Mean of the runs."""
-        return fmean(m.value for m in self.measurements) if self.measurements else None
+        return fmean(self.values) if self.values else None
 
     @property
     def spread(self) -> float | None:
         """Standard deviation over the runs; None for a single one."""
-        return stdev(m.value for m in self.measurements) if len(self.measurements) > 1 else None
+        return stdev(self.values) if len(self.values) > 1 else None
+
+
+def _origin(record: Record, run: Run | None) -> str:
+    """How a number was obtained, from its record and that of the training."""
+    source = run.last if run else record
+    parts = [f'checkpoint {record["checkpoint"]}']
+    if run:
+        devices = f'{source["processes"]} x {source["device"]}'
+        parts = [f'seed {source["seed"]}', f'batch {source["batch_size"]} on {devices}']
+        parts.append(f'learning rate x{source["lr_scale"]:g}')
+    parts.append(f'commit {source["commit"] or "unknown"}')
+    versions = source['versions']
+    shown = (name for name in ('torch', 'mmengine', 'mmmeta') if name in versions)
+    return '; '.join([*parts, ', '.join(f'{name} {versions[name]}' for name in shown)])
 
 
 def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
@@ -159,34 +142,28 @@ def _differences_of_test(result: Result, record: Record, run: Run | None) -> Ite
         yield f'weights of {name_of_location(checkpoint)}'
 
 
-def _measurements(
-    result: Result, records: Sequence[Record], runs: dict[Path, list[Run]]
-) -> list[Measurement]:
-    """The newest measurement of a result for each network and setting."""
-    newest, options = {}, dict(result.options)
-    for record in records:
-        metrics, changes, checkpoint = record['metrics'] or {}, record['changes'] or {}, record['checkpoint']
-        data = record['test_data'] and Path(record['test_data']).stem
-        is_other = record.name != result.name or (bool(record['tta']), data) != (result.tta, result.test_data)
-        if is_other or result.key not in metrics or not record['finished']:
-            continue
-        if record['kind'] == 'train':
-            run = next(run for run in runs[record.work_dir] if any(part is record for part in run.records))
-            # Its own evaluation is that of the plain config.
-            if options or record is not run.evaluation or metrics['step'] != run.planned:
-                continue
-        else:
-            aligned = any(key.endswith('.size_divisor') for key in changes)  # a result of its own
-            if any(changes.get(key) != value for key, value in options.items()) or (aligned and not options):
-                continue
-            local = checkpoint and not is_remote(checkpoint)
-            run = (runs.get(Path(checkpoint).parent.resolve()) or [None])[-1] if local else None
-        network = run.records[0].path if run else checkpoint and (name_of_location(checkpoint) or checkpoint)
-        differences = [*(_differences_of_training(result, run) if run else ())]
-        differences = tuple(dict.fromkeys([*differences, *_differences_of_test(result, record, run)]))
-        value = metrics[result.key] * result.scale
-        newest[network, differences] = Measurement(value, record, run, differences)
-    return list(newest.values())
+def _training_of(record: Record, runs: dict[Path, list[Run]]) -> Run | None:
+    """The training of the network of a record, or None if it is not known."""
+    if record['kind'] == 'train':
+        return next(run for run in runs[record.work_dir] if any(part is record for part in run.records))
+    checkpoint = record['checkpoint']
+    local = checkpoint and not is_remote(checkpoint)
+    return (runs.get(Path(checkpoint).parent.resolve()) or [None])[-1] if local else None
+
+
+def _measures(record: Record, run: Run | None, result: Result) -> bool:
+    """Whether a record measured a result, in whatever way."""
+    metrics, data = record['metrics'] or {}, record['test_data'] and Path(record['test_data']).stem
+    if record.name != result.name or (bool(record['tta']), data) != (result.tta, result.test_data):
+        return False
+    if result.key not in metrics or not record['finished']:
+        return False
+    if record['kind'] == 'train':  # its own evaluation is that of the plain config
+        return not result.options and record is run.evaluation and metrics['step'] == run.planned
+    changes = record['changes'] or {}
+    if result.options:
+        return all(changes.get(key) == value for key, value in result.options)
+    return not any(key.endswith('.size_divisor') for key in changes)  # a result of its own
 
 
 def compare(
@@ -201,15 +178,24 @@ def compare(
 
     Returns:
         list[Comparison]: For each result one for each way that it was measured in, those as the config says
-        first; an empty one if it was not measured.
+        first; an empty one if it was not measured. Of several tests of one network the newest counts.
     """
     comparisons = []
     for result in results:
-        groups = defaultdict(list)
-        for measurement in _measurements(result, records, runs):
-            groups[measurement.differences].append(measurement)
-        ordered = sorted(groups.items(), key=lambda item: len(item[0]))
-        comparisons += [Comparison(result, group) for _, group in ordered or [((), [])]]
+        groups: dict[tuple, dict] = defaultdict(dict)
+        for record in records:
+            run, checkpoint = _training_of(record, runs), record['checkpoint']
+            if _measures(record, run, result):
+                network = run.records[0].path if run else name_of_location(checkpoint or '') or checkpoint
+                differences = [*(_differences_of_training(result, run) if run else ())]
+                differences += _differences_of_test(result, record, run)
+                value = record['metrics'][result.key] * result.scale
+                groups[tuple(dict.fromkeys(differences))][network] = value, _origin(record, run), bool(run)
+        for differences, group in sorted(groups.items(), key=lambda item: len(item[0])):
+            values, how, trained = zip(*group.values(), strict=True)
+            comparisons.append(Comparison(result, differences, values, how, any(trained)))
+        if not groups:
+            comparisons.append(Comparison(result))
     return comparisons
 
 
@@ -221,8 +207,8 @@ def as_row(comparison: Comparison) -> dict[str, str]:
     if mean is not None:
         row['spread'] = '' if spread is None else f'{spread:.2f}'
         row.update(measured=f'{mean:.2f}', difference=f'{mean - float(result.printed):+.2f}')
-        row.update(runs=str(len(comparison.measurements)), differs='; '.join(comparison.differences))
-        row['how'] = ' | '.join(dict.fromkeys(m.how for m in comparison.measurements))
+        row.update(runs=str(len(comparison.values)), differs='; '.join(comparison.differences))
+        row['how'] = ' | '.join(dict.fromkeys(comparison.how))
     return row
 
 
@@ -235,7 +221,7 @@ def export(comparisons: Sequence[Comparison], folder: str | Path) -> list[Path]:
     table, page, picture = (Path(folder) / f'reproduce.{end}' for end in ('csv', 'md', 'png'))
     rows = [as_row(comparison) for comparison in comparisons]
     cells = [COLUMNS, ['---'] * len(COLUMNS), *([c.replace('|', '/') for c in row.values()] for row in rows)]
-    measured = [comparison for comparison in comparisons if comparison.measurements]
+    measured = [comparison for comparison in comparisons if comparison.values]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         with open(table, 'w', newline='') as file:
@@ -330,13 +316,13 @@ def commands(
     for comparison in comparisons:
         groups[comparison.result.config].append(comparison)
     for config, group in groups.items():
-        exact = [c for c in group if c.measurements and not c.differences]
+        exact = [c for c in group if c.values and not c.differences]
         done = [c.result for c in exact]
         missing = [result for result in dict.fromkeys(c.result for c in group) if result not in done]
         if missing:
             printed = (f'{result.metric} {result.printed} ({result.source})' for result in missing)
             yield from ('', f'# {Path(config).stem}: {", ".join(printed)}')
-            trained = any(m.run for c in exact for m in c.measurements)
+            trained = any(c.trained for c in exact)
             yield from dict.fromkeys(_commands_of(missing, trained, records, load(config), Path(work_dirs)))
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmmeta.engine.records import RECORDS
+from mmmeta.engine.records import RECORDS, VERSION
 from mmmeta.errors import UsageError
 
 # Patterns of config keys that do not affect the result of a run; batch, scale of the learning rate and number
@@ -27,11 +27,6 @@ TRAINING_KEYS = (
     *('load_from', 'model.train_cfg*', '*.drop_path_rate', '*.init_cfg*'),
 )
 TEST_KEYS, TEST_ONLY_KEYS = ('test_*', 'tta_*', 'val_*', 'model.test_cfg*'), ('test_*', 'tta_*')
-RECORD_KEYS = (
-    *('kind', 'config', 'changes', 'tta', 'test_data', 'checkpoint', 'resumed', 'seed', 'processes'),
-    *('batch_size', 'lr_scale', 'images', 'device', 'commit', 'versions', 'started', 'iterations'),
-    *('step_time', 'finished', 'metrics'),
-)
 
 
 class Record(dict):
@@ -49,7 +44,7 @@ class Record(dict):
             content = json.loads(path.read_text())
         except ValueError:
             content = None
-        if not isinstance(content, dict) or not content.keys() >= set(RECORD_KEYS):
+        if not isinstance(content, dict) or content.get('version') != VERSION:
             raise UsageError(f"'{path}' is no record of a run, or a damaged one: remove it, and run again")
         super().__init__(content)
         self.path = path

@@ -67,10 +67,10 @@ def test_mean_and_spread_over_seeds(write, tmp_path):
     write('a', metrics=dict(mIoU=48.0, step=160000))
     write('b', seed=1, metrics=dict(mIoU=49.0, step=160000))
     (row,) = rows(tmp_path)
-    assert (row.mean, len(row.measurements)) == (48.5, 2)
+    assert (row.mean, len(row.values)) == (48.5, 2)
     assert row.spread == pytest.approx(0.5**0.5)
     assert row.differences == ()
-    assert [m.how for m in row.measurements] == [
+    assert list(row.how) == [
         f'seed {seed}; batch 16 on 8 x GPU; learning rate x1; commit abc; torch 2.12.1, mmengine 0.10.7'
         for seed in (0, 1)
     ]
@@ -122,7 +122,7 @@ def test_a_checkpoint_whose_training_is_not_known(write, tmp_path):
     write('a', **tested, checkpoint='/elsewhere/final.pth')
     write('b', **tested, checkpoint=None)
     write('c', **tested, checkpoint='https://example.org/weights.pth')
-    found = {row.differences: len(row.measurements) for row in rows(tmp_path)}
+    found = {row.differences: len(row.values) for row in rows(tmp_path)}
     assert found == {('training not recorded',): 2, ('the network before training',): 1}
 
 

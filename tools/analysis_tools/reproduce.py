@@ -86,13 +86,13 @@ def main() -> None:
         table = Table('config', 'metric', 'paper', 'measured', 'difference', 'how', 'differs from the config')
         for comparison in comparisons:
             row = as_row(comparison)
-            if comparison.measurements or args.all:
+            if comparison.values or args.all:
                 spread = f' ± {row["spread"]} ({row["runs"]} runs)' if row['spread'] else ''
                 paper = f'{row["paper"]} ({row["source"]})'
                 measured = (f'{row["measured"]}{spread}', row['difference'], row['how'], row['differs'])
                 table.add_row(row['config'], row['metric'], paper, *measured)
         Console().print(table)
-        measured = len({c.result for c in comparisons if c.measurements})
+        measured = len({c.result for c in comparisons if c.values})
         total = len({c.result for c in comparisons})
         print(f'{measured} of {total} results were measured; the others: --commands')
     for line in report_incomplete(records, runs):
