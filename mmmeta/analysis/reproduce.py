@@ -4,7 +4,7 @@ import csv
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
@@ -273,11 +273,8 @@ def _launch(tool: str, config: str, gpus: int, checkpoint: str | None = None) ->
 
 def _estimate(result: Result, cfg: Config, gpus: int, records: Iterable[Record]) -> str:
     """Device-hours of a training, from measured steps of the same network and batch."""
-    batch, images, schedule = (
-        cfg.auto_scale_lr.base_batch_size,
-        TRAINING_IMAGES[_dataset(result)],
-        cfg.train_cfg,
-    )
+    images, batch = TRAINING_IMAGES[_dataset(result)], cfg.auto_scale_lr.base_batch_size
+    schedule = cfg.train_cfg
     iterations = schedule.get('max_iters') or schedule.max_epochs * math.ceil(images / batch)
     ignored = ('train_cfg*', 'param_scheduler*', 'val_*', *TEST_ONLY_KEYS)
     for record in reversed(list(records)):
@@ -296,17 +293,13 @@ def _estimate(result: Result, cfg: Config, gpus: int, records: Iterable[Record])
 
 
 def commands(
-    comparisons: Sequence[Comparison],
-    records: Sequence[Record],
-    load: Callable[[str], Config],
-    work_dirs: str | Path = 'work_dirs',
+    comparisons: Sequence[Comparison], records: Sequence[Record], work_dirs: str | Path = 'work_dirs'
 ) -> Iterator[str]:
     """The commands for results that were not measured as their config says.
 
     Args:
         comparisons (Sequence[Comparison]): Result of :func:`compare`.
         records (Sequence[Record]): Records with the times of training steps.
-        load (callable): Reads a config of ours.
         work_dirs (str | Path): Folder of the work directories. Defaults to ``'work_dirs'``.
 
     Yields:
@@ -323,14 +316,15 @@ def commands(
             printed = (f'{result.metric} {result.printed} ({result.source})' for result in missing)
             yield from ('', f'# {Path(config).stem}: {", ".join(printed)}')
             trained = any(c.trained for c in exact)
-            yield from dict.fromkeys(_commands_of(missing, trained, records, load(config), Path(work_dirs)))
+            yield from dict.fromkeys(_commands_of(missing, trained, records, Path(work_dirs)))
 
 
 def _commands_of(
-    missing: Sequence[Result], trained: bool, records: Sequence[Record], cfg: Config, work_dirs: Path
+    missing: Sequence[Result], trained: bool, records: Sequence[Record], work_dirs: Path
 ) -> Iterator[str]:
     """The commands for some results of a config."""
-    first, schedule, folder = missing[0], cfg.train_cfg, work_dirs / missing[0].name
+    first, cfg, folder = missing[0], _load_shipped(missing[0].config), work_dirs / missing[0].name
+    schedule = cfg.train_cfg
     gpus = max(1, cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size)
     last = f'iter_{schedule.max_iters}' if 'max_iters' in schedule else f'epoch_{schedule.max_epochs}'
     if not trained:

@@ -234,7 +234,7 @@ class TestCommands:
     def lines(self, folder, name):
         records = find_records(folder)
         found = compare(records, group_runs(records), [r for r in printed_results() if r.name == name])
-        return list(commands(found, records, load_config))
+        return list(commands(found, records))
 
     def test_training_and_hours(self, write, tmp_path):
         changes = {'train_cfg.max_iters': 100}

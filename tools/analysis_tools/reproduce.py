@@ -19,7 +19,6 @@ from mmmeta.apis.cli import add_config_options, command_line
 from mmmeta.apis.config import enable_tta, load_config, resolve_config_path
 from mmmeta.apis.run import evaluate
 from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,10 +77,7 @@ def main() -> None:
     runs = group_runs(records)
     comparisons = compare(records, runs, [result for result in results if result.name in wanted])
     if args.commands:
-        lines = commands(
-            comparisons, records, lambda path: load_config(str(resource_root() / path)), args.work_dirs
-        )
-        print(*lines, sep='\n')
+        print(*commands(comparisons, records, args.work_dirs), sep='\n')
     else:
         table = Table('config', 'metric', 'paper', 'measured', 'difference', 'how', 'differs from the config')
         for comparison in comparisons:
