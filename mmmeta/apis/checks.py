@@ -112,8 +112,10 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str]) -> str | Non
     if isinstance(error, FileNotFoundError):
         missing = re.search(r"No such file or directory: '(.+)'", text)
         return f"'{missing[1]}' is not there: add it, or take it out of the data set" if missing else None
-    frames = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
-    files = [owner.ann_file for owner in frames if getattr(owner, 'ann_file', None)]
+    owners = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
+    # Not getattr, which objects that are half built may answer by failing themselves.
+    files = [getattr(owner, '__dict__', {}).get('ann_file') for owner in owners]
+    files = [file for file in files if file]
     if not files:
         return None
     if 'need at least one array to concatenate' in text:
