@@ -84,6 +84,7 @@ def test_a_page_from_top_to_bottom(page, checkout):
         error = of_beginning(ERRORS, command)
         found = [line for line in part.splitlines() if line.startswith('error: ')]
         assert 'Traceback' not in part, part[-3000:]
+        assert 'pkg_resources' not in part  # thirty lines of it, above all others
         assert (status == '0') == (error is None), f'{command}: {status}\n{part[-3000:]}'
         assert len(found) == (error is not None) and all(f'error: {error}' in line for line in found), found
 

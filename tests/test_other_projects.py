@@ -1,11 +1,12 @@
 """Use in somebody else's project: its own folder, stock bases, Runner and inferencers, not our tools."""
 
+import json
 import sys
 
 import pytest
 import torch
 import torchvision
-from conftest import Tools
+from conftest import ROOT, Tools
 
 BACKBONE = """
 {imports}
@@ -149,6 +150,24 @@ def test_a_segmentor(tmp_path, ade_root, imports):
     image = next((ade_root / 'images/validation').iterdir())
     run(SEGMENT.format(image=image), tmp_path)
     assert [len(list((tmp_path / 'out' / kind).iterdir())) for kind in ('pred', 'vis')] == [1, 1]
+
+
+def test_our_runtime_is_one_base_more(tmp_path, ade_root):
+    """As MMSegmentation's own train.py builds a runner."""
+    pytest.importorskip('mmseg', reason='the project is one of MMSegmentation')
+    base = f"_base_ = [\n    '{ROOT}/configs/_base_/runtime.py',"
+    write(tmp_path, SEGMENTOR.replace('_base_ = [', base), '', ade_root)
+    script = RUN.replace('Runner.from_cfg(cfg)', 'RUNNERS.build(cfg)')
+    output = run(
+        script.replace('mmengine.runner import Runner', 'mmengine.registry import RUNNERS'), tmp_path
+    )
+    assert (
+        'added by mmmeta.Runner: mmmeta.CheckpointHook, mmmeta.LoggerHook, mmmeta.IterBasedTrainLoop, '
+        'mmmeta.MeanLossHook, mmmeta.CompleteWeightsHook, mmmeta.RunRecordHook\n'
+    ) in output
+    assert torch.load(tmp_path / 'work/iter_3.pth', weights_only=True)['meta']['iter'] == 3
+    (record,) = (tmp_path / 'work').rglob('record_train.json')
+    assert json.loads(record.read_text())['iterations'] == [3, 3]
 
 
 OTHERS = """

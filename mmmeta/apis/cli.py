@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 import torch.distributed as dist
@@ -20,6 +21,8 @@ def command_line(main: Callable[[], None]) -> None:
 
     Under torchrun the message is passed to the launcher, which prints it once.
     """
+    # MMEngine imports it anew for each base of a config; setuptools is held to versions that have it.
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated', category=UserWarning)
     try:
         main()
         _leave_group()
