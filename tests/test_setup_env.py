@@ -33,7 +33,7 @@ def setup_env(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'make_venv', lambda python: (venv.mkdir(), module.calls.append('venv')))
     monkeypatch.setattr(module, 'pip', lambda *arguments: module.calls.append(f'pip {arguments[0]}'))
     monkeypatch.setattr(
-        module, 'build_mmcv', lambda anew=False: module.calls.append(f'compile {anew}') or wheel
+        module, 'build_mmcv', lambda rebuild=False: module.calls.append(f'compile {anew}') or wheel
     )
     monkeypatch.setattr(module, 'prove_mmcv', lambda: True)
     return module
@@ -80,7 +80,7 @@ def test_interrupted_while_pip_ran_starts_with_an_empty_environment(setup_env, m
 def test_interrupted_while_compiling_goes_on_there(setup_env, monkeypatch):
     build_mmcv = setup_env.build_mmcv
 
-    def interrupted(anew=False):
+    def interrupted(rebuild=False):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(setup_env, 'build_mmcv', interrupted)
@@ -186,7 +186,7 @@ class TestCompiling:
         monkeypatch.setattr(module, 'check_compiler', lambda: None)
         module.attempts, module.fails = [], set()
 
-        def compile_mmcv(folder, cuda, grouped, anew=False):
+        def compile_mmcv(folder, cuda, grouped, rebuild=False):
             module.attempts.append((grouped, anew))
             if grouped in module.fails:
                 raise module.SetupError('MMCV could not be compiled')
@@ -216,7 +216,7 @@ class TestCompiling:
             module.build_mmcv()
 
     def test_anew(self, module):
-        module.build_mmcv(anew=True)
+        module.build_mmcv(rebuild=True)
         assert module.attempts == [(False, True)]
 
     def test_with_cuda(self, module, monkeypatch):

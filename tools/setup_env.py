@@ -183,17 +183,17 @@ def group_sources(source: Path) -> None:
 
 def run_with_progress(command: list, log: Path, env: dict) -> None:
     """Run a command that calls ninja, and report its progress every ten seconds."""
-    start = told = time.monotonic()
+    start = last_report = time.monotonic()
     with open(log, 'a') as output:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 time.sleep(0.5)
-                if time.monotonic() - told >= 10:
-                    told = time.monotonic()
+                if time.monotonic() - last_report >= 10:
+                    last_report = time.monotonic()
                     steps = re.findall(r'^\s*\[(\d+)/(\d+)\]', log.read_text(errors='replace'), re.M)
                     done = f', {steps[-1][0]} of {steps[-1][1]} files' if steps else ''
-                    say(f'compiling MMCV: {(told - start) / 60:.1f} min{done}')
+                    say(f'compiling MMCV: {(last_report - start) / 60:.1f} min{done}')
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -203,7 +203,7 @@ def run_with_progress(command: list, log: Path, env: dict) -> None:
         raise SetupError(f'MMCV could not be compiled; the end of {log}:\n{tail}')
 
 
-def compile_mmcv(folder: Path, cuda: bool, grouped: bool, anew: bool = False) -> Path:
+def compile_mmcv(folder: Path, cuda: bool, grouped: bool, rebuild: bool = False) -> Path:
     """Compile MMCV with its operators into a wheel in ``folder``, and return it."""
     draft = folder.with_name(f'{folder.name}.part')
     wheels = draft / 'wheels'
@@ -227,7 +227,7 @@ def compile_mmcv(folder: Path, cuda: bool, grouped: bool, anew: bool = False) ->
         shutil.unpack_archive(archive, draft)
         source = draft / archive.name.removesuffix('.tar.gz')
         group_sources(source)
-    if anew:  # pip keeps wheels by the name of their source alone, whatever torch they were compiled with
+    if rebuild:  # pip keeps wheels by the name of their source alone, whatever torch they were compiled with
         options.append('--no-cache-dir')
     run_with_progress([*pip_command, 'wheel', *options, '-w', wheels, source], log, env)
     shutil.rmtree(folder, ignore_errors=True)
@@ -236,24 +236,24 @@ def compile_mmcv(folder: Path, cuda: bool, grouped: bool, anew: bool = False) ->
     return next(folder.glob('mmcv-*.whl'))
 
 
-def build_mmcv(anew: bool = False) -> Path:
+def build_mmcv(rebuild: bool = False) -> Path:
     """The wheel of MMCV in this checkout's cache, compiled with its operators if it is not there.
 
     Args:
-        anew (bool): Whether to recompile it in any case, each source separately.
+        rebuild (bool): Whether to recompile it in any case, each source separately.
     """
     tag, cuda = probe_torch()
     folder = CACHE / f'mmcv-{tag}'
     wheels = sorted(folder.glob('mmcv-*.whl'))
-    if wheels and not anew:
+    if wheels and not rebuild:
         return wheels[0]
     check_compiler()
-    if not cuda and not anew:
+    if not cuda and not rebuild:
         try:
             return compile_mmcv(folder, cuda, grouped=True)
         except SetupError:
             say(f'MMCV does not compile with its sources grouped (see {CACHE / LOGS[True]}): {PLAIN}')
-    return compile_mmcv(folder, cuda, grouped=False, anew=anew)
+    return compile_mmcv(folder, cuda, grouped=False, rebuild=rebuild)
 
 
 def prove_mmcv() -> bool:
@@ -268,7 +268,7 @@ def install_mmcv() -> None:
     pip('install', build_mmcv(), *pins)
     if not prove_mmcv():
         say(f'the operators of this MMCV do not run: {PLAIN}')
-        pip('install', '--force-reinstall', '--no-deps', build_mmcv(anew=True))
+        pip('install', '--force-reinstall', '--no-deps', build_mmcv(rebuild=True))
         if not prove_mmcv():
             raise SetupError(
                 f'the operators of MMCV do not run after compiling it: see {CACHE / LOGS[False]}'

@@ -152,7 +152,7 @@ def _training_of(record: Record, runs: dict[Path, list[Run]]) -> Run | None:
 
 
 def _measures(record: Record, run: Run | None, result: Result) -> bool:
-    """Whether a record measured a result, in whatever way."""
+    """Whether a record measured a result, with or without differences from the config."""
     metrics, data = record['metrics'] or {}, record['test_data'] and Path(record['test_data']).stem
     if record.name != result.name or (bool(record['tta']), data) != (result.tta, result.test_data):
         return False

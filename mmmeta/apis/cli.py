@@ -21,7 +21,7 @@ def command_line(main: Callable[[], None]) -> None:
 
     Under torchrun the message is passed to the launcher, which prints it once.
     """
-    # MMEngine imports it anew for each base of a config; setuptools is held to versions that have it.
+    # MMEngine imports it again for each base of a config; setuptools is held to versions that have it.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated', category=UserWarning)
     try:
         main()

@@ -107,7 +107,7 @@ def _bare_model(runner: Runner) -> torch.nn.Module:
 class CompleteWeightsHook(Hook):
     """Refuse a checkpoint that does not fit the config's model.
 
-    MMEngine loads what fits, logs a warning, and goes on with a network of which parts are random. A test
+    MMEngine loads what fits, logs a warning, and continues with a network of which parts are random. A test
     needs exactly the tensors of the model, a training that starts from a checkpoint those of the backbone:
     heads may differ, as for another number of classes. A checkpoint in the layout of another repository is
     converted first.

@@ -119,7 +119,7 @@ class RunRecordHook(Hook):
 
     Args:
         config (str | None): The config file. Defaults to None: the one that the runner's config is from.
-        changes (dict | None): Leaves of the config that differ from its file, as :func:`diff_configs` tells
+        changes (dict | None): Leaves of the config that differ from its file, as :func:`diff_configs` returns
             them. Defaults to None: not known.
         tta (bool): Whether a test averages scales and flips. Defaults to False.
         test_data (str | None): The config that the data of the test are from, if it is another one. Defaults

@@ -36,7 +36,7 @@ def resolve_arch(
             name of ``table`` whose values hold where the dict sets none.
         family (str): Name of the backbone, for the errors.
         settings (Mapping): What the family sets differently from :data:`ARCH_DEFAULTS`.
-        table (Mapping): The members of the family: name to ``depths``, ``dims`` and whatever else differs.
+        table (Mapping): The members of the family: name to ``depths``, ``dims`` and other settings.
 
     Raises:
         UsageError: A name is unknown, a key is unknown or missing, or a value does not fit.
