@@ -33,7 +33,7 @@ def setup_env(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'make_venv', lambda python: (venv.mkdir(), module.calls.append('venv')))
     monkeypatch.setattr(module, 'pip', lambda *arguments: module.calls.append(f'pip {arguments[0]}'))
     monkeypatch.setattr(
-        module, 'build_mmcv', lambda rebuild=False: module.calls.append(f'compile {anew}') or wheel
+        module, 'build_mmcv', lambda rebuild=False: module.calls.append(f'compile {rebuild}') or wheel
     )
     monkeypatch.setattr(module, 'prove_mmcv', lambda: True)
     return module
@@ -187,7 +187,7 @@ class TestCompiling:
         module.attempts, module.fails = [], set()
 
         def compile_mmcv(folder, cuda, grouped, rebuild=False):
-            module.attempts.append((grouped, anew))
+            module.attempts.append((grouped, rebuild))
             if grouped in module.fails:
                 raise module.SetupError('MMCV could not be compiled')
             folder.mkdir()
