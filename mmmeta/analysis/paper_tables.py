@@ -2,22 +2,17 @@
 
 The tables in ``paper/`` have a row for each row in print, and under ``config`` the config of its model: a
 path in this repository, ``package::path`` for models that the papers compare with, or nothing. Their columns
-are listed in ``results.csv`` and ``complexities.csv``.
+are listed in ``results.csv`` and ``complexities.csv``; ``speed.csv`` has images or calls a second, and
+changes of the config as JSON.
 """
 
 import csv
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 PAPER_DIR = Path(__file__).parent / 'paper'
-# Tables of speed: file, height and width, batch, column. The sizes are those of the MACs.
-SPEEDS = dict(
-    IX=('coco', (800, 1280), 1, 'fps_v100'),
-    X=('ade20k', (512, 2048), 1, 'fps_v100'),
-    XII=('speed', (224, 224), 128, 'per_second'),
-)
 
 
 def load_paper_table(name: str) -> list[dict[str, str]]:
@@ -41,15 +36,10 @@ def _printed_cells(columns: str) -> Iterator[tuple[dict[str, str], str, dict[str
 
 
 class PrintedComplexity(NamedTuple):
-    """A number that a paper prints of a model's size or cost.
+    """A number that a paper prints of a model's size or cost, on an image of a height and width.
 
-    Attributes:
-        source (str): Where it is printed.
-        config (str): The config of the model.
-        shape (tuple[int, int]): Height and width of the image.
-        kind (str): ``'params'`` (millions), ``'frozen'``, of these those that are not trained (millions), or
-            ``'macs'`` (billions).
-        text (str): The number as printed.
+    ``kind`` is ``'params'`` (millions), ``'frozen'``, of these those that are not trained, or ``'macs'``
+    (billions); ``text`` is the number as printed.
     """
 
     source: str
@@ -112,44 +102,3 @@ def printed_results() -> list[Result]:
         options = ((key, int(value)),) if key else ()
         results.append(Result(row['source'], config, column['metric'], column['key'], text, *test, options))
     return results
-
-
-class PrintedSpeed(NamedTuple):
-    """A speed that arXiv:2210.13452 prints, in images a second, and what it was measured with.
-
-    ``config`` is one of this repository or of another package, ``timm::`` and a name, or None where no
-    package ships one; ``options`` are changes of it.
-    """
-
-    name: str
-    config: str | None
-    shape: tuple[int, int]
-    batch: int
-    per_second: float
-    options: dict[str, Any]
-
-
-def printed_speeds(table: str) -> Iterator[PrintedSpeed]:
-    """The printed speeds of models.
-
-    Args:
-        table (str): ``'IX'`` (COCO, V100), ``'X'`` (ADE20K, V100) or ``'XII'`` (classifiers with GELU in the
-            place of StarReLU, TF32, A100).
-    """
-    file, shape, batch, column = SPEEDS[table]
-    for row in load_paper_table(file):
-        name, options, config = row.get('model'), {}, row['config'].replace('configs/', 'mmmeta::')
-        if row['source'] != f'Table {table}':
-            continue
-        if table != 'XII':
-            method = row['method'].lower().replace(' r-cnn', '_rcnn').replace(' ', '_')
-            name = f'{method}_{row["backbone"]}'
-        elif config.startswith('mmmeta::'):
-            options = {'model.backbone.arch': dict(_delete_=True, base=name.partition('_')[2], act='GELU')}
-        yield PrintedSpeed(name, config or None, shape, batch, float(row[column]), options)
-
-
-def printed_activations() -> dict[str, float]:
-    """Runs a second of the activations of Table XI, on a tensor of 1x1M and an A100."""
-    rows = load_paper_table('speed')
-    return {row['model']: float(row['per_second']) for row in rows if row['source'] == 'Table XI'}

@@ -5,7 +5,7 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -257,18 +257,13 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
     plt.close(figure)
 
 
-def _shell_path(path: str) -> str:
-    """Path of a file of ours, as it is typed in the working directory."""
-    root = resource_root()
-    return path if root == Path.cwd() else f'{root}/{path}'
-
-
-def _launch(tool: str, config: str, gpus: int, checkpoint: str | None = None) -> str:
+def _launch(tool: str, config: str, gpus: int, *checkpoint: str) -> str:
     """The command that runs a tool on some GPUs, several machines if it takes them."""
+    root = '' if resource_root() == Path.cwd() else f'{resource_root()}/'
     machines = math.ceil(gpus / GPUS_PER_MACHINE)
     prefix = f'NNODES={machines} NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 ' if machines > 1 else ''
-    arguments = filter(None, (_shell_path(config), checkpoint, str(min(gpus, GPUS_PER_MACHINE))))
-    return f'{prefix}{_shell_path(f"tools/dist_{tool}.sh")} {" ".join(arguments)}'
+    arguments = f'{root}{config}', *checkpoint, str(min(gpus, GPUS_PER_MACHINE))
+    return f'{prefix}{root}tools/dist_{tool}.sh {" ".join(arguments)}'
 
 
 def _estimate(result: Result, cfg: Config, gpus: int, records: Iterable[Record]) -> str:
@@ -312,35 +307,37 @@ def commands(
         exact = [c for c in group if c.values and not c.differences]
         done = [c.result for c in exact]
         missing = [result for result in dict.fromkeys(c.result for c in group) if result not in done]
-        if missing:
-            printed = (f'{result.metric} {result.printed} ({result.source})' for result in missing)
-            yield from ('', f'# {Path(config).stem}: {", ".join(printed)}')
-            trained = any(c.trained for c in exact)
-            yield from dict.fromkeys(_commands_of(missing, trained, records, Path(work_dirs)))
+        if not missing:
+            continue
+        cfg, folder, trained = (
+            _load_shipped(config),
+            Path(work_dirs, Path(config).stem),
+            any(c.trained for c in exact),
+        )
+        gpus = max(1, cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size)
+        printed = (f'{result.metric} {result.printed} ({result.source})' for result in missing)
+        yield from ('', f'# {folder.name}: {", ".join(printed)}')
+        if not trained:
+            yield f'# {_estimate(missing[0], cfg, gpus, records)}'
+            yield _launch('train', config, gpus) + f' --work-dir {folder}'
+        schedule = cfg.train_cfg
+        last = f'iter_{schedule.max_iters}' if 'max_iters' in schedule else f'epoch_{schedule.max_epochs}'
+        published = name_of_config(folder.name) if 'imagenet/' in config else None
+        test, lines = partial(_launch, 'test', config, min(gpus, GPUS_PER_MACHINE)), []
+        for options in map(_test_options, missing):
+            if options or trained:
+                lines.append(test(f'{folder / last}.pth') + options)
+            if published:
+                line = f'{test(f"mmmeta://{published}")} --work-dir {folder}{options}'
+                lines.append(f'{line}  # the published weights')
+        yield from dict.fromkeys(lines)
 
 
-def _commands_of(
-    missing: Sequence[Result], trained: bool, records: Sequence[Record], work_dirs: Path
-) -> Iterator[str]:
-    """The commands for some results of a config."""
-    first, cfg, folder = missing[0], _load_shipped(missing[0].config), work_dirs / missing[0].name
-    schedule = cfg.train_cfg
-    gpus = max(1, cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size)
-    last = f'iter_{schedule.max_iters}' if 'max_iters' in schedule else f'epoch_{schedule.max_epochs}'
-    if not trained:
-        yield f'# {_estimate(first, cfg, gpus, records)}'
-        yield _launch('train', first.config, gpus) + f' --work-dir {folder}'
-    published = name_of_config(first.name)
-    for result in missing:
-        more = ' --tta' if result.tta else ''
-        if result.test_data:
-            more += f' --test-data {_shell_path(f"configs/imagenet/robustness/{result.test_data}.py")}'
-        if result.options:
-            pairs = (shlex.quote(f'{key}={value}') for key, value in result.options)
-            more += f' --cfg-options {" ".join(pairs)}'
-        test = ('test', first.config, min(gpus, GPUS_PER_MACHINE))
-        if more or trained:
-            yield _launch(*test, f'{folder / last}.pth') + more
-        if published and _dataset(first) == 'imagenet':
-            line = _launch(*test, f'mmmeta://{published}')
-            yield f'{line} --work-dir {folder}{more}  # the published weights'
+def _test_options(result: Result) -> str:
+    """Options of a test that obtains a result."""
+    options = ' --tta' if result.tta else ''
+    if result.test_data:
+        root = '' if resource_root() == Path.cwd() else f'{resource_root()}/'
+        options += f' --test-data {root}configs/imagenet/robustness/{result.test_data}.py'
+    pairs = (shlex.quote(f'{key}={value}') for key, value in result.options)
+    return options + (f' --cfg-options {" ".join(pairs)}' if result.options else '')

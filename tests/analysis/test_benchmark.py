@@ -11,7 +11,7 @@ from PIL import Image
 from timm_peer import build, load_from_timm, randomise, relative_error
 
 from mmmeta.analysis.benchmark import activations, build_config, run_config, time_alternating
-from mmmeta.analysis.paper_tables import printed_speeds
+from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
@@ -157,15 +157,16 @@ def test_a_table_of_classifiers_beside_the_papers(tmp_path):
 def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
     pytest.importorskip(package, reason='it ships some of them')
     timm = pytest.importorskip('timm', reason='it has the rest')
-    rows = printed_speeds(table)
+    rows = [row for row in load_paper_table('speed') if row['source'] == f'Table {table}']
     assert len(rows) == count
-    assert [row.name for row in rows if not row.config] == [f'cascade_mask_rcnn_{name}' for name in nowhere]
+    assert [row['model'] for row in rows if not row['config']] == [f'cascade_mask_rcnn_{n}' for n in nowhere]
     for row in rows:
-        if row.config and row.config.startswith('timm::'):
-            assert timm.is_model(row.config.removeprefix('timm::'))
-        elif row.config:
-            arch = load_config(row.config, row.options).model.backbone.get('arch')
-            assert table != 'XII' or 'former' not in row.name or arch.act == 'GELU'
+        config, options = row['config'], json.loads(row['options'] or '{}')
+        if config.startswith('timm::'):
+            assert timm.is_model(config.removeprefix('timm::'))
+        elif config:
+            arch = load_config(config, options).model.backbone.get('arch')
+            assert table != 'XII' or 'former' not in row['model'] or arch.act == 'GELU'
 
 
 @pytest.mark.parametrize(

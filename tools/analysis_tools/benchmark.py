@@ -34,7 +34,7 @@ from mmmeta.analysis.benchmark import (
     time_alternating,
 )
 from mmmeta.analysis.curves import plot_accuracy
-from mmmeta.analysis.paper_tables import PrintedSpeed, printed_activations, printed_speeds
+from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
@@ -124,7 +124,7 @@ def parse_args() -> argparse.Namespace:
     memory.add_argument('--json', metavar='FILE', help='write the counts into a file')
     memory.set_defaults(threads=torch.get_num_threads())
     windows = commands.add_parser(
-        'windows', help='an attention layer', description=draw_curve.__doc__, parents=[common]
+        'windows', help='an attention layer', description=measure_windows.__doc__, parents=[common]
     )
     windows.add_argument(
         '--sides', nargs='+', type=int, default=[32, 64, 128, 256], help='of square maps, in tokens'
@@ -330,13 +330,18 @@ def compare_activations(
     return records
 
 
-def load(row: PrintedSpeed) -> Config:
+def printed_speeds(table: str) -> list[dict[str, str]]:
+    """The rows of a table of speeds."""
+    return [row for row in load_paper_table('speed') if row['source'] == f'Table {table}']
+
+
+def load_row_config(row: dict[str, str]) -> Config:
     """The config of a row of a table."""
-    package, _, name = row.config.partition('::')
+    package, _, name = row['config'].partition('::')
     if package == 'timm':
         model = dict(type='TimmClassifier', model_name=name, pretrained=False)
         return Config(dict(default_scope='mmpretrain', model=model))
-    return load_config(row.config, row.options)
+    return load_config(row['config'], json.loads(row['options'] or '{}'))
 
 
 def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -350,31 +355,35 @@ def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
         if args.models or args.batch:
             raise UsageError('Table XI has activations on a tensor of 1x1M: leave out --models and --batch')
         args.shape = [(1, 1_000_000)]
-        return compare_activations(args, printed_activations())
+        printed = {row['model']: float(row['per_second']) for row in printed_speeds('XI')}
+        return compare_activations(args, printed)
     rows = printed_speeds(args.table)
-    names = [row.name for row in rows]
+    names = [row['model'] for row in rows]
     for name in args.models or []:
         if name not in names:
             raise UsageError(f"Table {args.table} has no '{name}': choose from {', '.join(names)}")
-    chosen = [row for row in rows if row.name in (args.models or names)]
-    rows = [row for row in chosen if row.config]
+    chosen = [row for row in rows if row['model'] in (args.models or names)]
+    rows = [row for row in chosen if row['config']]
     for row in chosen:
-        if not row.config:
-            print(f'{row.name}: not measured, no package ships a config of it')
+        if not row['config']:
+            print(f'{row["model"]}: not measured, no package ships a config of it')
     if not rows:
         return []
-    args.shape, args.batch = [rows[0].shape], args.batch or rows[0].batch
+    height, width, batch = (int(rows[0][key]) for key in ('height', 'width', 'batch'))
+    args.shape, args.batch = [(height, width)], args.batch or batch
     args.dtype = 'tf32' if args.table == 'XII' else 'float32'
     building = track(rows, 'building', console=Console(stderr=True), transient=True)
-    models = prepare(args, [build_config(load(row)) for row in building])
+    models = prepare(args, [build_config(load_row_config(row)) for row in building])
     (image,) = make_images(args)
     runs = [partial(run_config, model, image) for model in models]
     what = describe(args, image, f'Table {args.table}')
-    speeds = [row.per_second for row in rows]
-    return measure(names=[row.name for row in rows], runs=runs, repeats=args.repeats, printed=speeds, **what)
+    speeds = [float(row['per_second']) for row in rows]
+    return measure(
+        names=[row['model'] for row in rows], runs=runs, repeats=args.repeats, printed=speeds, **what
+    )
 
 
-def draw_curve(args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_windows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time and peak memory of one attention layer, with a window and without, over the number of tokens."""
     print(f'window {args.window}x{args.window}, {args.dim} channels, {device()}, {args.threads} threads')
     print(f'{"tokens":>9} {"attention":>10} {"forward":>19} {"forward + backward":>21}')
@@ -416,7 +425,7 @@ def main() -> None:
         models=compare_models,
         activations=compare_activations,
         paper=compare_with_paper,
-        windows=draw_curve,
+        windows=measure_windows,
         memory=count_memory,
     )
     records = command[args.command](args)
