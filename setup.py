@@ -30,7 +30,7 @@ class BuildWithResources(build_py):
 
 
 # MMEngine and MMCV exist as official distributions and as a fork, mmcv and mmcv-lite as two builds: the base
-# requires none by name, the extras do, and `import mmmeta` tells what is missing.
+# requires none by name, the extras do, and `import mmmeta` reports what is missing.
 setup(
     name='mmmeta',
     version=VERSION,

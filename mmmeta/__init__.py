@@ -8,7 +8,9 @@ from .version import __version__
 try:
     check_stack()
 except StackError as error:
-    if sys.argv[:1] == ['-m']:  # so it is while Python looks for the module that a command line names
+    if sys.argv[:1] == ['-m'] and 'mmmeta' in {
+        name.partition('.')[0] for name in sys.orig_argv
+    }:  # so it is while Python looks for the module that a command line names
         sys.exit(f'error: {error}')
     raise
 

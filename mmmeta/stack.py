@@ -8,6 +8,8 @@ removing one removes the other's folder.
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -78,6 +80,24 @@ def check_stack() -> None:
             f'install it with {INSTALL_MMCV}',
             stacklevel=3,
         )
+
+
+@contextmanager
+def explain_missing_package() -> Iterator[None]:
+    """Report a package of the stack that a config inherits from and that is not installed.
+
+    Raises:
+        StackError: It is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = next((scope for scope in INSTALL if scope in str(error)), None)
+        if missing is None:
+            raise
+        raise StackError(
+            f"this config needs the package '{missing}', which is not installed: {INSTALL[missing]}"
+        ) from error
 
 
 def require(scope: str) -> None:

@@ -18,6 +18,7 @@ from mmengine.config import Config
 
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
+from mmmeta.stack import explain_missing_package
 from mmmeta.weights import is_remote, name_of_config, name_of_location
 
 from .paper_tables import Result
@@ -34,7 +35,8 @@ COLUMNS = 'config', 'metric', 'source', 'paper', 'measured', 'spread', 'runs', '
 @cache
 def _load_shipped(config: str) -> Config:
     """A config of ours."""
-    return Config.fromfile(resource_root() / config)
+    with explain_missing_package():
+        return Config.fromfile(resource_root() / config)
 
 
 def _dataset(result: Result) -> str:

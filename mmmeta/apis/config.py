@@ -13,7 +13,7 @@ from mmengine.device import get_device
 
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
-from mmmeta.stack import INSTALL, StackError, require
+from mmmeta.stack import INSTALL, explain_missing_package, require
 
 TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
 TEST_LOADERS = ('test_dataloader',)
@@ -82,14 +82,8 @@ def load_config(
     path = resolve_config_path(path)
     check_config_exists(path)
     try:
-        cfg = Config.fromfile(path)
-    except ModuleNotFoundError as error:
-        missing = next((scope for scope in INSTALL if scope in str(error)), None)
-        if missing is None:
-            raise
-        raise StackError(
-            f"this config needs the package '{missing}', which is not installed: {INSTALL[missing]}"
-        ) from error
+        with explain_missing_package():
+            cfg = Config.fromfile(path)
     except SyntaxError as error:
         raise UsageError(f"the config '{path}' is no valid Python: {error}") from error
     except (TypeError, KeyError) as error:

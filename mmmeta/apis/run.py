@@ -58,11 +58,12 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
     # Other runners, such as FlexibleRunner, get the same by their config.
     added = [] if cfg.runner_type == 'mmmeta.Runner' else add_runtime(cfg)
     trusted = [named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else []
-    with safe_loading(trusted), explain_data_errors(cfg, loaders):
+    with safe_loading(trusted):
         runner = build(RUNNERS.build, cfg)
         if added:
             runner.logger.info(f'added to this config: {", ".join(added)}')
-        yield runner
+        with explain_data_errors(cfg, loaders):
+            yield runner
 
 
 def _record(cfg: Config) -> None:

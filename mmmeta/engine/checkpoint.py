@@ -105,6 +105,14 @@ def from_plain(value: Any) -> Any:
     return value
 
 
+def _read_timm(location: str, map_location: Any = 'cpu') -> dict:
+    """The state dict of a model of timm's, with our names if it is a MetaFormer."""
+    state_dict = find_state_dict(read_location(location, map_location), location)
+    if recognise(list(state_dict)) is not None:
+        state_dict, _ = translate(state_dict, location)
+    return {'state_dict': state_dict}
+
+
 @contextmanager
 def safe_loading(trusted: Collection[str] = ()) -> Iterator[None]:
     """Let MMEngine read checkpoints without running code in them, inside a ``with`` block.
@@ -118,8 +126,8 @@ def safe_loading(trusted: Collection[str] = ()) -> Iterator[None]:
     """
     loaders = dict(CheckpointLoader._schemes)
     trust(trusted)
-    schemes = ('', 'http://', 'https://', 'timm://')
-    CheckpointLoader.register_scheme(schemes, loader=read_location, force=True)
+    CheckpointLoader.register_scheme(('', 'http://', 'https://'), loader=read_location, force=True)
+    CheckpointLoader.register_scheme('timm://', loader=_read_timm, force=True)
     try:
         yield
     finally:

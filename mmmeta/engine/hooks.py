@@ -119,10 +119,14 @@ class CompleteWeightsHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before anything is loaded; not when a run is resumed."""
         model, source = _bare_model(runner), runner._load_from
-        if not isinstance(runner._train_loop, BaseLoop):  # it is built when a training starts
+        # Loops are built when they start; until then the runner has their configs.
+        trains, validates, tests = (
+            isinstance(loop, BaseLoop) for loop in (runner._train_loop, runner._val_loop, runner._test_loop)
+        )
+        if tests or (validates and not trains):
             convert_checkpoint(checkpoint, source)
             check_complete(model, checkpoint['state_dict'], source)
-        elif not runner._resume and isinstance(getattr(model, 'backbone', None), MetaFormer):
+        elif trains and not runner._resume and isinstance(getattr(model, 'backbone', None), MetaFormer):
             convert_checkpoint(checkpoint, source)
             check_backbone_complete(model.backbone, checkpoint['state_dict'], source)
 

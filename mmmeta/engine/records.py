@@ -76,7 +76,7 @@ def get_commit() -> str | None:
         'git',
         '-C',
         str(PACKAGE),
-        'format_differences',
+        'describe',
         '--always',
         '--dirty',
         '--abbrev=12',

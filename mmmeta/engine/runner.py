@@ -8,10 +8,16 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from mmmeta.registry import RUNNERS
 
-# Default hooks of MMEngine that ours extend, by their keys in `default_hooks`.
-EXTENDED_HOOKS = dict(checkpoint='CheckpointHook', logger='LoggerHook')
+# Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
+EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
 CUSTOM_HOOKS = ('mmmeta.MeanLossHook', 'mmmeta.CompleteWeightsHook', 'mmmeta.RunRecordHook')
 DETECTION_HOOKS = ('mmmeta.CocoCheckHook',)
+
+
+def _type_name(cfg: Any) -> str | None:
+    """The name under ``type`` in a config, which may be a class; None for objects that are built already."""
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    return getattr(kind, '__name__', kind)
 
 
 def add_hook(cfg: Config, name: str, **arguments: Any) -> bool:
@@ -26,7 +32,7 @@ def add_hook(cfg: Config, name: str, **arguments: Any) -> bool:
         bool: Whether it was appended.
     """
     hooks = cfg.get('custom_hooks') or []
-    if any(hook['type'] == name for hook in hooks):
+    if any(_type_name(hook) == name for hook in hooks):
         return False
     cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
     return True
@@ -42,16 +48,18 @@ def add_runtime(cfg: Config) -> list[str]:
         list[str]: The types that were added.
     """
     added = []
-    for key, name in EXTENDED_HOOKS.items():
-        hook = cfg.setdefault('default_hooks', {}).setdefault(key, dict(type=name))
-        if hook and hook.get('type') == name:  # None switches a default hook off
-            hook['type'] = f'mmmeta.{name}'
-            added.append(hook['type'])
-    train_cfg = cfg.get('train_cfg') or {}
-    if train_cfg.get('type') == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
+    default_hooks = dict(cfg.get('default_hooks') or {})
+    for key, default in EXTENDED_HOOKS.items():
+        hook, name = default_hooks.get(key, default), default['type']
+        if _type_name(hook) == name:  # others, and None, which switches a default hook off, are left
+            default_hooks[key] = {**hook, 'type': f'mmmeta.{name}'}
+            added.append(f'mmmeta.{name}')
+    cfg.default_hooks = default_hooks
+    train_cfg = dict(cfg.get('train_cfg') or {})
+    if _type_name(train_cfg) == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
         train_cfg.pop('by_epoch', None)
-        train_cfg.type = 'mmmeta.IterBasedTrainLoop'
-        added.append(train_cfg.type)
+        cfg.train_cfg = {**train_cfg, 'type': 'mmmeta.IterBasedTrainLoop'}
+        added.append('mmmeta.IterBasedTrainLoop')
     detects = cfg.get('default_scope') == 'mmdet'
     return added + [
         name for name in (*CUSTOM_HOOKS, *(DETECTION_HOOKS if detects else ())) if add_hook(cfg, name)
@@ -66,7 +74,8 @@ class Runner(MMEngineRunner):
     - :class:`~mmmeta.engine.IterBasedTrainLoop`, in the place of MMEngine's: resuming without past batches;
     - :class:`~mmmeta.engine.MeanLossHook`: losses are means over all processes;
     - :class:`~mmmeta.engine.LoggerHook`: one process writes the metrics of a test;
-    - :class:`~mmmeta.engine.CompleteWeightsHook`: weights fit completely, or are refused;
+    - :class:`~mmmeta.engine.CompleteWeightsHook`: a tested checkpoint is the whole model's, one that training
+      starts from has the whole backbone, or it is refused;
     - :class:`~mmmeta.engine.CocoCheckHook`, for detectors: annotations and images are checked first;
     - :class:`~mmmeta.engine.RunRecordHook`: a record of the run beside its logs.
 
@@ -74,13 +83,13 @@ class Runner(MMEngineRunner):
     """
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> 'Runner':
+    def from_cfg(cls, cfg: Config | dict) -> 'Runner':
         """Build a runner from a config, which is not changed.
 
         Args:
-            cfg (Config): As MMEngine's ``Runner.from_cfg`` takes it.
+            cfg (Config | dict): As MMEngine's ``Runner.from_cfg`` takes it.
         """
-        cfg = copy.deepcopy(cfg)
+        cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
         added = add_runtime(cfg)
         runner = super().from_cfg(cfg)
         if added:

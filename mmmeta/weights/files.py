@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import pickletools
 import re
 import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,7 +16,9 @@ from torch import Tensor
 from mmmeta.errors import UsageError
 
 # First bytes of torch.save's files: zip archives or, before 1.6 and of other tools, pickles.
-ZIP, PICKLE = b'PK\x03\x04', b'\x80'
+ZIP, PICKLE = b'PK', b'\x80'
+# Magic number, protocol version, system information, the object itself, and the keys of its storages.
+LEGACY_PICKLES = 5
 # Keys under which tools store a state dict, by priority: of two, timm evaluates the averaged weights.
 STATE_DICT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
 
@@ -64,20 +68,40 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
         return _read_safetensors(path, map_location)
     if not start.startswith((ZIP, PICKLE)):
         raise DamagedFileError(f"'{path}' is no checkpoint{_guess_format(start)}: give a file of weights")
+    damage = _damage(path, start)
+    if damage:
+        raise DamagedFileError(f"'{path}' is damaged or cut off ({damage}): get or write it again")
     try:
         return torch.load(path, map_location=map_location, weights_only=not trusted)
-    except (pickle.UnpicklingError, EOFError, IndexError, OSError, RuntimeError, struct.error) as error:
-        reason = str(error)
-        if isinstance(error, pickle.UnpicklingError) and not trusted:
-            needs = re.search(r'GLOBAL ([\w.]+)', reason)
-            raise UsageError(
-                f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any "
-                'code: if you trust its origin, pass --trust-checkpoint'
-            ) from error
-        if isinstance(error, RuntimeError) and not re.search('PytorchStreamReader|unexpected EOF', reason):
-            raise  # a missing device, or too little memory
-        what = (reason.splitlines() or ['unexpected end'])[0]
-        raise DamagedFileError(f"'{path}' is damaged or cut off ({what}): get or write it again") from error
+    except pickle.UnpicklingError as error:
+        needs = re.search(r'GLOBAL ([\w.]+)', str(error))
+        raise UsageError(
+            f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any code: "
+            'if you trust its origin, pass --trust-checkpoint'
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        if not re.search('PytorchStreamReader|unexpected EOF|corrupt|truncated|Ran out of input', str(error)):
+            raise
+        raise DamagedFileError(
+            f"'{path}' is damaged or cut off ({str(error).splitlines()[0]}): get or write it again"
+        ) from error
+
+
+def _damage(path: str, start: bytes) -> str | None:
+    """Why a file of PyTorch is incomplete, judged by its structure; None if it is complete."""
+    if start.startswith(ZIP):
+        return None if zipfile.is_zipfile(path) else 'its end is missing'
+    # A legacy file: pickles one after the other, and the bytes of the tensors behind them.
+    try:
+        with open(path, 'rb') as file:
+            for _ in range(LEGACY_PICKLES):
+                for _ in pickletools.genops(file):
+                    pass
+                if file.tell() == os.path.getsize(path):
+                    return None  # a pickle of something else
+    except (ValueError, IndexError, struct.error) as error:
+        return str(error)
+    return None
 
 
 def _read_safetensors(path: str, map_location: Any) -> dict[str, Tensor]:

@@ -3,9 +3,13 @@
 import copy
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.model import BaseModel
+from mmengine.runner import IterBasedTrainLoop
 
-from mmmeta.engine.runner import add_hook, add_runtime
+from mmmeta.engine.runner import Runner, add_hook, add_runtime
 
 HOOKS = ['mmmeta.MeanLossHook', 'mmmeta.CompleteWeightsHook', 'mmmeta.RunRecordHook']
 
@@ -39,6 +43,48 @@ def test_hooks_and_loops_of_other_types_are_left_as_they_are():
     assert add_runtime(cfg) == HOOKS
     assert cfg.default_hooks == dict(checkpoint=dict(type='MyCheckpointHook'), logger=None)
     assert [hook['type'] for hook in cfg.custom_hooks] == ['MyHook', *HOOKS]
+
+
+@pytest.mark.parametrize('given', [{}, dict(default_hooks=None), dict(default_hooks=dict(timer=None))])
+def test_default_hooks_that_are_not_in_the_config(given):
+    cfg = Config(dict(given))
+    assert add_runtime(cfg)[:2] == ['mmmeta.CheckpointHook', 'mmmeta.LoggerHook']
+    assert cfg.default_hooks.checkpoint == dict(type='mmmeta.CheckpointHook', interval=1)
+    assert cfg.default_hooks.logger == dict(type='mmmeta.LoggerHook')
+
+
+def test_types_that_are_classes_and_hooks_that_are_built():
+    cfg = config(custom_hooks=[EMAHook()], train_cfg=dict(type=IterBasedTrainLoop, max_iters=1))
+    cfg.default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=2))
+    assert add_runtime(cfg)[:3] == [
+        f'mmmeta.{t}' for t in ('CheckpointHook', 'LoggerHook', 'IterBasedTrainLoop')
+    ]
+    assert cfg.default_hooks.checkpoint.interval == 2
+    assert isinstance(cfg.custom_hooks[0], EMAHook)
+
+
+class Line(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Linear(1, 2)
+
+    def forward(self, inputs, mode):
+        return dict(loss=self.backbone(inputs).sum())
+
+
+def test_a_runner_of_a_dict_writes_checkpoints_without_code(tmp_path):
+    data = dict(dataset=[torch.ones(1)] * 4, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2)
+    data.update(collate_fn=lambda batch: dict(inputs=torch.stack(batch)))
+    cfg = dict(model=Line(), work_dir=str(tmp_path), train_dataloader=data, runner_type='mmmeta.Runner')
+    cfg.update(
+        train_cfg=dict(by_epoch=False, max_iters=2), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))
+    )
+    runner = Runner.from_cfg(cfg)
+    # Read by hand before a training, a checkpoint is the caller's business.
+    torch.save(dict(state_dict={'backbone.bias': torch.zeros(2)}), tmp_path / 'part.pth')
+    runner.load_checkpoint(str(tmp_path / 'part.pth'))
+    runner.train()
+    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 2
 
 
 def test_a_hook_with_arguments_is_kept():

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from typing import ClassVar
 
 import pytest
 import torch
@@ -316,6 +317,19 @@ class TestRefusals:
     def test_a_wrong_value_names_the_allowed_ones(self, arguments, message):
         with pytest.raises(UsageError, match=message):
             CAFormer(**arguments)
+
+    def test_an_output_norm_that_is_none(self):
+        with pytest.raises(UsageError, match='output_norm=1: give True, False, or a norm as in arch'):
+            CAFormer('s18', output_norm=1)
+
+    def test_settings_of_a_subclass_are_checked_as_well(self):
+        class Old(CAFormer):
+            arch_settings: ClassVar[dict] = dict(CAFormer.arch_settings, output_norm='GN1')
+
+        with pytest.raises(
+            UsageError, match='unknown key output_norm in the arch of Old: .*; output_norm is an'
+        ):
+            Old('s18')
 
     def test_metaformer_itself_has_no_named_archs(self):
         with pytest.raises(UsageError, match="unknown arch 's18' of MetaFormer: give a dict"):

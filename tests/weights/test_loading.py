@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 from timm_peer import randomise
 
+from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, RandFormer
 from mmmeta.weights import ZOO, get_weights, read_location, translate
@@ -116,6 +117,14 @@ def test_names_are_known_to_mmengine(hub_cache, peer):
     with torch.no_grad():
         image = torch.randn(1, 3, 64, 64)
         assert (model(image) - peer(image)).abs().max() < 1e-4 * peer(image).abs().max()
+
+
+def test_timm_in_our_runs(hub_cache):
+    """A whole classifier's init_cfg is MMEngine's to load: by our names."""
+    with safe_loading():
+        assert CheckpointLoader.load_checkpoint(f'timm://{HUB_NAME}')['state_dict'].keys() == (
+            CheckpointLoader.load_checkpoint('mmmeta://caformer_s18')['state_dict'].keys()
+        )
 
 
 def test_a_url_is_brought_once(server, torch_hub, file, expected):

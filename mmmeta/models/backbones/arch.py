@@ -46,7 +46,7 @@ def resolve_arch(
     if base is not None and base not in table:
         choices = f'choose one of {", ".join(table)}, or give' if table else 'give'
         raise UsageError(f"unknown arch '{base}' of {family}: {choices} a dict")
-    unknown = sorted(set(given) - set(ARCH_DEFAULTS))
+    unknown = sorted({*settings, *table.get(base, {}), *given} - set(ARCH_DEFAULTS))
     if unknown:
         hint = '; output_norm is an argument of the backbone' if 'output_norm' in unknown else ''
         raise UsageError(

@@ -247,6 +247,8 @@ class MetaFormer(BaseModule):
         self.stages = nn.ModuleList(
             self._build_stage(i, drop_paths[sum(self.depths[:i]) :]) for i in range(self.out_indices[-1] + 1)
         )
+        if not (output_norm is None or isinstance(output_norm, (bool, str, dict))):
+            raise UsageError(f'output_norm={output_norm!r}: give True, False, or a norm as in arch')
         if output_norm is not True:
             self.output_norm = output_norm or None
         self.norms = nn.ModuleDict(
