@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 from mmengine.config import DictAction
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
@@ -43,6 +44,9 @@ def _leave_group() -> None:
     aborts a process that has finished.
     """
     if dist.is_available() and dist.is_initialized():
+        # Collected in a cycle, an iterator with workers would start to close queues that are closed already.
+        for iterator in [part for part in gc.get_objects() if type(part) is _MultiProcessingDataLoaderIter]:
+            iterator._shutdown_workers()
         gc.collect()  # a model wrapped for several processes holds the group as well
         dist.destroy_process_group()
 

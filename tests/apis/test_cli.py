@@ -1,8 +1,10 @@
 """What the command lines share."""
 
+import sys
 import weakref
 
 import torch.distributed as dist
+from conftest import Tools
 from torch import nn
 
 from mmmeta.apis.cli import command_line
@@ -19,3 +21,30 @@ def test_a_tool_takes_its_process_group_apart(tmp_path):
     command_line(main)
     assert not dist.is_initialized()
     assert models[0]() is None
+
+
+WITH_WORKERS = """
+import sys
+
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from mmmeta.apis.cli import command_line
+
+
+def main():
+    dist.init_process_group('gloo', init_method=f'file://{sys.argv[1]}', rank=0, world_size=1)
+    loader = DataLoader([1], num_workers=2, persistent_workers=True)  # one of them has nothing to do
+    assert [int(batch) for batch in loader] == [1]
+    loader.itself = loader
+
+
+command_line(main)
+"""
+
+
+def test_workers_of_data_loaders_end_before(tmp_path):
+    (tmp_path / 'tool.py').write_text(WITH_WORKERS)
+    # Not in a fork, in which workers would not be forked again.
+    process = Tools.finish(sys.executable, 'tool.py', tmp_path / 'store', cwd=tmp_path, OMP_NUM_THREADS='1')
+    assert (process.returncode, process.stderr) == (0, '')
