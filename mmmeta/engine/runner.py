@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner as MMEngineRunner
 
 from mmmeta.registry import RUNNERS
@@ -95,3 +96,10 @@ class Runner(MMEngineRunner):
         if added:
             runner.logger.info(f'added by mmmeta.Runner: {", ".join(added)}')
         return runner
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build as MMEngine does, with parameter groups as plain dicts: PyTorch compiles no ``ConfigDict``."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        for wrapper in built.values() if isinstance(built, OptimWrapperDict) else [built]:
+            wrapper.optimizer.param_groups = [dict(group) for group in wrapper.optimizer.param_groups]
+        return built
