@@ -98,7 +98,7 @@ class Runner(MMEngineRunner):
         return runner
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
-        """Build as MMEngine does, with parameter groups as plain dicts: PyTorch compiles no ``ConfigDict``."""
+        """Build as MMEngine does, with parameter groups as dicts: PyTorch compiles no ``ConfigDict``."""
         built = super().build_optim_wrapper(optim_wrapper)
         for wrapper in built.values() if isinstance(built, OptimWrapperDict) else [built]:
             wrapper.optimizer.param_groups = [dict(group) for group in wrapper.optimizer.param_groups]
