@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from mmmeta.__main__ import main
 from mmmeta.analysis.complexity import count_config
 from mmmeta.apis.config import load_config
 from mmmeta.apis.listing import list_archs, list_models
@@ -67,24 +68,21 @@ def test_what_the_papers_print():
     assert len(list(list_archs())) == 28
 
 
-def test_python_m_mmmeta_list():
-    def run(*arguments):
-        command = [sys.executable, '-m', 'mmmeta', 'list', *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={'COLUMNS': '200'})
-
-    (row,) = (
-        line for line in run('upernet_caformer_s18').stdout.splitlines() if 'upernet_caformer_s18' in line
-    )
+def test_python_m_mmmeta_list(monkeypatch, capsys):
+    command = [sys.executable, '-m', 'mmmeta', 'list', 'upernet_caformer_s18']
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={'COLUMNS': '200'})
+    (row,) = (line for line in listed.stdout.splitlines() if 'upernet_caformer_s18' in line)
     assert [cell.strip() for cell in row.split('│')[1:5]] == [
         'upernet_caformer_s18_ade20k.py', '512x2048', '53.7', '1023.3',
     ]  # fmt: skip
     assert 'mIoU 48.9' in row
-    assert 'timm://poolformerv2_s12.sail_in1k' in run('poolformerv2_s12', '--weights').stdout
-    failed = run('swin')
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1] == (
-        "error: no config has 'swin' in its name: list all with python -m mmmeta list"
-    )
+    monkeypatch.setenv('COLUMNS', '200')
+    monkeypatch.setattr(sys, 'argv', ['mmmeta', 'list', 'poolformerv2_s12', '--weights'])
+    main()
+    assert 'timm://poolformerv2_s12.sail_in1k' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', ['mmmeta', 'list', 'swin'])
+    with pytest.raises(UsageError, match="no config has 'swin' in its name: list all with python -m mmmeta"):
+        main()
 
 
 @pytest.mark.parametrize('function', [lambda: list_models('swin'), lambda: list(list_archs('swin'))])

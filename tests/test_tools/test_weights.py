@@ -190,6 +190,3 @@ def test_a_classifier_straight_from_the_hub(tools, imagenet_root, tmp_path):
         found.append(classes[path.parent.name] in best)
     # A score on the edge may fall to either side.
     assert abs(metrics(tmp_path / 'work')['accuracy/top50'] * len(found) / 100 - sum(found)) < 1.01
-
-    message = tools.fail(*command, 'mmmeta://poolformerv2_s24', *sketch, *options, **cached)
-    assert "cannot get 'timm://poolformerv2_s24.sail_in1k' (not in the cache, and the hub cannot" in message
