@@ -8,6 +8,7 @@ changes of the config as JSON.
 
 import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +62,8 @@ def printed_complexities() -> Iterator[PrintedComplexity]:
         yield PrintedComplexity(row['source'], row['config'], shape, column['kind'], text)
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True)
+class Result:
     """A result that a paper prints.
 
     Attributes:

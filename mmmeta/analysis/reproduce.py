@@ -5,10 +5,10 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 import matplotlib
 
@@ -44,7 +44,8 @@ def _dataset(result: Result) -> str:
     return 'imagenet' if 'imagenet/' in result.config else result.name.rpartition('_')[2]
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True)
+class Comparison:
     """A printed result and the runs that measured it in one way.
 
     Attributes:
