@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
-from .recompute import is_recompute_disabled, recomputable
+from .kernels import has_kernels
+from .recompute import is_captured, is_recompute_disabled, recomputable
 
 
 def _to_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -19,6 +20,10 @@ def _to_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
     """``scale * relu(x) ** 2 + bias``, computed in at least float32."""
+    if has_kernels(x) and not is_captured():
+        from .kernels.activations import scaled_square
+
+        return scaled_square(x, scale, bias)
     (positive,) = _to_compute_dtype(F.relu(x))
     # In this order no intermediate value overflows unless the result does.
     if torch.is_grad_enabled():
@@ -46,6 +51,11 @@ class _ScaledSquareReLU(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         scale = ctx.constant if scale is None else scale
         of_x, of_scale, of_bias = ctx.needs_input_grad
+        if has_kernels(x):
+            from .kernels.activations import scaled_square_gradients
+
+            grad_x, sums = scaled_square_gradients(grad, x, scale)
+            return grad_x, sums[:1] if of_scale else None, sums[1:] if of_bias else None
         grad, positive = _to_compute_dtype(grad, F.relu(x))
         product = grad * positive
         return (

@@ -21,6 +21,7 @@ from .windows import (
     natten_attention,
     plan_windows,
     resolve_window,
+    runs_as_kernel,
     windowed_attention,
 )
 
@@ -242,7 +243,7 @@ class Attention(nn.Module):
         Layers with the same windows share the plan of a map: see ``forward``.
         """
         batch, _, *size = x.shape
-        if self.is_global(*size) or self.backend == 'natten':
+        if self.is_global(*size) or self.backend == 'natten' or runs_as_kernel(x):
             return None
         return plan_windows(size, self.window, self.window_mode, self.border, batch, device=x.device)
 
@@ -256,6 +257,11 @@ class Attention(nn.Module):
         elif self.backend == 'natten':
             q, k, v = qkv.reshape(batch, height, width, 3, -1, self.head_dim).unbind(3)
             x = natten_attention(q, k, v, self.window)
+        elif runs_as_kernel(x):
+            from .kernels.windows import attend_in_windows
+
+            rule = self.window, self.window_mode, self.border, self.head_dim
+            x = attend_in_windows(qkv.reshape(batch * height * width, -1), (height, width), *rule)
         else:
             plan = plan or self.plan(x)
             x = windowed_attention(qkv.reshape(batch * height * width, -1), plan, self.head_dim)

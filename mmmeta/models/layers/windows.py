@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmmeta.errors import UsageError
 
+from .kernels import has_kernels
 from .recompute import is_captured
 
 WINDOW_MODES = ('slide', 'block')
@@ -258,6 +259,11 @@ def _groups(
     count = _group_size(tiles, mask.device)
     splits = (queries, num_queries), (keys, num_keys), (mask, 1), (rows, num_queries)
     return zip(*(tensor.split(count * size) for tensor, size in splits), strict=True)
+
+
+def runs_as_kernel(x: Tensor) -> bool:
+    """Whether windows run as one kernel, without a plan; exported graphs hold PyTorch's operators."""
+    return has_kernels(x) and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
 
 
 def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:

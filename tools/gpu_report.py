@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""Prove and measure everything that is claimed for a GPU, part by part, each in a process of its own.
+
+Rows are printed and written one by one, so that a run that is cut off keeps what it has. Without a GPU the
+same rows are made at small sizes, to see that they run; these are no measurements.
+"""
+
+import argparse
+import csv
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import check_interpreter  # noqa: F401
+import torch
+
+from mmmeta.analysis.gpu_parts import PARTS, Device
+from mmmeta.apis.cli import command_line
+from mmmeta.errors import UsageError
+
+COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note')
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--only', nargs='+', choices=PARTS, metavar='PART', help=f'of {", ".join(PARTS)}')
+    parser.add_argument(
+        '--out', type=Path, help='folder of the tables (default: docs/gpu, or work_dirs/gpu without a GPU)'
+    )
+    parser.add_argument('--limit', type=int, default=600, help='seconds for a part (default: 600)')
+    parser.add_argument('--run', choices=PARTS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def run_part(name: str, device: Device, path: Path) -> bool:
+    """Write the rows of a part; returns whether all that has to hold does."""
+    good, previous = True, None
+    with open(path, 'a', newline='') as file:
+        writer = csv.writer(file)
+        for row in PARTS[name](device):
+            if row.case != previous:
+                print(f'  {row.case}', flush=True)
+                previous = row.case
+            ratio = '' if row.ratio is None else f'{row.ratio:8.3f}'
+            print(f'    {row.variant:32} {row.value:12.5g} {row.metric:22} {ratio:8} {row.note}', flush=True)
+            good &= row.note != 'FAILED'
+            writer.writerow(
+                [name, row.case, row.variant, row.metric, f'{row.value:.6g}', ratio.strip(), row.note]
+            )
+            file.flush()
+    return good
+
+
+def main() -> None:
+    """Measure."""
+    args = parse_args()
+    has_gpu = torch.cuda.is_available()
+    device = Device('cuda' if has_gpu else 'cpu', small=not has_gpu)
+    out = args.out or Path('docs/gpu' if has_gpu else 'work_dirs/gpu')
+    name = torch.cuda.get_device_name().replace(' ', '-').lower() if has_gpu else 'cpu'
+    table = out / f'{name}.csv'
+    if args.run:
+        sys.exit(0 if run_part(args.run, device, table) else 1)
+    out.mkdir(parents=True, exist_ok=True)
+    parts = args.only or list(PARTS)
+    kept = []
+    if table.is_file():
+        with open(table, newline='') as file:
+            kept = [row for row in csv.DictReader(file) if row['part'] not in parts]
+    with open(table, 'w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+    failed = []
+    for part in parts:
+        print(f'{part}: {getattr(PARTS[part], "func", PARTS[part]).__doc__.splitlines()[0]}', flush=True)
+        start = time.monotonic()
+        try:
+            status = subprocess.run(
+                [sys.executable, __file__, '--run', part, '--out', out], timeout=args.limit
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = f'stopped after {args.limit} s'
+        print(f'{part}: {time.monotonic() - start:.0f} s, {"ok" if status == 0 else status}', flush=True)
+        if status:
+            failed.append(part)
+    print(f'{platform.python_version()} {torch.__version__} {table}')
+    if failed:
+        raise UsageError(f'failed: {", ".join(failed)}; see above')
+
+
+if __name__ == '__main__':
+    command_line(main)
