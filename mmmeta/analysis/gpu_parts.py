@@ -346,7 +346,7 @@ class FlexWindows:
             seen.append((low[::side, None] // side <= key) & (key <= high[side - 1 :: side, None] // side))
         blocks = (seen[0][:, None, :, None] & seen[1][None, :, None, :]).flatten(2).flatten(0, 1)
         counts = blocks.sum(1, dtype=torch.int32)
-        indices = blocks.to(torch.int8).argsort(1, descending=True, stable=True).to(torch.int32)
+        indices = blocks.to(torch.int8).argsort(dim=1, descending=True, stable=True).to(torch.int32)
         self.mask = BlockMask.from_kv_blocks(
             counts[None, None], indices[None, None], BLOCK_SIZE=tile[0] * tile[1], mask_mod=is_seen
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 
 from .kernels import has_kernels
-from .recompute import is_captured, is_recompute_disabled, recomputable
+from .recompute import apply, is_captured, is_recompute_disabled, recomputable
 
 
 def _to_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -79,7 +79,7 @@ def scaled_square_relu(x: Tensor, scale: Tensor | float = 1.0, bias: Tensor | fl
     """
     if is_recompute_disabled():
         return _scaled_square(x, scale, bias)
-    return recomputable(_ScaledSquareReLU.apply(x, scale, bias), _scaled_square, x, scale, bias)
+    return recomputable(apply(_ScaledSquareReLU, x, scale, bias), _scaled_square, x, scale, bias)
 
 
 class SquaredReLU(nn.Module):

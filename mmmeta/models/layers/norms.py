@@ -3,15 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmeta.errors import UsageError
 
-from .recompute import recomputable
+from .kernels import has_kernels
+from .recompute import apply, is_captured, recomputable
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -60,6 +64,13 @@ class GroupNorm1(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``."""
+        if has_kernels(x) and not is_captured():
+            # As PyTorch's autocast does.
+            dtype = torch.float32 if torch.is_autocast_enabled('cuda') else x.dtype
+            y, stats = apply(_NormalisedMaps, x, self.weight, self.bias, self.eps, dtype)
+            return recomputable(
+                y, partial(_normalise_maps_again, dtype=dtype), x, self.weight, self.bias, stats
+            )
         normalise = partial(_normalise_maps, eps=self.eps)
         return recomputable(normalise(x, self.weight, self.bias), normalise, x, self.weight, self.bias)
 
@@ -67,6 +78,42 @@ class GroupNorm1(nn.GroupNorm):
 def _normalise_maps(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """Normalisation over all of each ``(C, H, W)``."""
     return F.group_norm(x, 1, weight, bias, eps)
+
+
+class _NormalisedMaps(Function):
+    """:func:`_normalise_maps` by kernels; also returns what it has to know to do so again."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        from .kernels.norms import normalise_maps
+
+        return normalise_maps(x, weight, bias, eps, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        x, weight, bias, *_ = inputs
+        ctx.of_bias = None if bias is None else bias.dtype
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, weight, output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        from .kernels.norms import normalise_maps_gradients
+
+        x, weight, stats = ctx.saved_tensors
+        grad_x, of_weight, of_bias = normalise_maps_gradients(grad, x, weight, stats)
+        return grad_x, of_weight.to(weight.dtype), ctx.of_bias and of_bias.to(ctx.of_bias), None, None
+
+
+def _normalise_maps_again(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stats: Tensor, dtype: torch.dtype
+) -> Tensor:
+    from .kernels.norms import normalise_maps_again
+
+    return normalise_maps_again(x, weight, bias, stats, dtype)
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.utils.weak import WeakTensorKeyDictionary
 
 
@@ -23,18 +24,33 @@ class Recipe(NamedTuple):
         function (callable): A deterministic function of the inputs, which calls no module.
         inputs (tuple[Tensor | float | None]): Its inputs.
         versions (tuple[int]): Version counters of the tensor and of its inputs, which in-place writes change.
-        autocast (dict): Arguments of :class:`torch.autocast` that the function ran under.
+        device (str): Type of the device.
+        autocast (torch.dtype | None): Of the autocast that the function ran under; None without autocast.
     """
 
     function: Callable[..., Tensor]
     inputs: tuple[Tensor | float | None, ...]
     versions: tuple[int, ...]
-    autocast: dict[str, Any]
+    device: str
+    autocast: torch.dtype | None
 
     def __call__(self, *inputs: Tensor | float | None) -> Tensor:
         """Recompute the tensor, from the inputs that were saved for backward."""
-        with torch.autocast(**self.autocast):
+        device, dtype = self.device, _autocast_dtype(self.device)
+        if dtype == self.autocast:
             return self.function(*inputs)
+        # As `torch.autocast` does, whose objects take longer to make than a kernel to launch. A weight cast
+        # without gradients must not be reused from its cache where the gradient is needed.
+        default, cache = torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled()
+        torch.set_autocast_dtype(device, self.autocast or default)
+        torch.set_autocast_enabled(device, self.autocast is not None)
+        torch.set_autocast_cache_enabled(False)
+        try:
+            return self.function(*inputs)
+        finally:
+            torch.set_autocast_cache_enabled(cache)
+            torch.set_autocast_enabled(device, dtype is not None)
+            torch.set_autocast_dtype(device, default)
 
 
 # Not in an attribute of the tensors, which would be pickled with them.
@@ -63,17 +79,11 @@ def is_recompute_disabled() -> bool:
     return not torch.is_grad_enabled() or is_captured()
 
 
-def _autocast_state(device: str) -> dict[str, Any]:
-    """Arguments of :class:`torch.autocast` that reproduce the current state."""
-    if not torch.amp.is_autocast_available(device):
-        return dict(device_type='cpu', enabled=False)
-    return dict(
-        device_type=device,
-        dtype=torch.get_autocast_dtype(device),
-        enabled=torch.is_autocast_enabled(device),
-        # A weight cast without gradients must not be reused from the cache where its gradient is needed.
-        cache_enabled=False,
-    )
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """Of the autocast in force, if there is one."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return None
 
 
 def _versions(*values: Tensor | float | None) -> tuple[int, ...]:
@@ -92,11 +102,22 @@ def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | f
         Tensor: ``y``.
     """
     if y.requires_grad and not is_recompute_disabled():
-        _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), _autocast_state(y.device.type))
+        device = y.device.type
+        _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), device, _autocast_dtype(device))
     return y
 
 
-class _RecomputingMap(torch.autograd.Function):
+def apply(function: type[Function], *args: Any) -> Any:
+    """``function.apply(*args)``, without what PyTorch does there in each call to bind default arguments.
+
+    That takes longer than to launch a kernel, and is needed under transforms of :mod:`torch.func` alone.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*args)
+    return super(Function, function).apply(*args)
+
+
+class _RecomputingMap(Function):
     """A linear map that saves the inputs of its input's recipe for backward."""
 
     generate_vmap_rule = True
@@ -138,11 +159,10 @@ def linear_map(op: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) ->
     if recipe is None or recipe.versions != _versions(x, *recipe.inputs):
         return op.forward(x, weight, bias)
     # As autocast does around a convolution; inside the function its cache would keep casts without gradients.
-    device = x.device.type
-    if recipe.autocast['device_type'] == device and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    dtype = _autocast_dtype(recipe.device)
+    if dtype is not None:
         x, weight, bias = (
             tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
             for tensor in (x, weight, bias)
         )
-    return _RecomputingMap.apply(x, weight, bias, op, recipe._replace(inputs=()), *recipe.inputs)
+    return apply(_RecomputingMap, x, weight, bias, op, recipe._replace(inputs=()), *recipe.inputs)

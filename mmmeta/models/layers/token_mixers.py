@@ -4,6 +4,7 @@ A token mixer maps a feature map of shape (B, C, H, W) to one of the same shape.
 of channels as its first argument, ``dim``; the backbone normalises before it and adds the residual after it.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mmmeta.errors import UsageError
 
 from .activations import build_activation
 from .linear_maps import Conv2d, Pointwise
+from .recompute import apply
 from .windows import (
     BACKENDS,
     WindowPlan,
@@ -56,9 +58,11 @@ class _PoolingDifference(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        # Of the input only the shape is read, which is that of the gradient.
-        sides = [ctx.size] * 2, [1, 1], [ctx.size // 2] * 2
-        return torch.ops.aten.avg_pool2d_backward(grad, grad, *sides, False, False, None) - grad, None
+        # A mean is a sum over the number of pixels that it covers, and the transpose of the sum is the sum.
+        # Not `avg_pool2d_backward`, which is wrong on GPUs for maps with channels last.
+        pool = partial(F.avg_pool2d, kernel_size=ctx.size, stride=1, padding=ctx.size // 2)
+        covered = pool(grad.new_ones(1, 1, *grad.shape[2:]))
+        return pool(grad / covered) - grad, None
 
 
 class Pooling(nn.Module):
@@ -82,7 +86,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        return _PoolingDifference.apply(x, self.pool_size)
+        return apply(_PoolingDifference, x, self.pool_size)
 
     def extra_repr(self) -> str:
         """Show the window in ``print(model)``."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmmeta.errors import UsageError
 
 from .kernels import has_kernels
-from .recompute import is_captured
+from .recompute import apply, is_captured
 
 WINDOW_MODES = ('slide', 'block')
 BORDERS = ('shift', 'truncate')
@@ -281,7 +281,7 @@ def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
         # One group: a compiler decides what is kept, and sizes may be symbolic.
         out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
         return out.index_select(0, plan.places)
-    return _WindowedAttention.apply(qkv, *plan, head_dim)
+    return apply(_WindowedAttention, qkv, *plan, head_dim)
 
 
 def check_natten(window: tuple[int, int] | None, mode: str, border: str) -> None:

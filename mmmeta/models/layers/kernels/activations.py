@@ -86,6 +86,8 @@ def scaled_square_gradients(grad: Tensor, x: Tensor, scale: Tensor | float) -> t
 
 def _dense(x: Tensor) -> tuple[Tensor, Tensor]:
     """A tensor whose elements lie one after the other in memory, in any order, and an empty one like it."""
-    if torch.empty_like(x, device='meta').stride() != x.stride():
+    empty = torch.empty_like(x)
+    if empty.stride() != x.stride():
         x = x.contiguous()
-    return x, torch.empty_like(x)
+        empty = torch.empty_like(x)
+    return x, empty
