@@ -17,6 +17,9 @@ from mmmeta.errors import UsageError
 from .kernels import has_kernels
 from .recompute import apply, is_captured, recomputable
 
+# Of a map. Below, PyTorch's group norm takes less time than the kernels to launch.
+MIN_ELEMENTS = 2**20
+
 
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of each position.
@@ -64,7 +67,7 @@ class GroupNorm1(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``."""
-        if has_kernels(x) and not is_captured():
+        if x.numel() >= MIN_ELEMENTS and has_kernels(x) and not is_captured():
             # As PyTorch's autocast does.
             dtype = torch.float32 if torch.is_autocast_enabled('cuda') else x.dtype
             y, stats = apply(_NormalisedMaps, x, self.weight, self.bias, self.eps, dtype)

@@ -53,6 +53,10 @@ class Recipe(NamedTuple):
             torch.set_autocast_dtype(device, default)
 
 
+# On a GPU, what is smaller is kept: to launch its kernel again takes longer than the kernel, and where a GPU waits
+# for launches it has memory.
+MIN_BYTES = 8 * 2**20
+
 # Not in an attribute of the tensors, which would be pickled with them.
 _recipes: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
@@ -101,8 +105,9 @@ def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | f
     Returns:
         Tensor: ``y``.
     """
-    if y.requires_grad and not is_recompute_disabled():
-        device = y.device.type
+    device = y.device.type
+    worthwhile = device == 'cpu' or y.nbytes >= MIN_BYTES
+    if worthwhile and y.requires_grad and not is_recompute_disabled():
         _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), device, _autocast_dtype(device))
     return y
 
