@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import quick_configs  # noqa: F401
+import torch
 from forked import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,9 @@ TINY_CONFIG = 'tests/data/tiny_upernet.py'
 # The tests run in several processes: one thread each, or they would wait for each other's. PyTorch reads it
 # when it is imported.
 os.environ['OMP_NUM_THREADS'] = '1'
+# Triton's kernels run in its interpreter, which it asks for when it is imported.
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'
 
 
 # Files and folders of tests that take long: first, so that no process is left with one of them at the end.

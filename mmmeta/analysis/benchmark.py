@@ -176,8 +176,8 @@ def bytes_per_image(
         try:
             if device == 'cuda':
                 F.scaled_dot_product_attention = _fused_attention
-            # What does not depend on the batch, such as weights cast by autocast, cancels. Large ones: on a GPU
-            # small maps are kept.
+            # What does not depend on the batch, such as weights cast by autocast, cancels. Many images: on a
+            # GPU small maps are kept.
             for batch in (16, 17):
                 with _forced_autocast(device, dtype):
                     kept.append(bytes_kept(model, torch.empty(batch, 3, *size, device=device)))

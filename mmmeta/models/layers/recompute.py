@@ -53,8 +53,8 @@ class Recipe(NamedTuple):
             torch.set_autocast_dtype(device, default)
 
 
-# On a GPU, what is smaller is kept: to launch its kernel again takes longer than the kernel, and where a GPU waits
-# for launches it has memory.
+# On a GPU, what is smaller is kept: to launch its kernel again takes longer than the kernel runs, and where a
+# GPU waits for launches it has memory.
 MIN_BYTES = 8 * 2**20
 
 # Not in an attribute of the tensors, which would be pickled with them.
