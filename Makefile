@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo demo-det test lint format docs clean
+.PHONY: help setup demo demo-det test lint format docs gpu clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint                         check style and format"
 	@echo "make format                       format the code"
 	@echo "make docs                         build the pages into docs/_build/html"
+	@echo "make gpu                          prove and measure everything on a GPU, into docs/gpu"
 	@echo "make setup                        only build the environment"
 	@echo "make clean                        remove the environment and what was built"
 
@@ -37,6 +38,9 @@ format: setup
 docs: setup
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+gpu: setup
+	@$(BIN)/python tools/gpu_report.py
 
 clean:
 	rm -rf .venv .cache build docs/_build dist *.egg-info .pytest_cache .ruff_cache

@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
+import timm
 import torch
 
-from mmmeta.analysis.gpu_parts import PARTS, Device
 from mmmeta.apis.cli import command_line
+from mmmeta.apis.gpu_parts import PARTS, Device
 from mmmeta.errors import UsageError
 
-COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note')
+COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note', 'command', 'versions')
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,23 +36,66 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def versions() -> str:
+    """What the numbers depend on besides the GPU."""
+    found = [f'Python {platform.python_version()}', f'torch {torch.__version__}', f'timm {timm.__version__}']
+    if torch.cuda.is_available():
+        query = [
+            'nvidia-smi',
+            '--query-gpu=driver_version,clocks.max.sm,clocks.max.mem',
+            '--format=csv,noheader',
+        ]
+        driver, *clocks = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split(', ')
+        found += [f'driver {driver}', f'clocks up to {" and ".join(clocks).strip()}']
+    return ', '.join(found)
+
+
 def run_part(name: str, device: Device, path: Path) -> bool:
     """Write the rows of a part; returns whether all that has to hold does."""
     good, previous = True, None
+    more = [f'python tools/gpu_report.py --only {name}', versions()]
     with open(path, 'a', newline='') as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator='\n')
         for row in PARTS[name](device):
             if row.case != previous:
                 print(f'  {row.case}', flush=True)
                 previous = row.case
-            ratio = '' if row.ratio is None else f'{row.ratio:8.3f}'
-            print(f'    {row.variant:32} {row.value:12.5g} {row.metric:22} {ratio:8} {row.note}', flush=True)
+            ratio = '' if row.ratio is None else f'{row.ratio:.3f}'
+            print(f'    {row.variant:32} {row.value:12.5g} {row.metric:22} {ratio:>8} {row.note}', flush=True)
             good &= row.note != 'FAILED'
             writer.writerow(
-                [name, row.case, row.variant, row.metric, f'{row.value:.6g}', ratio.strip(), row.note]
+                [name, row.case, row.variant, row.metric, f'{row.value:.5g}', ratio, row.note, *more]
             )
             file.flush()
     return good
+
+
+def write_page(table: Path) -> Path:
+    """Write the rows of a table as a page, a section for each part; what is missing is said to be."""
+    with open(table, newline='') as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        f'# {table.stem}',
+        '',
+        'Written by `tools/gpu_report.py`; a ratio is to the first row of its case.',
+        '',
+    ]
+    for part, function in PARTS.items():
+        own = [row for row in rows if row['part'] == part]
+        lines += [f'## {part}', '', getattr(function, 'func', function).__doc__.splitlines()[0], '']
+        if not own:
+            lines += [f'Not measured: `python tools/gpu_report.py --only {part}`.', '']
+            continue
+        lines += [f'`{own[0]["command"]}`; {own[0]["versions"]}.', '']
+        lines += ['| case | variant | metric | value | ratio | |', '|---|---|---|---|---|---|']
+        for row, previous in zip(own, [None, *own], strict=False):
+            case = '' if previous and previous['case'] == row['case'] else row['case']
+            cells = case, row['variant'], row['metric'], row['value'], row['ratio'], row['note']
+            lines.append(f'| {" | ".join(cells)} |')
+        lines.append('')
+    page = table.with_suffix('.md')
+    page.write_text('\n'.join(lines))
+    return page
 
 
 def main() -> None:
@@ -71,7 +115,7 @@ def main() -> None:
         with open(table, newline='') as file:
             kept = [row for row in csv.DictReader(file) if row['part'] not in parts]
     with open(table, 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
         writer.writeheader()
         writer.writerows(kept)
     failed = []
@@ -87,7 +131,7 @@ def main() -> None:
         print(f'{part}: {time.monotonic() - start:.0f} s, {"ok" if status == 0 else status}', flush=True)
         if status:
             failed.append(part)
-    print(f'{platform.python_version()} {torch.__version__} {table}')
+    print(f'{table}, {write_page(table)}')
     if failed:
         raise UsageError(f'failed: {", ".join(failed)}; see above')
 

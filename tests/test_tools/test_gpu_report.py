@@ -1,0 +1,36 @@
+"""The report of a GPU, on a machine without one: the same rows, small."""
+
+import csv
+import sys
+
+import pytest
+import torch
+from conftest import Tools
+
+REPORT = (sys.executable, 'tools/gpu_report.py')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the rows of a GPU take minutes')
+def test_rows_and_page(tmp_path):
+    table, page = tmp_path / 'cpu.csv', tmp_path / 'cpu.md'
+    table.write_text('part,case,variant,metric,value,ratio,note,command,versions\nprofile,old,x,ms,1,,,c,v\n')
+    out = Tools.run(*REPORT, '--only', 'windows', '--out', tmp_path)
+    with open(table, newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row for row in rows if row['part'] == 'profile'] == rows[:1]  # that of another part is kept
+    windows = rows[1:]
+    assert {row['part'] for row in windows} == {'windows'}
+    times = [row for row in windows if row['case'] == '9x17, forward + backward' and row['metric'] == 'ms']
+    assert [row['variant'] for row in times] == ['global, flash', 'gather, kept', 'gather, again in backward']
+    assert times[0]['ratio'] == '1.000' and all(float(row['value']) > 0 for row in times)
+    assert all(row['command'] == 'python tools/gpu_report.py --only windows' for row in windows)
+    assert f'torch {torch.__version__}' in windows[0]['versions']
+    assert str(page) in out
+    text = page.read_text()
+    assert '| 9x17, forward | global, flash | ms |' in text
+    assert 'Not measured: `python tools/gpu_report.py --only training`.' in text
+
+
+def test_a_part_that_takes_too_long_is_named(tmp_path):
+    message = Tools.fail(*REPORT, '--only', 'profile', '--out', tmp_path, '--limit', 0)
+    assert message == 'error: failed: profile; see above'
