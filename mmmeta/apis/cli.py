@@ -4,6 +4,7 @@ import argparse
 import gc
 import json
 import os
+import signal
 import sys
 import time
 import warnings
@@ -25,8 +26,14 @@ def command_line(main: Callable[[], None]) -> None:
     # MMEngine imports it again for each base of a config; setuptools is held to versions that have it.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated', category=UserWarning)
     try:
-        main()
+        try:
+            main()
+        except SystemExit:  # stopped by a signal
+            _leave_group()
+            raise
         _leave_group()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except (UsageError, StackError) as error:
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if report:

@@ -9,6 +9,7 @@ import socket
 import sys
 
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
@@ -45,7 +46,8 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
     """Run a tool on ``num_processes`` processes of this machine, as one of ``NNODES`` machines.
 
     The environment may set ``NNODES`` (default 1), ``NODE_RANK`` (0), ``MASTER_ADDR`` (127.0.0.1) and
-    ``PORT`` (any free one on a single machine, 29500 on several).
+    ``PORT`` (any free one on a single machine, 29500 on several). Signals are passed on to the processes,
+    which have ``STOP_TIMEOUT`` seconds (120) to write a checkpoint.
 
     Args:
         tool (str): Path of the tool.
@@ -57,6 +59,7 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         UsageError: A value does not fit, or the port is taken.
         SystemExit: A process failed; it has reported the reason.
     """
+    timeout = _number('STOP_TIMEOUT', 120, 1)
     num_nodes, node_rank = _number('NNODES', 1, 1), _number('NODE_RANK', 0, 0)
     address = os.environ.get('MASTER_ADDR') or '127.0.0.1'
     port = _number('PORT', 0 if num_nodes == 1 else 29500, 0)
@@ -78,12 +81,20 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         _check_port(address, port)
     command = [f'--nnodes={num_nodes}', f'--node_rank={node_rank}', f'--nproc_per_node={num_processes}']
     command += [*rendezvous, tool, config, '--launcher', 'pytorch', *arguments]
+    parser = get_args_parser()
+    options = dict(signals_to_handle='SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', shutdown_timeout=timeout)
+    known = {action.dest for action in parser._actions}  # older versions of PyTorch do not have them
+    command = [f'--{name}={value}' for name, value in options.items() if name in known] + command
     # A failing process has reported the reason; torchrun would add a stack trace.
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
-        run(get_args_parser().parse_args(command))
+        run(parser.parse_args(command))
+    except SignalException as error:  # the processes have written a checkpoint
+        sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if failure.exitcode > 128 and not os.path.isfile(failure.error_file):
+            sys.exit(failure.exitcode)  # stopped by a signal, with a checkpoint
         if os.path.isfile(failure.error_file):
             print(f'error: {failure.message}', file=sys.stderr)
         elif failure.exitcode < 0:

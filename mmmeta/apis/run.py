@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch.distributed as dist
@@ -29,6 +29,7 @@ from .config import (
     load_config,
     pretrained_checkpoints,
 )
+from .lock import locked
 
 
 @contextmanager
@@ -140,8 +141,14 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     Raises:
         UsageError: The data, a checkpoint, an argument or a type in the config does not exist.
     """
-    with _running(cfg, TRAIN_LOADERS, trust_checkpoint) as runner:
-        runner.train()
+    # The first process, by what launchers tell before there is a process group.
+    first = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0
+    check_writable(cfg.work_dir)
+    with locked(cfg.work_dir) if first else nullcontext() as lock:
+        if lock:
+            add_hook(cfg, 'mmmeta.SignOfLifeHook', path=str(lock))
+        with _running(cfg, TRAIN_LOADERS, trust_checkpoint) as runner:
+            runner.train()
     return runner
 
 

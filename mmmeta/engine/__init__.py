@@ -1,16 +1,20 @@
 """Hooks, loops and optimiser wrappers that extend those of MMEngine."""
 
-from .hooks import CheckpointHook, CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook
-from .loops import IterBasedTrainLoop, ResumableBatchSampler
+from .checkpoint_hook import CheckpointHook
+from .hooks import CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
 from .records import RunRecordHook
 from .runner import Runner
+from .stopping import DivergenceHook, SignOfLifeHook, StopHook
 
 __all__ = [
     'Bf16OptimWrapper',
     'CheckpointHook',
     'CocoCheckHook',
     'CompleteWeightsHook',
+    'DivergenceHook',
+    'EpochBasedTrainLoop',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
     'LoggerHook',
@@ -18,4 +22,6 @@ __all__ = [
     'ResumableBatchSampler',
     'RunRecordHook',
     'Runner',
+    'SignOfLifeHook',
+    'StopHook',
 ]

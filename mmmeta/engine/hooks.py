@@ -1,13 +1,10 @@
 """Hooks for training and testing."""
 
 import os
-from collections import deque
 from typing import Any
 
 import torch
 from mmengine.dist import all_reduce_dict, get_world_size, is_main_process
-from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -17,82 +14,7 @@ from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 
-from .checkpoint import check_backbone_complete, check_complete, convert_checkpoint, from_plain, to_plain
-
-
-def _train_sampler(runner: Runner) -> Any:
-    """The sampler that draws the training images."""
-    dataloader = getattr(runner.train_loop, 'dataloader', None)
-    if dataloader is None:  # a loop over several data loaders
-        return None
-    if hasattr(dataloader.sampler, 'seed'):
-        return dataloader.sampler
-    return getattr(dataloader.batch_sampler, 'sampler', None)
-
-
-@HOOKS.register_module()
-class CheckpointHook(MMEngineCheckpointHook):
-    """MMEngine's ``CheckpointHook``, whose files load without executing code and are written atomically.
-
-    The arguments are those of MMEngine's. What differs:
-
-    - every file loads with ``torch.load(path, weights_only=True)`` and still resumes exactly;
-    - a file appears under its name when it is complete, and older ones are pruned (``max_keep_ckpts``)
-      after that: a run that is killed while it saves keeps the previous checkpoint;
-    - the seed of the training sampler is saved and restored, so that a run without a fixed seed resumes
-      with the same order of the data.
-    """
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn the checkpoint into plain values; runs after the other hooks, by its priority."""
-        seed = getattr(_train_sampler(runner), 'seed', None)
-        checkpoint['meta']['sampler_seed'] = None if seed is None else int(seed)
-        for key, value in checkpoint.items():
-            checkpoint[key] = to_plain(value, key)
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn plain values back into MMEngine's objects."""
-        for key, value in checkpoint.items():
-            checkpoint[key] = from_plain(value)
-        seed = checkpoint.get('meta', {}).get('sampler_seed')
-        if runner._resume and seed is not None:
-            _train_sampler(runner).seed = seed
-
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = []
-        if self.max_keep_ckpts > 0:
-            ids = [i for i in self.keep_ckpt_ids if i != step] + [step]
-            outdated = ids[: -self.max_keep_ckpts]
-            self.keep_ckpt_ids = deque(ids[-self.max_keep_ckpts :], self.max_keep_ckpts)
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-
-        local = isinstance(self.file_backend, LocalBackend)
-        runner.save_checkpoint(
-            self.out_dir,
-            f'{filename}.part' if local else filename,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if not is_main_process():
-            return
-        if local:
-            os.replace(f'{self.last_ckpt}.part', self.last_ckpt)
-        pointer = os.path.join(runner.work_dir, 'last_checkpoint')
-        with open(f'{pointer}.part', 'w') as file:
-            file.write(self.last_ckpt)
-        os.replace(f'{pointer}.part', pointer)
-        for old in outdated:
-            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
+from .checkpoint import check_backbone_complete, check_complete, convert_checkpoint
 
 
 def _bare_model(runner: Runner) -> torch.nn.Module:

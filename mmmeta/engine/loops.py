@@ -1,10 +1,11 @@
-"""A training loop that resumes without replaying its data."""
+"""Training loops that resume without replaying their data, and exactly."""
 
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
@@ -14,10 +15,14 @@ from torch.utils.data import BatchSampler, Sampler
 
 from mmmeta.registry import DATA_SAMPLERS, LOOPS
 
+from .random_state import draw_by_position, number_batches, restore_random_state
+
 
 @DATA_SAMPLERS.register_module()
 class ResumableBatchSampler:
     """Batches of indices that can be advanced without loading an image.
+
+    The indices are :class:`~mmmeta.engine.random_state.DrawnIndex`: they know their epoch and their position.
 
     Args:
         sampler (Sampler): Draws indices.
@@ -38,16 +43,26 @@ class ResumableBatchSampler:
             )
         self.sampler = sampler
         self.batch_size = batch_size
+        self.epoch = 0
         self._started: Iterator | None = None
+
+    def _start(self) -> Iterator[list[int]]:
+        return number_batches(iter(self._batches), self.epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches after those that :meth:`advance` skipped, or all."""
-        iterator, self._started = self._started or iter(self._batches), None
+        iterator, self._started = self._started or self._start(), None
         yield from iterator
 
     def __len__(self) -> int:
         """Number of batches of a pass."""
         return len(self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin another pass."""
+        self.epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
 
     def advance(self, num_batches: int) -> int:
         """Skip batches; the next iteration starts after them.
@@ -58,19 +73,60 @@ class ResumableBatchSampler:
         Returns:
             int: Number of batches skipped: fewer at the end of a pass.
         """
-        self._started = iter(self._batches)
+        self._started = self._start()
         drawn = 0
         while drawn < num_batches and next(self._started, None) is not None:
             drawn += 1
         return drawn
 
 
+class _ResumableLoop:
+    """What both loops have in common.
+
+    ``random_states`` is set by the checkpoint hook where a run is resumed.
+    """
+
+    random_states: list[dict] | None = None
+
+    def _build_data(self, dataloader: dict) -> dict:
+        """The config of a data loader whose batches can be advanced."""
+        dataloader = dict(dataloader)
+        batch_sampler = dict(
+            type='mmmeta.ResumableBatchSampler', batch_sampler=dataloader.pop('batch_sampler', None)
+        )
+        if batch_sampler['batch_sampler'] is None:
+            batch_sampler['drop_last'] = dataloader.pop('drop_last', False)
+        return dict(dataloader, batch_sampler=batch_sampler)
+
+    def _seed_data(self) -> None:
+        seed = getattr(self.dataloader.batch_sampler.sampler, 'seed', None)
+        draw_by_position(self.dataloader, self.runner.seed if seed is None else seed)
+        if self.runner.val_loop is not None:
+            # Otherwise a validation would draw from the generator of the training.
+            draw_by_position(self.runner.val_dataloader, self.runner.seed)
+
+    def _report_skipped(self, start: float) -> None:
+        self.runner.logger.info(
+            f'data loading resumes after batch {self._iter} (skipped in {time.monotonic() - start:.1f} s)'
+        )
+
+    def _restore_random_state(self) -> None:
+        """Continue with the random numbers of the run that is resumed, after data loading has started."""
+        states, self.random_states = self.random_states, None
+        if states is not None and not restore_random_state(states):
+            self.runner.logger.warning(
+                f'the checkpoint is of a run of {len(states)} processes: what is drawn at random differs '
+                'from an uninterrupted run'
+            )
+
+
 @LOOPS.register_module()
-class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
+class IterBasedTrainLoop(_ResumableLoop, MMEngineIterBasedTrainLoop):
     """MMEngine's ``IterBasedTrainLoop``, which resumes without loading past batches.
 
     MMEngine loads and transforms every past batch again before it continues. Here only their indices are
-    drawn, so that a resumed run receives the same images in the same order within seconds.
+    drawn, so that a resumed run receives the same images in the same order within seconds; and with the same
+    random numbers, in the network and in the data's transforms.
 
     Args:
         runner (Runner): The runner.
@@ -90,14 +146,8 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ) -> None:
-        dataloader = dict(dataloader)
-        batch_sampler = dict(
-            type='mmmeta.ResumableBatchSampler', batch_sampler=dataloader.pop('batch_sampler', None)
-        )
-        if batch_sampler['batch_sampler'] is None:
-            batch_sampler['drop_last'] = dataloader.pop('drop_last', False)
         # Not the parent's constructor: it would start to load data before the runner has resumed.
-        BaseLoop.__init__(self, runner, dict(dataloader, batch_sampler=batch_sampler))
+        BaseLoop.__init__(self, runner, self._build_data(dataloader))
         self._max_iters = int(max_iters)
         self._max_epochs = 1
         self._epoch = 0
@@ -122,13 +172,13 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
             behind -= drawn
             if behind > 0:
                 epoch += 1
-                batch_sampler.sampler.set_epoch(epoch)
+                batch_sampler.set_epoch(epoch)
         if self._iter:
-            self.runner.logger.info(
-                f'data loading resumes after batch {self._iter} (skipped in {time.monotonic() - start:.1f} s)'
-            )
-        self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+            self._report_skipped(start)
+        self._seed_data()
+        self.dataloader_iterator = _InfiniteIterator(self.dataloader)
         self.dataloader_iterator._epoch = epoch
+        self._restore_random_state()
 
     def run(self) -> Any:
         """Train.
@@ -149,3 +199,67 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
+
+
+class _InfiniteIterator(_InfiniteDataloaderIterator):
+    """MMEngine's, which begins the next pass by the batch sampler."""
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._epoch += 1
+            self._dataloader.batch_sampler.set_epoch(self._epoch)
+            self._iterator = iter(self._dataloader)
+            return next(self._iterator)
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(_ResumableLoop, MMEngineEpochBasedTrainLoop):
+    """MMEngine's ``EpochBasedTrainLoop``, which resumes in the middle of an epoch too.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): Config of the data loader.
+        max_epochs (int): Epochs to train.
+        val_begin (int): First epoch after which to validate. Defaults to 1.
+        val_interval (int): Epochs between validations. Defaults to 1.
+        dynamic_intervals (list | None): Pairs of a milestone and the interval after it. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        data = self._build_data(dataloader)
+        super().__init__(runner, data, max_epochs, val_begin, val_interval, dynamic_intervals)
+        self._started = False
+
+    def run_epoch(self) -> None:
+        """Train for an epoch, or for what is left of it."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        batch_sampler = self.dataloader.batch_sampler
+        batch_sampler.set_epoch(self._epoch)
+        done = 0
+        if not self._started:
+            self._started = True
+            self._seed_data()
+            # Another data set or number of processes makes epochs of another length: from the beginning then.
+            done = self._iter - self._epoch * len(self.dataloader)
+            done = done if 0 < done < len(self.dataloader) else 0
+            start = time.monotonic()
+            if done:
+                batch_sampler.advance(done)
+                self._report_skipped(start)
+        iterator = iter(self.dataloader)
+        self._restore_random_state()
+        for i, data_batch in enumerate(iterator, done):
+            self.run_iter(i, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1

@@ -11,7 +11,13 @@ from mmmeta.registry import RUNNERS
 
 # Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
 EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
-CUSTOM_HOOKS = ('mmmeta.MeanLossHook', 'mmmeta.CompleteWeightsHook', 'mmmeta.RunRecordHook')
+CUSTOM_HOOKS = (
+    'mmmeta.MeanLossHook',
+    'mmmeta.CompleteWeightsHook',
+    'mmmeta.DivergenceHook',
+    'mmmeta.RunRecordHook',
+    'mmmeta.StopHook',
+)
 DETECTION_HOOKS = ('mmmeta.CocoCheckHook',)
 
 
@@ -57,10 +63,11 @@ def add_runtime(cfg: Config) -> list[str]:
             added.append(f'mmmeta.{name}')
     cfg.default_hooks = default_hooks
     train_cfg = dict(cfg.get('train_cfg') or {})
-    if _type_name(train_cfg) == 'IterBasedTrainLoop' or train_cfg.get('by_epoch') is False:
-        train_cfg.pop('by_epoch', None)
-        cfg.train_cfg = {**train_cfg, 'type': 'mmmeta.IterBasedTrainLoop'}
-        added.append('mmmeta.IterBasedTrainLoop')
+    for loop, by_epoch in (('IterBasedTrainLoop', False), ('EpochBasedTrainLoop', True)):
+        if _type_name(train_cfg) == loop or train_cfg.get('by_epoch') is by_epoch:
+            train_cfg.pop('by_epoch', None)
+            cfg.train_cfg = {**train_cfg, 'type': f'mmmeta.{loop}'}
+            added.append(f'mmmeta.{loop}')
     detects = cfg.get('default_scope') == 'mmdet'
     return added + [
         name for name in (*CUSTOM_HOOKS, *(DETECTION_HOOKS if detects else ())) if add_hook(cfg, name)
@@ -72,7 +79,10 @@ class Runner(MMEngineRunner):
     """MMEngine's ``Runner``, chosen by ``runner_type='mmmeta.Runner'``, which adds to a config what it lacks.
 
     - :class:`~mmmeta.engine.CheckpointHook`: checkpoints without code, complete or not there;
-    - :class:`~mmmeta.engine.IterBasedTrainLoop`, in the place of MMEngine's: resuming without past batches;
+    - :class:`~mmmeta.engine.IterBasedTrainLoop` and :class:`~mmmeta.engine.EpochBasedTrainLoop`, in the place
+      of MMEngine's: resuming without past batches, and with the same random numbers;
+    - :class:`~mmmeta.engine.StopHook`: a checkpoint at SIGTERM, SIGINT and SIGUSR1;
+    - :class:`~mmmeta.engine.DivergenceHook`: a run whose losses are not finite any more ends;
     - :class:`~mmmeta.engine.MeanLossHook`: losses are means over all processes;
     - :class:`~mmmeta.engine.LoggerHook`: one process writes the metrics of a test;
     - :class:`~mmmeta.engine.CompleteWeightsHook`: a tested checkpoint is the whole model's, one that training

@@ -31,6 +31,7 @@ class FakeRunner:
     """What a loop asks of its runner."""
 
     seed = 3
+    val_loop = None
     logger = type('Logger', (), {'info': staticmethod(print)})
     visualizer = type('Visualizer', (), {})()
 

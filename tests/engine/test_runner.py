@@ -11,7 +11,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from mmmeta.engine.runner import Runner, add_hook, add_runtime
 
-HOOKS = ['mmmeta.MeanLossHook', 'mmmeta.CompleteWeightsHook', 'mmmeta.RunRecordHook']
+HOOKS = [f'mmmeta.{name}Hook' for name in ('MeanLoss', 'CompleteWeights', 'Divergence', 'RunRecord', 'Stop')]
 
 
 def config(**keys):
@@ -31,10 +31,10 @@ def test_what_is_missing_is_added_and_once_only():
 
 
 @pytest.mark.parametrize(('scope', 'more'), [('mmdet', ['mmmeta.CocoCheckHook']), ('mmseg', [])])
-def test_epochs_keep_their_loop_and_detectors_are_checked(scope, more):
+def test_epochs_have_a_loop_too_and_detectors_are_checked(scope, more):
     cfg = config(train_cfg=dict(by_epoch=True, max_epochs=2), default_scope=scope)
-    assert add_runtime(cfg)[2:] == [*HOOKS, *more]
-    assert cfg.train_cfg == dict(by_epoch=True, max_epochs=2)
+    assert add_runtime(cfg)[2:] == ['mmmeta.EpochBasedTrainLoop', *HOOKS, *more]
+    assert cfg.train_cfg == dict(type='mmmeta.EpochBasedTrainLoop', max_epochs=2)
 
 
 def test_hooks_and_loops_of_other_types_are_left_as_they_are():

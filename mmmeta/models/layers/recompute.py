@@ -117,7 +117,7 @@ def apply(function: type[Function], *args: Any) -> Any:
 
     That takes longer than to launch a kernel, and is needed under transforms of :mod:`torch.func` alone.
     """
-    if torch._C._are_functorch_transforms_active():
+    if is_captured() or torch._C._are_functorch_transforms_active():
         return function.apply(*args)
     return super(Function, function).apply(*args)
 

@@ -20,6 +20,10 @@ def _compiles_for(device: torch.device) -> bool:
     return find_spec('triton') is not None and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
 
 
+def _has_memory(x: Tensor) -> bool:
+    return type(x) in (Tensor, nn.Parameter) and not torch._C._are_functorch_transforms_active()
+
+
 def has_kernels(x: Tensor) -> bool:
     """Whether the kernels run on such a tensor: by its device and dtype, and if it is no stand-in for others.
 
@@ -28,7 +32,6 @@ def has_kernels(x: Tensor) -> bool:
     return (
         x.is_cuda
         and x.dtype in DTYPES
-        and type(x) in (Tensor, nn.Parameter)
-        and not torch._C._are_functorch_transforms_active()
+        and (torch.compiler.is_compiling() or _has_memory(x))
         and _compiles_for(x.device)
     )

@@ -1,0 +1,230 @@
+"""The hook that writes checkpoints."""
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmmeta.errors import UsageError
+from mmmeta.registry import HOOKS
+
+from .checkpoint import from_plain, to_plain
+from .random_state import gather_random_states
+
+
+def sync_to_disk(path: str | Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(draft: str | Path, path: str | Path) -> None:
+    """Give a file that was written under another name its own; a power cut leaves it complete or absent."""
+    sync_to_disk(draft)
+    os.replace(draft, path)
+    sync_to_disk(os.path.dirname(os.path.abspath(path)))
+
+
+def _train_sampler(runner: Runner) -> Any:
+    """The sampler that draws the training images."""
+    dataloader = getattr(runner.train_loop, 'dataloader', None)
+    if dataloader is None:  # a loop over several data loaders
+        return None
+    if hasattr(dataloader.sampler, 'seed'):
+        return dataloader.sampler
+    return getattr(dataloader.batch_sampler, 'sampler', None)
+
+
+class _SavingAtomically:
+    """A runner whose checkpoints appear when they are complete."""
+
+    def __init__(self, runner: Runner, hook: 'CheckpointHook') -> None:
+        self._runner, self._hook = runner, hook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As MMEngine's, under another name first."""
+        if not isinstance(self._hook.file_backend, LocalBackend):
+            self._runner.save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        path = os.path.join(out_dir, filename)
+        try:
+            self._runner.save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
+            if is_main_process():
+                publish(f'{path}.part', path)
+        except OSError as error:
+            if os.path.isfile(f'{path}.part'):
+                os.remove(f'{path}.part')
+            last = self._hook.last_complete
+            kept = f"the run can be resumed from '{last}'" if last else 'there is no earlier one'
+            raise UsageError(f"cannot write '{path}' ({error.strerror}): make room; {kept}") from error
+
+
+class _RemovingLater:
+    """A file backend that notes what to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.outdated: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        """Note it."""
+        self.outdated.append(path)
+
+    rmtree = remove
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """MMEngine's ``CheckpointHook``, whose files load without executing code and are written atomically.
+
+    The arguments are those of MMEngine's. What differs:
+
+    - every file loads with ``torch.load(path, weights_only=True)`` and still resumes exactly: with the random
+      numbers of an uninterrupted run, by the states of the generators of all processes;
+    - a file, the best one too, appears under its name when it is complete and on the disk, and older ones are
+      pruned (``max_keep_ckpts``) after that: a run that is killed while it saves keeps the previous one;
+    - weights that are not finite are not written;
+    - a disk that is full ends the run in one sentence and leaves no part of a file;
+    - the seed of the training sampler is saved and restored, so that a run without a fixed seed resumes
+      with the same order of the data.
+    """
+
+    #: The newest checkpoint of this run that is complete.
+    last_complete: str | None = None
+    saved_iteration: int | None = None
+    _random_states: list[dict] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Find what cannot be saved before there is anything to lose."""
+        super().before_train(runner)
+        if runner._resume:
+            self.last_complete = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        for name, value in runner.message_hub.runtime_info.items():
+            try:
+                to_plain(value, f'message_hub[{name!r}]')
+            except TypeError as error:
+                raise UsageError(f'the run could not be saved: {error}') from error
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn the checkpoint into plain values; runs after the other hooks, by its priority."""
+        seed = getattr(_train_sampler(runner), 'seed', None)
+        checkpoint['meta']['sampler_seed'] = None if seed is None else int(seed)
+        if self._random_states is not None:
+            checkpoint['random_states'] = self._random_states
+        for key, value in checkpoint.items():
+            checkpoint[key] = to_plain(value, key)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn plain values back into MMEngine's objects."""
+        for key, value in checkpoint.items():
+            checkpoint[key] = from_plain(value)
+        states = checkpoint.pop('random_states', None)
+        if not runner._resume:
+            return
+        seed = checkpoint.get('meta', {}).get('sampler_seed')
+        if seed is not None:
+            _train_sampler(runner).seed = seed
+        runner.train_loop.random_states = states
+        if states is None:
+            runner.logger.warning(
+                'the checkpoint has no states of random generators: what is drawn at random differs from an '
+                'uninterrupted run'
+            )
+
+    def save_now(self, runner: Runner, epoch: int, iteration: int, states: list[dict] | None = None) -> str:
+        """Save the state of a run outside of the usual intervals.
+
+        Args:
+            runner (Runner): The runner.
+            epoch (int): Epochs that are complete.
+            iteration (int): Iterations that are complete.
+            states (list[dict] | None): Random states of the processes. Defaults to None: those of now, for
+                which all processes have to call this.
+
+        Returns:
+            str: The newest complete checkpoint.
+        """
+        if iteration != self.saved_iteration:
+            step = f'{epoch}_iter_{iteration}' if self.by_epoch else iteration
+            self._save_checkpoint_with_step(runner, step, dict(epoch=epoch, iter=iteration), states)
+        return self.last_complete
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        if not self.save_best or not self._is_finite(runner):
+            return
+        backend = self.file_backend
+        self.file_backend = _RemovingLater(backend)
+        try:
+            super()._save_best_checkpoint(_SavingAtomically(runner, self), metrics)
+            outdated = self.file_backend.outdated
+        finally:
+            self.file_backend = backend
+        best = getattr(self, 'best_ckpt_path_dict', None) or dict(best=getattr(self, 'best_ckpt_path', None))
+        for path in set(outdated) - set(best.values()):
+            self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # sharded
+            self.file_backend.rmtree(path)
+
+    @staticmethod
+    def _is_finite(runner: Runner) -> bool:
+        """Whether the weights are; an error in the log if not."""
+        finite = torch.stack([p.detach().isfinite().all() for p in runner.model.parameters()]).all()
+        if not finite:
+            runner.logger.error('the weights are not finite: no checkpoint is written')
+        return bool(finite)
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict, states: list[dict] | None = None
+    ) -> None:
+        if not self._is_finite(runner):
+            return
+        self._random_states = states or gather_random_states()
+        outdated = []
+        if self.max_keep_ckpts > 0:
+            ids = [i for i in self.keep_ckpt_ids if i != step] + [step]
+            outdated = ids[: -self.max_keep_ckpts]
+            self.keep_ckpt_ids = deque(ids[-self.max_keep_ckpts :], self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        _SavingAtomically(getattr(runner, '_runner', runner), self).save_checkpoint(
+            self.out_dir,
+            filename,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        self._random_states = None
+        self.last_complete, self.saved_iteration = self.last_ckpt, meta['iter']
+        if not is_main_process():
+            return
+        pointer = os.path.join(runner.work_dir, 'last_checkpoint')
+        with open(f'{pointer}.part', 'w') as file:
+            file.write(self.last_ckpt)
+        publish(f'{pointer}.part', pointer)
+        for old in outdated:
+            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
