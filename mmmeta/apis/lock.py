@@ -56,8 +56,10 @@ def locked(folder: str | Path) -> Iterator[Path]:
         file.truncate()
         json.dump(dict(host=socket.gethostname(), process=os.getpid(), started=time.time()), file)
         file.flush()
-        yield path
-        path.unlink(missing_ok=True)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _try_lock(path: Path):

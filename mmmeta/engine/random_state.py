@@ -104,7 +104,6 @@ class _SeedingWorker:
         os.setpgrp()
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self.initialise is not None:
             self.initialise(worker_id)
         dataset, seed, rank = get_worker_info().dataset, self.seed, self.rank

@@ -1,0 +1,151 @@
+"""What ends a run: signals, losses that are not finite, another run, a full disk."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+# Chance in the network and in the pipeline, and a worker that draws.
+CHANCE = (
+    'model.decode_head.dropout_ratio=0.1',
+    'model.backbone.drop_path_rate=0.3',
+    'train_dataloader.num_workers=2',
+    'default_hooks.checkpoint.interval=3',
+)
+FLIP = """
+_base_ = ['{config}']
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomResize', scale=(96, 96), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(64, 64)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=pipeline))
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory, tools):
+    """The tests' UperNet with random crops, flips and colours."""
+    path = tmp_path_factory.mktemp('config') / 'random_upernet.py'
+    path.write_text(FLIP.format(config=Path(tools.config).absolute()))
+    return path
+
+
+def start(tools, config, work_dir, *arguments, launcher=(), options=()):
+    command = launcher or (sys.executable, 'tools/train.py')
+    more = ['--cfg-options', *tools.data_options, *CHANCE, *options]
+    return tools.start(*command, config, *arguments, '--work-dir', work_dir, *more)
+
+
+def wait_for(process, path):
+    """Wait until a run has written a file."""
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert time.monotonic() < deadline, f'{path} does not appear'
+        time.sleep(0.02)
+
+
+def state(path):
+    """What a resumed run has to have in common with an uninterrupted one."""
+    checkpoint = torch.load(path, weights_only=True)
+    return {key: checkpoint[key] for key in ('state_dict', 'optimizer', 'random_states')}
+
+
+def assert_equal(a, b, where=''):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, (list, tuple)):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f'{where}[{i}]')
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize(
+    ('number', 'launcher'),
+    [
+        (signal.SIGTERM, ()),
+        (signal.SIGUSR1, ('tools/dist_train.sh',)),
+    ],
+    ids=['one process', 'two processes'],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(number, launcher, tools, config, tmp_path):
+    stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
+    processes = (2,) if launcher else ()
+    process = start(
+        tools, config, stopped, *processes, launcher=launcher, options=['train_cfg.max_iters=100000']
+    )
+    wait_for(process, stopped / 'iter_3.pth')
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, err[-2000:]
+    assert 'Traceback' not in err
+    at = int((stopped / 'last_checkpoint').read_text().rpartition('iter_')[2].removesuffix('.pth'))
+    assert f'stopped by {number.name} after iteration {at}: resume from' in out + err
+    assert not list(stopped.glob('*.part')) and not (stopped / '.lock').exists()
+    last = f'train_cfg.max_iters={at + 4}'
+    for folder, resume in ((stopped, ['--resume']), (whole, [])):
+        run = start(tools, config, folder, *processes, *resume, launcher=launcher, options=[last])
+        _, err = run.communicate(timeout=200)
+        assert run.returncode == 0, err[-2000:]
+    assert_equal(state(stopped / f'iter_{at + 4}.pth'), state(whole / f'iter_{at + 4}.pth'))
+
+
+def test_stopped_during_a_validation(tools, config, tmp_path):
+    often = [
+        'train_cfg.max_iters=100000',
+        'train_cfg.val_interval=1',
+        'default_hooks.checkpoint.interval=1000',
+    ]
+    process = start(tools, config, tmp_path, options=often)
+    deadline = time.monotonic() + 100
+    log = ''
+    while 'Iter(val)' not in log:
+        assert process.poll() is None and time.monotonic() < deadline
+        log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err[-2000:]
+    assert 'stopped by SIGINT' in out + err
+    assert (tmp_path / 'last_checkpoint').is_file()
+
+
+def test_a_diverged_run_ends_and_its_weights_are_not_kept(tools, tmp_path):
+    options = ['optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_iters=60', 'param_scheduler=None']
+    options += ['default_hooks.checkpoint.interval=1', 'optim_wrapper.clip_grad=None']
+    command = (sys.executable, 'tools/train.py', tools.config, '--work-dir', tmp_path, '--cfg-options')
+    message = tools.fail(*command, *tools.data_options, *options)
+    assert message.startswith('error: the run has diverged: ')
+    assert 'has not been finite for 10 iterations' in message
+    assert 'learning rate 1e+30' in message
+    last = (tmp_path / 'last_checkpoint').read_text()
+    assert f"the last checkpoint with finite weights is '{last}'" in message
+    weights = torch.load(last, weights_only=True)['state_dict']
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_folder_has_one_run(tools, tmp_path):
+    process = start(tools, tools.config, tmp_path, options=['train_cfg.max_iters=100000'])
+    wait_for(process, tmp_path / 'iter_3.pth')
+    command = (sys.executable, 'tools/train.py', tools.config, '--work-dir', tmp_path, '--cfg-options')
+    message = tools.fail(*command, *tools.data_options)
+    assert message.startswith(f"error: another run is training in '{tmp_path}': process {process.pid} on ")
+    assert 'Choose another --work-dir, or end it' in message
+    process.kill()
+    process.communicate()
+    # The kernel has released it.
+    tools.train(tmp_path, options=['train_cfg.max_iters=1'])
