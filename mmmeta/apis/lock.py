@@ -66,8 +66,9 @@ def _try_lock(path: Path):
     """The locked file, or None."""
     file = open(path, 'a+')  # noqa: SIM115
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # Of the process, not of the open file, which data workers inherit and may survive it with.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         file.close()
         return None
     # Whoever held it may have removed it in between.

@@ -1,0 +1,182 @@
+#!/usr/bin/env python
+"""Interrupt runs at random moments, resume them to their end, and compare them with uninterrupted ones.
+
+python tests/soak/soak.py segmentor --runs 20
+
+Each run has one or two processes, and one to three interruptions: SIGKILL, SIGTERM, a disk that is full at
+the next checkpoint, images that vanish. Weights, optimiser, random states and the losses in the log have to be
+those of an uninterrupted run, bit for bit.
+"""
+
+import argparse
+import csv
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'tests'))
+
+from conftest import losses  # noqa: E402
+
+from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  # noqa: E402
+
+FAULTS = ('SIGKILL', 'SIGTERM', 'full disk', 'images vanish')
+DROP = ['model.backbone.drop_path_rate=0.3']
+TASKS = {
+    'segmentor': (
+        'tests/data/tiny_upernet.py',
+        generate_ade20k,
+        [
+            *DROP,
+            'model.decode_head.dropout_ratio=0.1',
+            'train_cfg.max_iters=40',
+            'default_hooks.checkpoint.interval=7',
+        ],
+    ),
+    'detector': (
+        'tests/data/tiny_mask_rcnn.py',
+        generate_coco,
+        [*DROP, 'train_cfg.max_epochs=6', 'default_hooks.logger.interval=1', 'randomness.seed=0'],
+    ),
+    'classifier': (
+        'tests/data/tiny_classifier.py',
+        generate_imagenet,
+        [*DROP, 'train_cfg.max_epochs=4', 'default_hooks.logger.interval=1'],
+    ),
+}
+
+
+class Task:
+    """Runs of one config on generated data."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.config, generate, self.options = TASKS[name]
+        train, val = (180, 18) if name == 'classifier' else (40, 4)
+        self.root = Path(generate(folder / 'data', train, val, 64))
+        loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+        self.options = [*self.options, *(f'{loader}.dataset.data_root={self.root}' for loader in loaders)]
+        if name == 'detector':
+            annotations = f'{self.root}/annotations/instances_val2017.json'
+            self.options += [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
+
+    def start(self, work_dir: Path, processes: int, disk: int | None = None) -> subprocess.Popen:
+        """Start or resume a run."""
+        command = [sys.executable, 'tools/train.py', self.config]
+        if processes > 1:
+            command = ['tools/dist_train.sh', self.config, str(processes)]
+
+        def limit() -> None:
+            if disk is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+
+        log = open(work_dir.with_suffix('.log'), 'a')  # noqa: SIM115
+        return subprocess.Popen(
+            [*command, '--resume', '--work-dir', str(work_dir), '--cfg-options', *self.options],
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=limit,
+            env=dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, CUDA_VISIBLE_DEVICES=''),
+        )  # fmt: skip
+
+    def interrupt(self, work_dir: Path, processes: int, fault: str, seconds: float) -> str:
+        """Start a run and interrupt it; returns how it ended."""
+        process = self.start(work_dir, processes, disk=200_000 if fault == 'full disk' else None)
+        hidden = self.root.with_name('hidden')
+        try:
+            if fault != 'full disk':
+                try:
+                    process.wait(seconds)
+                    return 'had ended'
+                except subprocess.TimeoutExpired:
+                    pass
+            if fault == 'SIGKILL':
+                os.killpg(process.pid, signal.SIGKILL)
+            elif fault == 'SIGTERM':
+                process.send_signal(signal.SIGTERM)
+            elif fault == 'images vanish':
+                self.root.rename(hidden)
+            return f'status {process.wait(300)}'
+        finally:
+            if hidden.exists():
+                hidden.rename(self.root)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def outcome(work_dir: Path) -> tuple[dict, dict[int, float]]:
+    """What has to be equal."""
+    checkpoint = torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=True)
+    keys = ('state_dict', 'optimizer', 'param_schedulers', 'random_states')
+    return {key: checkpoint[key] for key in keys}, losses(work_dir)
+
+
+def is_equal(a: object, b: object) -> bool:
+    """Whether nested values are the same, bit for bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(is_equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def differences(a: tuple, b: tuple) -> list[str]:
+    """What is not the same."""
+    (state, scalars), (expected, wanted) = a, b
+    found = [key for key in expected if not is_equal(state[key], expected[key])]
+    steps = [step for step in wanted if scalars.get(step) != wanted[step]]
+    return found + ([f'losses of {steps[:5]}'] if steps else [])
+
+
+def main() -> None:
+    """Soak."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('task', choices=TASKS)
+    parser.add_argument('--runs', type=int, default=20)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--processes', type=int, nargs='+', default=[1, 2], help='one of these for each run')
+    args = parser.parse_args()
+    draw = random.Random(args.seed)
+    writer = csv.writer(sys.stdout)
+    writer.writerow(['task', 'run', 'processes', 'interruptions', 'result'])
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        task = Task(args.task, folder)
+        whole, duration = {}, {}
+        for processes in args.processes:
+            start = time.monotonic()
+            status = task.start(folder / f'whole{processes}', processes).wait()
+            assert status == 0, (folder / f'whole{processes}.log').read_text()[-3000:]
+            whole[processes] = outcome(folder / f'whole{processes}')
+            duration[processes] = time.monotonic() - start
+        for run in range(args.runs):
+            processes, work_dir = draw.choice(args.processes), folder / f'run{run}'
+            ends = []
+            for _ in range(draw.randint(1, 3)):
+                fault = draw.choice(FAULTS)
+                moment = draw.uniform(0.2, 1) * duration[processes]
+                ends.append(f'{fault}: {task.interrupt(work_dir, processes, fault, moment)}')
+            status = task.start(work_dir, processes).wait()
+            differing = [f'status {status}'] if status else differences(outcome(work_dir), whole[processes])
+            same = not differing
+            failed += not same
+            writer.writerow(
+                [args.task, run, processes, '; '.join(ends), 'equal' if same else f'DIFFERENT: {differing}']
+            )
+            sys.stdout.flush()
+            if status:
+                print((folder / f'run{run}.log').read_text()[-3000:], file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+if __name__ == '__main__':
+    main()
