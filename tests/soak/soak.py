@@ -4,8 +4,8 @@
 python tests/soak/soak.py segmentor --runs 20
 
 Each run has one or two processes, and one to three interruptions: SIGKILL, SIGTERM, a disk that is full at
-the next checkpoint, images that vanish. Weights, optimiser, random states and the losses in the log have to be
-those of an uninterrupted run, bit for bit.
+the next checkpoint, images that vanish. Weights, optimiser, random states and the losses in the log have to
+be those of an uninterrupted run, bit for bit.
 """
 
 import argparse
