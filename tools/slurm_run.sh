@@ -13,6 +13,14 @@ fi
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 # SRUN_ARGS is split into words on purpose: it holds several options.
 # shellcheck disable=SC2086
-exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
+# A signal is for the processes, which write a checkpoint: this script waits for them.
+trap : TERM USR1
+status=0
+srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
     --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "$python" -u "$root/tools/$tool" "$@" --launcher=slurm
+    "$python" -u "$root/tools/$tool" "$@" --launcher=slurm || status=$?
+# 138 and 143: stopped by SIGUSR1 and SIGTERM, with a checkpoint.
+if [ "${REQUEUE:-0}" = 1 ] && [ -n "${SLURM_JOB_ID:-}" ] && { [ $status = 138 ] || [ $status = 143 ]; }; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $status

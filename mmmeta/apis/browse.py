@@ -69,7 +69,7 @@ def browse(
     check_data(cfg, [loader])
     check_writable(out_dir, '--out-dir')
     init_default_scope(scope)
-    with explain_data_errors(cfg, [loader]):
+    with explain_data_errors(cfg, [loader], 'building'):
         dataset = build(DATASETS.build, cfg[loader].dataset)
     count = min(number or len(dataset), len(dataset))
     return count, _draw(cfg, loader, dataset, scope, Path(out_dir), count)
@@ -79,7 +79,7 @@ def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, coun
     """Draw the first samples."""
     visualizer = build_visualizer(scope, dataset.metainfo)
     for i in range(count):
-        with explain_data_errors(cfg, [loader]):
+        with explain_data_errors(cfg, [loader], 'reading'):
             item = dataset[i]
         sample = item['data_samples']
         image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first

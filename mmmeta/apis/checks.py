@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
+from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
@@ -78,13 +80,22 @@ def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
             )
 
 
+# Where data sets are built and read in a run, by whoever runs it.
+BUILDING, READING = Runner.build_dataloader.__code__, _MapDatasetFetcher.fetch.__code__
+
+
 @contextmanager
-def explain_data_errors(cfg: Config, loaders: Sequence[str]) -> Iterator[None]:
+def explain_data_errors(cfg: Config, loaders: Sequence[str], stage: str | None = None) -> Iterator[None]:
     """Report which file of a data set is wrong, where MMEngine's packages fail while loading it.
+
+    Only what comes from there is explained; whatever else fails, a transform of the user's too, is raised as
+    it is.
 
     Args:
         cfg (Config): The config.
         loaders (Sequence[str]): Names of the data loaders that the run uses.
+        stage (str | None): What happens inside: ``'building'`` or ``'reading'`` a data set. Defaults to None:
+            a whole run, in which these are recognised.
 
     Raises:
         UsageError: An image is missing or damaged, or an annotation file is empty or not in its format.
@@ -94,13 +105,19 @@ def explain_data_errors(cfg: Config, loaders: Sequence[str]) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        message = _explain(error, cfg, loaders)
-        if message is None:
+        codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+        in_worker = 'in DataLoader worker process' in str(error)  # so PyTorch marks what it passes on
+        if stage is None and (READING in codes or in_worker):
+            stage = 'reading'
+        elif stage is None and BUILDING in codes:
+            stage = 'building'
+        message = stage and _explain(error, cfg, loaders, stage)
+        if not message:
             raise
         raise UsageError(message) from error
 
 
-def _explain(error: Exception, cfg: Config, loaders: Sequence[str]) -> str | None:
+def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) -> str | None:
     """One sentence for an error that a file of a data set causes; None for any other."""
     text = str(error)
     # The last one: a worker process sends its traceback, lines of code included.
@@ -112,6 +129,8 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str]) -> str | Non
     if isinstance(error, FileNotFoundError):
         missing = re.search(r"No such file or directory: '(.+)'", text)
         return f"'{missing[1]}' is not there: add it, or take it out of the data set" if missing else None
+    if stage != 'building':
+        return None
     owners = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
     # Not getattr, which objects that are half built may answer by failing themselves.
     files = [getattr(owner, '__dict__', {}).get('ann_file') for owner in owners]

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -35,6 +36,8 @@ def command_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except (UsageError, StackError) as error:
+        if '--debug' in sys.argv:
+            traceback.print_exc()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if report:
             with open(report, 'w') as file:
@@ -67,6 +70,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help='read the checkpoint even if it executes code, as those written by MMEngine do',
     )
     add_config_options(parser)
+    parser.add_argument('--debug', action='store_true', help='print the traceback behind an error as well')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
 
 

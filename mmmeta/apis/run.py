@@ -1,8 +1,10 @@
 """Train and test with the config of any OpenMMLab package, on GPUs or on CPU."""
 
+import logging
 import os
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
@@ -35,6 +37,8 @@ from .lock import locked
 @contextmanager
 def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Iterator[Runner]:
     """Check and adapt a config, build its runner, and load safely while it runs; see :func:`train`."""
+    if 'model' not in cfg:
+        raise UsageError(f"'{cfg.filename}' has no model: it is no config to train or test with")
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
     adapt_to_device(cfg)
@@ -59,12 +63,37 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
     # Other runners, such as FlexibleRunner, get the same by their config.
     added = [] if cfg.runner_type == 'mmmeta.Runner' else add_runtime(cfg)
     trusted = [named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else []
-    with safe_loading(trusted):
+    with _alone(cfg), safe_loading(trusted):
         runner = build(RUNNERS.build, cfg)
         if added:
             runner.logger.info(f'added to this config: {", ".join(added)}')
-        with explain_data_errors(cfg, loaders):
-            yield runner
+        try:
+            with explain_data_errors(cfg, loaders):
+                yield runner
+        except UsageError:
+            _log_traceback(runner)
+            raise
+
+
+@contextmanager
+def _alone(cfg: Config) -> Iterator[None]:
+    """Hold the lock of the work directory while training; tests of its checkpoints may run meanwhile."""
+    # The first process, by what launchers tell before there is a process group.
+    first = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0
+    if 'train_cfg' not in cfg or not first:
+        yield
+        return
+    with locked(cfg.work_dir) as path:
+        add_hook(cfg, 'mmmeta.SignOfLifeHook', path=str(path))
+        yield
+
+
+def _log_traceback(runner: Runner) -> None:
+    """Write the traceback behind a sentence into the log of the run, not onto the screen."""
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.stream.write(traceback.format_exc())
+            handler.flush()
 
 
 def _record(cfg: Config) -> None:
@@ -141,14 +170,8 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     Raises:
         UsageError: The data, a checkpoint, an argument or a type in the config does not exist.
     """
-    # The first process, by what launchers tell before there is a process group.
-    first = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0
-    check_writable(cfg.work_dir)
-    with locked(cfg.work_dir) if first else nullcontext() as lock:
-        if lock:
-            add_hook(cfg, 'mmmeta.SignOfLifeHook', path=str(lock))
-        with _running(cfg, TRAIN_LOADERS, trust_checkpoint) as runner:
-            runner.train()
+    with _running(cfg, TRAIN_LOADERS, trust_checkpoint) as runner:
+        runner.train()
     return runner
 
 

@@ -18,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +99,7 @@ class Task:
                 except subprocess.TimeoutExpired:
                     pass
             if fault == 'SIGKILL':
-                os.killpg(process.pid, signal.SIGKILL)
+                kill_all(process)
             elif fault == 'SIGTERM':
                 process.send_signal(signal.SIGTERM)
             elif fault == 'images vanish':
@@ -106,8 +108,16 @@ class Task:
         finally:
             if hidden.exists():
                 hidden.rename(self.root)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process)
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """Kill a process and all that it started; a launcher that is killed leaves its processes running."""
+    if process.poll() is None:
+        started = psutil.Process(process.pid).children(recursive=True)
+        for part in (process, *started):
+            with suppress(psutil.NoSuchProcess):
+                part.kill()
 
 
 def outcome(work_dir: Path) -> tuple[dict, dict[int, float]]:
