@@ -27,6 +27,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
     )
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='deterministic kernels on GPUs, which are slower; on a CPU runs repeat without',
+    )
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -40,6 +45,8 @@ def main() -> None:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
+    if args.deterministic:
+        cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
     if args.resume:
         resume_from(cfg, None if args.resume == 'auto' else args.resume)
     train(cfg, trust_checkpoint=args.trust_checkpoint)

@@ -53,7 +53,7 @@ def locked(folder: str | Path) -> Iterator[Path]:
             f'another --work-dir, or end it{hint}'
         )
     with file:
-        file.truncate()
+        file.truncate(0)
         json.dump(dict(host=socket.gethostname(), process=os.getpid(), started=time.time()), file)
         file.flush()
         try:

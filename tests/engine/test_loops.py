@@ -7,7 +7,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmmeta.engine import IterBasedTrainLoop, ResumableBatchSampler
+from mmmeta.engine import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
 
 
 class Images(Dataset):
@@ -102,3 +102,63 @@ def test_advance_stops_at_the_end_of_a_pass():
     assert list(dropped) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     infinite = ResumableBatchSampler(InfiniteSampler(Images(10), shuffle=False, seed=0), 4)
     assert infinite.advance(1000) == 1000
+
+
+class Recorder(FakeRunner):
+    """Also trains: it keeps the batches."""
+
+    seed = 0
+    optim_wrapper = None
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.batches = self, []
+
+    def call_hook(self, name, **_):
+        pass
+
+    def train(self):
+        pass
+
+    def train_step(self, data_batch, optim_wrapper):
+        self.batches.append(data_batch)
+
+
+class RandomImages(Images):
+    """Images that are drawn at random."""
+
+    def __getitem__(self, index):
+        import random
+
+        import numpy as np
+        import torch
+
+        return [index, random.random(), np.random.rand(), torch.rand(1).item()]
+
+
+def epochs(start, workers=2, max_epochs=3):
+    """The batches of three epochs of five, from an iteration on."""
+    loader = dict(
+        dataset=RandomImages(10),
+        sampler=dict(type='DefaultSampler', shuffle=True, seed=1),
+        batch_size=2,
+        num_workers=workers,
+        collate_fn=dict(type='pseudo_collate'),
+    )
+    runner = Recorder()
+    loop = EpochBasedTrainLoop(runner, loader, max_epochs)
+    loop._epoch, loop._iter = divmod(start, 5)[0], start
+    loop.run()
+    assert (loop._epoch, loop._iter) == (max_epochs, 5 * max_epochs)
+    return runner.batches
+
+
+def test_epochs_go_on_in_the_middle_with_the_same_random_numbers():
+    whole = epochs(0)
+    assert len({str(batch) for batch in whole}) == 15  # an image differs from epoch to epoch
+    for start in (3, 5, 11):
+        assert epochs(start) == whole[start:]
+
+
+def test_a_position_is_drawn_alike_whatever_worker_reads_it():
+    assert epochs(0, workers=1) == epochs(0, workers=3)

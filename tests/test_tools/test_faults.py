@@ -149,3 +149,57 @@ def test_a_folder_has_one_run(tools, tmp_path):
     process.communicate()
     # The kernel has released it.
     tools.train(tmp_path, options=['train_cfg.max_iters=1'])
+
+
+def test_a_full_disk_is_one_sentence(tools, tmp_path):
+    command = [sys.executable, 'tools/train.py', tools.config, '--work-dir', tmp_path, '--cfg-options']
+    full = ['bash', '-c', 'ulimit -f 100; exec "$@"', 'full']  # no file may exceed 100 KiB
+    message = tools.fail(*full, *command, *tools.data_options, 'default_hooks.checkpoint.interval=1')
+    path = tmp_path / 'iter_1.pth'
+    assert message == f"error: cannot write '{path}' (File too large): make room; there is no earlier one"
+    assert not list(tmp_path.glob('*.pth*')) and not (tmp_path / 'last_checkpoint').exists()
+    log = ''.join(file.read_text() for file in tmp_path.glob('*/*.log'))
+    assert 'Traceback' in log and 'OSError' in log
+
+
+def test_a_stopped_slurm_job_is_queued_again(tools, tmp_path):
+    scripts = {
+        # As Slurm may do, it signals the script too.
+        'srun': 'printf "%s\\n" "$@"; kill -USR1 $PPID; exit 138',
+        'scontrol': f'echo "$@" > {tmp_path}/asked',
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
+        (tmp_path / name).chmod(0o755)
+    path = f'{tmp_path}:{tools.environment()["PATH"]}'
+    command = ('tools/slurm_train.sh', 'gpu', 'job', 'config.py', '--resume')
+    for requeue in ('0', '1'):
+        process = tools.finish(
+            *command, PATH=path, REQUEUE=requeue, SLURM_JOB_ID='17', SRUN_ARGS='--exclusive'
+        )
+        assert process.returncode == 138
+        assert {'--signal=USR1@120', '--exclusive', '--resume'} <= set(process.stdout.splitlines())
+        asked = tmp_path / 'asked'
+        assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeue == '1' else '')
+
+
+def test_the_order_of_system_calls_of_a_checkpoint(monkeypatch, tmp_path):
+    """The contents are on the disk before the name is, and the name before the run goes on."""
+    import os
+
+    from mmmeta.engine import checkpoint_hook
+
+    calls = []
+    for name in ('fsync', 'replace'):
+        real = getattr(os, name)
+
+        def note(*args, name=name, real=real):
+            what = os.readlink(f'/proc/self/fd/{args[0]}') if name == 'fsync' else args[1]
+            calls.append((name, Path(what).name))
+            return real(*args)
+
+        monkeypatch.setattr(checkpoint_hook.os, name, note)
+    draft = tmp_path / 'a.pth.part'
+    draft.write_text('weights')
+    checkpoint_hook.publish(draft, tmp_path / 'a.pth')
+    assert calls == [('fsync', 'a.pth.part'), ('replace', 'a.pth'), ('fsync', tmp_path.name)]
