@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_dict, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -126,15 +126,33 @@ class MeanLossHook(Hook):
     # Before RuntimeInfoHook, which records the losses.
     priority = 'HIGHEST'
 
+    def __init__(self) -> None:
+        self.names: list[str] | None = None
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Average the scalars in ``outputs`` in place."""
-        world_size = get_world_size()
-        if world_size == 1 or not outputs:
+        """Average the scalars in ``outputs`` in place, each over the processes that have it.
+
+        All processes communicate alike, whatever their losses are called: about those that any of them had in
+        the first iteration. Others stay a process's own.
+        """
+        if get_world_size() == 1:
             return
         losses = {
-            key: value.detach().float() for key, value in outputs.items() if isinstance(value, torch.Tensor)
+            key: value.detach().float()
+            for key, value in (outputs or {}).items()
+            if isinstance(value, torch.Tensor) and value.numel() == 1
         }
-        all_reduce_dict(losses, op='sum')
-        outputs.update({key: value / world_size for key, value in losses.items()})
+        if self.names is None:
+            self.names = sorted(set().union(*all_gather_object(list(losses))))
+        own = [name for name in self.names if name in losses]
+        sums = torch.zeros(2, len(self.names), device=next(runner.model.parameters()).device)
+        if own:
+            places = torch.tensor([self.names.index(name) for name in own], device=sums.device)
+            sums[0, places] = torch.stack([losses[name].reshape(()) for name in own]).to(sums.device)
+            sums[1, places] = 1
+        all_reduce(sums)
+        for name in own:
+            total, count = sums[:, self.names.index(name)]
+            outputs[name] = total / count

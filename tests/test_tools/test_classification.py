@@ -38,8 +38,8 @@ def test_it_learns_and_is_resumed(cls_tools, trained, tmp_path):
     cls_tools.run(*command, '--cfg-options', *cls_tools.data_options)
     found = metrics(tmp_path)
     # Chance: 5.6 and 27.8.
-    assert found['accuracy/top1'] > 25
-    assert found['accuracy/top5'] > 80
+    assert found['accuracy/top1'] > 18
+    assert found['accuracy/top5'] > 70
 
 
 def test_a_resumed_run_without_a_checkpoint_starts_from_the_weights_it_names(cls_tools, trained, tmp_path):
