@@ -95,6 +95,12 @@ def explain_missing_package() -> Iterator[None]:
         missing = next((scope for scope in INSTALL if scope in str(error)), None)
         if missing is None:
             raise
+        if importlib.util.find_spec(missing) is not None:
+            found = ', '.join(f'{name} {version}' for name, version in _installed(missing).items())
+            raise StackError(
+                f"this config inherits from '{missing}::', in which the installed MMEngine finds no configs, "
+                f'although it is there ({found}): MMEngine looks for the official distribution, use that'
+            ) from error
         raise StackError(
             f"this config needs the package '{missing}', which is not installed: {INSTALL[missing]}"
         ) from error

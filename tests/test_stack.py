@@ -137,3 +137,13 @@ class TestRequire:
         )
         with pytest.raises(stack.StackError, match=r"'mmseg' needs MMCV 2.0 or 2.1, found mmcv 2.2.0"):
             stack.require('mmseg')
+
+
+def test_a_package_that_mmengine_does_not_find_although_it_is_there():
+    """The fork's MMEngine looks for a distribution named mmsegmentation, which the fork's is not."""
+    from mmmeta.stack import StackError, explain_missing_package
+
+    pytest.importorskip('mmseg', reason='it is the package in question')
+    with pytest.raises(StackError) as error, explain_missing_package():
+        raise ModuleNotFoundError('mmseg is not installed, please install mmseg manually')
+    assert str(error.value).startswith("this config inherits from 'mmseg::', in which the installed MMEngine")

@@ -9,9 +9,8 @@ from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
-from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmengine.runner.utils import calc_dynamic_intervals
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from mmmeta.registry import DATA_SAMPLERS, LOOPS
 
@@ -176,8 +175,7 @@ class IterBasedTrainLoop(_ResumableLoop, MMEngineIterBasedTrainLoop):
         if self._iter:
             self._report_skipped(start)
         self._seed_data()
-        self.dataloader_iterator = _InfiniteIterator(self.dataloader)
-        self.dataloader_iterator._epoch = epoch
+        self.dataloader_iterator = _InfiniteIterator(self.dataloader, epoch)
         self._restore_random_state()
 
     def run(self) -> Any:
@@ -201,8 +199,20 @@ class IterBasedTrainLoop(_ResumableLoop, MMEngineIterBasedTrainLoop):
         return self.runner.model
 
 
-class _InfiniteIterator(_InfiniteDataloaderIterator):
-    """MMEngine's, which begins the next pass by the batch sampler."""
+class _InfiniteIterator:
+    """Batches without end; each pass begins by the batch sampler.
+
+    Args:
+        dataloader (DataLoader): The data loader.
+        epoch (int): The pass that it is in.
+    """
+
+    def __init__(self, dataloader: DataLoader, epoch: int) -> None:
+        self._dataloader, self._epoch = dataloader, epoch
+        self._iterator = iter(dataloader)
+
+    def __iter__(self) -> '_InfiniteIterator':
+        return self
 
     def __next__(self) -> Any:
         try:

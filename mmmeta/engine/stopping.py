@@ -172,11 +172,13 @@ class DivergenceHook(Hook):
     ) -> None:
         """Count iterations in a row."""
         losses = {
-            k: v.detach() for k, v in (outputs or {}).items() if isinstance(v, torch.Tensor) and 'loss' in k
+            key: value.detach().float().reshape(())
+            for key, value in (outputs or {}).items()
+            if 'loss' in key and isinstance(value, torch.Tensor) and value.numel() == 1
         }
         if not losses:
             return
-        finite = torch.stack([value.float().isfinite().all() for value in losses.values()])
+        finite = torch.stack(list(losses.values())).isfinite()
         if list(losses) != self.names:
             self.names, self.counts = list(losses), torch.zeros_like(finite, dtype=torch.int64)
         self.counts = (self.counts + 1).masked_fill(finite, 0)

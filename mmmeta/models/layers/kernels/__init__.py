@@ -4,7 +4,8 @@ The operations choose them by :func:`has_kernels`; nothing else imports the modu
 need Triton. `tools/gpu_report.py` measures them against what PyTorch offers.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib.util import find_spec
 
 import torch
@@ -35,3 +36,14 @@ def has_kernels(x: Tensor) -> bool:
         and (torch.compiler.is_compiling() or _has_memory(x))
         and _compiles_for(x.device)
     )
+
+
+def on_its_device(function: Callable) -> Callable:
+    """Launch on the GPU of the first argument, which need not be the current one; Triton does not look."""
+
+    @wraps(function)
+    def launch(x: Tensor, *args: object, **kwargs: object) -> object:
+        with torch.cuda.device_of(x):
+            return function(x, *args, **kwargs)
+
+    return launch

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import on_its_device
+
 BLOCK = 2048
 NUM_WARPS = 8
 # Programs that sum for the scalars' gradients, each over blocks at equal distances.
@@ -43,6 +45,7 @@ def _scaled_square_backward(
     tl.store(sums + tl.num_programs(0) + tl.program_id(0), tl.sum(of_bias, 0))
 
 
+@on_its_device
 def scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
     """``scale * relu(x) ** 2 + bias``, in float32 inside.
 
@@ -61,6 +64,7 @@ def scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Ten
     return y
 
 
+@on_its_device
 def scaled_square_gradients(grad: Tensor, x: Tensor, scale: Tensor | float) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`scaled_square`.
 

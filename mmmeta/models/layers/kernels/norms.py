@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import on_its_device
+
 # Elements that a program holds at a time; programs for one image at most.
 BLOCK, MAX_CHUNKS = 4096, 256
 NUM_WARPS = 8
@@ -166,6 +168,7 @@ def _layout(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict]:
     return (chunks, batch), (positions, channels, length), dict(ROWS=rows, LANES=lanes, num_warps=NUM_WARPS)
 
 
+@on_its_device
 def normalise_maps(
     x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -192,6 +195,7 @@ def normalise_maps(
     return y, stats
 
 
+@on_its_device
 def normalise_maps_again(
     x: Tensor, weight: Tensor, bias: Tensor | None, stats: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -203,6 +207,7 @@ def normalise_maps_again(
     return y
 
 
+@on_its_device
 def normalise_maps_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, stats: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

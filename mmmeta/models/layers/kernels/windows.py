@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import on_its_device
+
 # What :func:`_first_key` and the functions beside it know, for ``MODE``.
 MODES = {('slide', 'shift'): 0, ('slide', 'truncate'): 1, ('block', 'shift'): 2, ('block', 'truncate'): 2}
 SHIFT, TRUNCATE = tl.constexpr(0), tl.constexpr(1)
@@ -245,6 +247,7 @@ def _arguments(qkv: Tensor, size: list[int], window: list[int], mode: int, head_
 
 
 @torch.library.custom_op('mmmeta::attend_in_windows', mutates_args=())
+@on_its_device
 def _attend_in_windows(
     qkv: Tensor, size: list[int], window: list[int], mode: int, head_dim: int
 ) -> tuple[Tensor, Tensor]:
@@ -265,6 +268,7 @@ def _(qkv: Tensor, size: list[int], window: list[int], mode: int, head_dim: int)
 
 
 @torch.library.custom_op('mmmeta::attend_in_windows_backward', mutates_args=())
+@on_its_device
 def _attend_in_windows_backward(
     grad: Tensor, qkv: Tensor, out: Tensor, lse: Tensor,
     size: list[int], window: list[int], mode: int, head_dim: int,
