@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,9 @@ def _try_lock(path: Path):
     except (BlockingIOError, PermissionError):
         file.close()
         return None
+    except OSError as error:
+        warnings.warn(f"'{path}' cannot be locked ({error.strerror}): nothing keeps a second run away")
+        return file
     # Whoever held it may have removed it in between.
     if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return file

@@ -79,7 +79,8 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
 def _alone(cfg: Config) -> Iterator[None]:
     """Hold the lock of the work directory while training; tests of its checkpoints may run meanwhile."""
     # The first process, by what launchers tell before there is a process group.
-    first = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0) == 0
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
+    first = int(next(filter(None, map(os.environ.get, ranks)), 0)) == 0
     if 'train_cfg' not in cfg or not first:
         yield
         return

@@ -2,11 +2,12 @@
 
 import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -31,7 +32,8 @@ def publish(draft: str | Path, path: str | Path) -> None:
     """Give a file that was written under another name its own; a power cut leaves it complete or absent."""
     sync_to_disk(draft)
     os.replace(draft, path)
-    sync_to_disk(os.path.dirname(os.path.abspath(path)))
+    with suppress(OSError):  # not every file system can do so for a folder
+        sync_to_disk(os.path.dirname(os.path.abspath(path)))
 
 
 def _train_sampler(runner: Runner) -> Any:
@@ -55,7 +57,8 @@ class _SavingAtomically:
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As MMEngine's, under another name first."""
-        if not isinstance(self._hook.file_backend, LocalBackend):
+        backend = self._hook.file_backend
+        if not isinstance(getattr(backend, '_backend', backend), LocalBackend):
             self._runner.save_checkpoint(out_dir, filename, *args, **kwargs)
             return
         path = os.path.join(out_dir, filename)
@@ -124,6 +127,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Turn the checkpoint into plain values; runs after the other hooks, by its priority."""
         seed = getattr(_train_sampler(runner), 'seed', None)
         checkpoint['meta']['sampler_seed'] = None if seed is None else int(seed)
+        checkpoint['meta']['epoch_length'] = getattr(runner.train_loop, 'epoch_length', None)
         if self._random_states is not None:
             checkpoint['random_states'] = self._random_states
         for key, value in checkpoint.items():
@@ -140,6 +144,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if seed is not None:
             _train_sampler(runner).seed = seed
         runner.train_loop.random_states = states
+        runner.train_loop.resumed_length = checkpoint.get('meta', {}).get('epoch_length')
         if states is None:
             runner.logger.warning(
                 'the checkpoint has no states of random generators: what is drawn at random differs from an '
@@ -160,13 +165,17 @@ class CheckpointHook(MMEngineCheckpointHook):
             str: The newest complete checkpoint.
         """
         if iteration != self.saved_iteration:
-            step = f'{epoch}_iter_{iteration}' if self.by_epoch else iteration
+            step = f'epoch_{epoch}_iter_{iteration}.pth' if self.by_epoch else iteration
             self._save_checkpoint_with_step(runner, step, dict(epoch=epoch, iter=iteration), states)
         return self.last_complete
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         if not self.save_best or not self._is_finite(runner):
             return
+        # Losses of a validation are those of each process, which would decide otherwise than the others.
+        shared = [metrics]
+        broadcast_object_list(shared)
+        metrics = shared[0]
         backend = self.file_backend
         self.file_backend = _RemovingLater(backend)
         try:
@@ -178,6 +187,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         for path in set(outdated) - set(best.values()):
             self._remove(path)
 
+    def _filename(self, step: int | str) -> str:
+        """Of a step, or of the name of a file in the middle of an epoch."""
+        return step if isinstance(step, str) else self.filename_tmpl.format(step)
+
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
@@ -188,6 +201,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _is_finite(runner: Runner) -> bool:
         """Whether the weights are; an error in the log if not."""
         finite = torch.stack([p.detach().isfinite().all() for p in runner.model.parameters()]).all()
+        finite = finite.float()
+        all_reduce(finite, 'min')  # of shards, which differ
         if not finite:
             runner.logger.error('the weights are not finite: no checkpoint is written')
         return bool(finite)
@@ -204,7 +219,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             outdated = ids[: -self.max_keep_ckpts]
             self.keep_ckpt_ids = deque(ids[-self.max_keep_ckpts :], self.max_keep_ckpts)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        filename = self.filename_tmpl.format(step)
+        filename = self._filename(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         _SavingAtomically(getattr(runner, '_runner', runner), self).save_checkpoint(
@@ -227,4 +242,4 @@ class CheckpointHook(MMEngineCheckpointHook):
             file.write(self.last_ckpt)
         publish(f'{pointer}.part', pointer)
         for old in outdated:
-            self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+            self._remove(self.file_backend.join_path(self.out_dir, self._filename(old)))

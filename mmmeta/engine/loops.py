@@ -86,6 +86,12 @@ class _ResumableLoop:
     """
 
     random_states: list[dict] | None = None
+    resumed_length: int | None = None
+
+    @property
+    def epoch_length(self) -> int:
+        """Batches of a pass, which a checkpoint notes."""
+        return len(self.dataloader)
 
     def _build_data(self, dataloader: dict) -> dict:
         """The config of a data loader whose batches can be advanced."""
@@ -98,6 +104,8 @@ class _ResumableLoop:
         return dict(dataloader, batch_sampler=batch_sampler)
 
     def _seed_data(self) -> None:
+        # Hooks read it, which PyTorch does not have with a batch sampler, and does not let anybody set.
+        object.__setattr__(self.dataloader, 'batch_size', self.dataloader.batch_sampler.batch_size)
         seed = getattr(self.dataloader.batch_sampler.sampler, 'seed', None)
         draw_by_position(self.dataloader, self.runner.seed if seed is None else seed)
         if self.runner.val_loop is not None:
@@ -261,8 +269,8 @@ class EpochBasedTrainLoop(_ResumableLoop, MMEngineEpochBasedTrainLoop):
             self._started = True
             self._seed_data()
             # Another data set or number of processes makes epochs of another length: from the beginning then.
-            done = self._iter - self._epoch * len(self.dataloader)
-            done = done if 0 < done < len(self.dataloader) else 0
+            if self.resumed_length == len(self.dataloader):
+                done = self._iter - self._epoch * len(self.dataloader)
             start = time.monotonic()
             if done:
                 batch_sampler.advance(done)

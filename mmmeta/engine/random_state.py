@@ -75,7 +75,11 @@ def number_batches(batches: Iterator[list[int]], *position: int) -> Iterator[lis
         position (int): Numbers that are common to all, such as the epoch.
     """
     for i, batch in enumerate(batches):
-        yield [_drawn_index(index, (*position, i, j)) for j, index in enumerate(batch)]
+        yield [
+            # Others than integers, such as a video and its frame, are left.
+            _drawn_index(index, (*position, i, j)) if isinstance(index, (int, np.integer)) else index
+            for j, index in enumerate(batch)
+        ]
 
 
 def seed_generators(*numbers: int) -> None:

@@ -4,13 +4,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
 from mmmeta.errors import UsageError
@@ -51,6 +52,7 @@ class StopHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen."""
+        self.process = os.getpid()
         if get_world_size() > 1:
             # Of its own, and not on a GPU, for which the process would have to wait.
             self.group = dist.new_group(backend='gloo')
@@ -58,6 +60,10 @@ class StopHook(Hook):
             self.handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a process that was forked, such as that of a pool, is to end
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         # A terminal sends it to all processes, and a launcher once more to those that it started.
         again = time.monotonic() - self.since > 1
         if self.received and number == signal.SIGINT and again:
@@ -94,8 +100,11 @@ class StopHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stop if this process was told to: nothing has changed since the last iteration."""
-        if self.received and self.handlers:
+        """Stop if a process was told to: nothing has changed since the last iteration."""
+        if self.handlers and self._agreed():
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # which validates the average in the place of the weights
+                    hook.after_val_epoch(runner)
             self._stop(runner, runner.epoch, runner.iter, self.states)
 
     def _stop(self, runner: Runner, epoch: int, iteration: int, states: list[dict] | None = None) -> None:
@@ -110,6 +119,8 @@ class StopHook(Hook):
         )
         runner.logger.info(f'stopped by {name} {where}after iteration {iteration}: {saved}')
         self._end()
+        if self.group is not None:
+            dist.barrier(self.group)  # until the first one has written it
         raise SystemExit(128 + self.received)
 
     def after_train(self, runner: Runner) -> None:
@@ -140,7 +151,8 @@ class SignOfLifeHook(Hook):
         """Touch it, in training and validation."""
         if time.monotonic() - self.last >= self.interval:
             self.last = time.monotonic()
-            os.utime(self.path)
+            with suppress(OSError):  # of a storage that is away for a moment
+                os.utime(self.path)
 
     after_train_iter = after_val_iter = after_iter
 
@@ -186,7 +198,9 @@ class DivergenceHook(Hook):
             return
         counts = self.counts.tolist()
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        scale = scaler.get_scale() if scaler is not None else None
+        # A scale that is fixed skips nothing that would come right.
+        adapts = scaler is not None and getattr(runner.optim_wrapper, '_scale_update_param', None) is None
+        scale = scaler.get_scale() if adapts else None
         if max(counts) < self.patience or (scale is not None and scale >= 1):
             return
         name = self.names[counts.index(max(counts))]

@@ -136,7 +136,7 @@ class RandomImages(Images):
         return [index, random.random(), np.random.rand(), torch.rand(1).item()]
 
 
-def epochs(start, workers=2, max_epochs=3):
+def epochs(start, workers=2, max_epochs=3, epoch=None, length=5):
     """The batches of three epochs of five, from an iteration on."""
     loader = dict(
         dataset=RandomImages(10),
@@ -147,9 +147,10 @@ def epochs(start, workers=2, max_epochs=3):
     )
     runner = Recorder()
     loop = EpochBasedTrainLoop(runner, loader, max_epochs)
-    loop._epoch, loop._iter = divmod(start, 5)[0], start
+    loop._epoch, loop._iter = start // 5 if epoch is None else epoch, start
+    loop.resumed_length = length
     loop.run()
-    assert (loop._epoch, loop._iter) == (max_epochs, 5 * max_epochs)
+    assert loop._epoch == max_epochs
     return runner.batches
 
 
@@ -158,6 +159,10 @@ def test_epochs_go_on_in_the_middle_with_the_same_random_numbers():
     assert len({str(batch) for batch in whole}) == 15  # an image differs from epoch to epoch
     for start in (3, 5, 11):
         assert epochs(start) == whole[start:]
+    # Stopped at the last iteration of an epoch, which was not over yet.
+    assert epochs(5, epoch=0) == whole[5:]
+    # Of a data set of another length: from the beginning of the epoch.
+    assert epochs(7, length=6) == whole[5:]
 
 
 def test_a_position_is_drawn_alike_whatever_worker_reads_it():

@@ -183,6 +183,28 @@ def test_a_stopped_slurm_job_is_queued_again(tools, tmp_path):
         assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeue == '1' else '')
 
 
+def test_the_best_checkpoint_is_written_as_others_are(tmp_path):
+    """And what it replaces is removed afterwards."""
+    from mmengine.fileio import LocalBackend
+
+    from mmmeta.engine import checkpoint_hook
+
+    class Runner:
+        def save_checkpoint(self, out_dir, filename):
+            (Path(out_dir) / filename).write_text('weights')
+            names.append(sorted(path.name for path in tmp_path.iterdir()))
+
+    names = []
+    (tmp_path / 'best_old.pth').write_text('old')
+    hook = object.__new__(checkpoint_hook.CheckpointHook)
+    hook.file_backend = checkpoint_hook._RemovingLater(LocalBackend())
+    hook.file_backend.remove(str(tmp_path / 'best_old.pth'))
+    checkpoint_hook._SavingAtomically(Runner(), hook).save_checkpoint(str(tmp_path), 'best_new.pth')
+    assert names == [['best_new.pth.part', 'best_old.pth']]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['best_new.pth', 'best_old.pth']
+    assert hook.file_backend.outdated == [str(tmp_path / 'best_old.pth')]
+
+
 def test_the_order_of_system_calls_of_a_checkpoint(monkeypatch, tmp_path):
     """The contents are on the disk before the name is, and the name before the run goes on."""
     import os

@@ -20,7 +20,7 @@ def _to_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
     """``scale * relu(x) ** 2 + bias``, computed in at least float32."""
-    if has_kernels(x) and not is_captured():
+    if not is_captured() and has_kernels(x):
         from .kernels.activations import scaled_square
 
         return scaled_square(x, scale, bias)
@@ -51,7 +51,8 @@ class _ScaledSquareReLU(torch.autograd.Function):
         x, scale = ctx.saved_tensors
         scale = ctx.constant if scale is None else scale
         of_x, of_scale, of_bias = ctx.needs_input_grad
-        if has_kernels(x):
+        # With a graph of the gradients themselves, these have to be operations.
+        if not torch.is_grad_enabled() and has_kernels(x):
             from .kernels.activations import scaled_square_gradients
 
             grad_x, sums = scaled_square_gradients(grad, x, scale)

@@ -67,7 +67,7 @@ class GroupNorm1(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``."""
-        if x.numel() >= MIN_ELEMENTS and has_kernels(x) and not is_captured():
+        if not is_captured() and x.numel() >= MIN_ELEMENTS and has_kernels(x):
             # As PyTorch's autocast does.
             dtype = torch.float32 if torch.is_autocast_enabled('cuda') else x.dtype
             y, stats = apply(_NormalisedMaps, x, self.weight, self.bias, self.eps, dtype)

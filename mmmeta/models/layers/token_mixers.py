@@ -247,7 +247,7 @@ class Attention(nn.Module):
         Layers with the same windows share the plan of a map: see ``forward``.
         """
         batch, _, *size = x.shape
-        if self.is_global(*size) or self.backend == 'natten' or runs_as_kernel(x):
+        if self.is_global(*size) or self.backend == 'natten' or runs_as_kernel(x, self.head_dim):
             return None
         return plan_windows(size, self.window, self.window_mode, self.border, batch, device=x.device)
 
@@ -261,7 +261,7 @@ class Attention(nn.Module):
         elif self.backend == 'natten':
             q, k, v = qkv.reshape(batch, height, width, 3, -1, self.head_dim).unbind(3)
             x = natten_attention(q, k, v, self.window)
-        elif runs_as_kernel(x):
+        elif runs_as_kernel(x, self.head_dim):
             from .kernels.windows import attend_in_windows
 
             rule = self.window, self.window_mode, self.border, self.head_dim

@@ -29,6 +29,8 @@ TILE = 8
 # large the map is. On a CPU groups of two tiles stay in the cache: the fastest of 1, 2, 4, 8 and 16 at 50x84.
 GROUPS = 16
 CPU_TILES = 2
+# Of a head, for the kernel of GPUs.
+MAX_HEAD_BYTES = 256
 # Earlier versions compute wrong gradients of the values.
 MIN_NATTEN_VERSION = (0, 21, 7)
 NATTEN_DEVICE = 'cuda'
@@ -261,9 +263,12 @@ def _groups(
     return zip(*(tensor.split(count * size) for tensor, size in splits), strict=True)
 
 
-def runs_as_kernel(x: Tensor) -> bool:
+def runs_as_kernel(x: Tensor, head_dim: int) -> bool:
     """Whether windows run as one kernel, without a plan; exported graphs hold PyTorch's operators."""
-    return has_kernels(x) and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return False
+    # Larger ones do not fit the shared memory of all GPUs.
+    return head_dim * x.element_size() <= MAX_HEAD_BYTES and has_kernels(x)
 
 
 def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:

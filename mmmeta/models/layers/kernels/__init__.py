@@ -4,6 +4,7 @@ The operations choose them by :func:`has_kernels`; nothing else imports the modu
 need Triton. `tools/gpu_report.py` measures them against what PyTorch offers.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib.util import find_spec
@@ -13,12 +14,29 @@ from torch import Tensor, nn
 
 # Triton compiles for these. GPUs of older generations have no bfloat16.
 MIN_CAPABILITY = (8, 0)
+HAS_TRITON = find_spec('triton') is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @cache
 def _compiles_for(device: torch.device) -> bool:
-    return find_spec('triton') is not None and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
+    """Whether Triton is there and compiles, for which it needs a C compiler and Python's headers."""
+    if not HAS_TRITON or torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+        return False
+    from .activations import scaled_square
+
+    try:
+        scaled_square(torch.ones(1, device=device), 1.0, 0.0)
+    except Exception as error:  # whatever is missing, the model runs without
+        warnings.warn(f'Triton does not run here, PyTorch operations take its place: {error}')
+        return False
+    return True
+
+
+@torch.compiler.assume_constant_result
+def _compiles_for_current() -> bool:
+    """As above, of the current GPU, for a compiler that does not look into it."""
+    return _compiles_for(torch.device('cuda', torch.cuda.current_device()))
 
 
 def _has_memory(x: Tensor) -> bool:
@@ -30,12 +48,11 @@ def has_kernels(x: Tensor) -> bool:
 
     Fake tensors have no memory, and those under a transform of :mod:`torch.func` stand for several.
     """
-    return (
-        x.is_cuda
-        and x.dtype in DTYPES
-        and (torch.compiler.is_compiling() or _has_memory(x))
-        and _compiles_for(x.device)
-    )
+    if not x.is_cuda or x.dtype not in DTYPES:
+        return False
+    if torch.compiler.is_compiling():
+        return _compiles_for_current()
+    return _has_memory(x) and _compiles_for(x.device)
 
 
 def on_its_device(function: Callable) -> Callable:
