@@ -95,11 +95,12 @@ def explain_missing_package() -> Iterator[None]:
         missing = next((scope for scope in INSTALL if scope in str(error)), None)
         if missing is None:
             raise
-        if importlib.util.find_spec(missing) is not None:
-            found = ', '.join(f'{name} {version}' for name, version in _installed(missing).items())
+        fork = [name for name in _installed(missing) if name.startswith('onedl')]
+        if fork:
             raise StackError(
-                f"this config inherits from '{missing}::', in which the installed MMEngine finds no configs, "
-                f'although it is there ({found}): MMEngine looks for the official distribution, use that'
+                f"this config inherits from '{missing}::', in which the fork's MMEngine finds no configs, "
+                f'although {fork[0]} is installed: it looks for the official distribution, use the official '
+                'packages'
             ) from error
         raise StackError(
             f"this config needs the package '{missing}', which is not installed: {INSTALL[missing]}"

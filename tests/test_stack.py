@@ -139,11 +139,12 @@ class TestRequire:
             stack.require('mmseg')
 
 
-def test_a_package_that_mmengine_does_not_find_although_it_is_there():
-    """The fork's MMEngine looks for a distribution named mmsegmentation, which the fork's is not."""
-    from mmmeta.stack import StackError, explain_missing_package
-
-    pytest.importorskip('mmseg', reason='it is the package in question')
-    with pytest.raises(StackError) as error, explain_missing_package():
-        raise ModuleNotFoundError('mmseg is not installed, please install mmseg manually')
-    assert str(error.value).startswith("this config inherits from 'mmseg::', in which the installed MMEngine")
+def test_a_package_of_the_fork_in_which_its_mmengine_finds_no_configs(monkeypatch):
+    """It looks for a distribution named mmsegmentation, which the fork's is not."""
+    monkeypatch.setattr(stack, '_installed', lambda module: {'onedl-mmsegmentation': '1.4.2'})
+    with pytest.raises(stack.StackError) as error, stack.explain_missing_package():
+        raise ModuleNotFoundError('mmsegmentation is not installed, please install mmsegmentation manually')
+    assert str(error.value) == (
+        "this config inherits from 'mmseg::', in which the fork's MMEngine finds no configs, although "
+        'onedl-mmsegmentation is installed: it looks for the official distribution, use the official packages'
+    )
