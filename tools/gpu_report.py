@@ -7,18 +7,17 @@ same rows are made at small sizes, to see that they run; these are no measuremen
 
 import argparse
 import csv
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
-import timm
 import torch
 
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.gpu_parts import PARTS, Device
+from mmmeta.engine.records import collect_versions
 from mmmeta.errors import UsageError
 
 COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note', 'command', 'versions')
@@ -38,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 def versions() -> str:
     """What the numbers depend on besides the GPU."""
-    found = [f'Python {platform.python_version()}', f'torch {torch.__version__}', f'timm {timm.__version__}']
+    found = [f'{name} {version}' for name, version in collect_versions().items()]
     if torch.cuda.is_available():
         query = [
             'nvidia-smi',
@@ -48,6 +47,11 @@ def versions() -> str:
         driver, *clocks = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split(', ')
         found += [f'driver {driver}', f'clocks up to {" and ".join(clocks).strip()}']
     return ', '.join(found)
+
+
+def describe(part: str) -> str:
+    """The first line of what a part says of itself."""
+    return getattr(PARTS[part], 'func', PARTS[part]).__doc__.splitlines()[0]
 
 
 def run_part(name: str, device: Device, path: Path) -> bool:
@@ -80,9 +84,9 @@ def write_page(table: Path) -> Path:
         'Written by `tools/gpu_report.py`; a ratio is to the first row of its case.',
         '',
     ]
-    for part, function in PARTS.items():
+    for part in PARTS:
         own = [row for row in rows if row['part'] == part]
-        lines += [f'## {part}', '', getattr(function, 'func', function).__doc__.splitlines()[0], '']
+        lines += [f'## {part}', '', describe(part), '']
         if not own:
             lines += [f'Not measured: `python tools/gpu_report.py --only {part}`.', '']
             continue
@@ -120,7 +124,7 @@ def main() -> None:
         writer.writerows(kept)
     failed = []
     for part in parts:
-        print(f'{part}: {getattr(PARTS[part], "func", PARTS[part]).__doc__.splitlines()[0]}', flush=True)
+        print(f'{part}: {describe(part)}', flush=True)
         start = time.monotonic()
         try:
             status = subprocess.run(

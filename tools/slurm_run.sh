@@ -11,11 +11,11 @@ if ! command -v srun >/dev/null; then
     exit 1
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
-# SRUN_ARGS is split into words on purpose: it holds several options.
-# shellcheck disable=SC2086
 # A signal is for the processes, which write a checkpoint: this script waits for them.
 trap : TERM USR1
 status=0
+# SRUN_ARGS is split into words on purpose: it holds several options.
+# shellcheck disable=SC2086
 srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" --ntasks="$gpus" \
     --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
     "$python" -u "$root/tools/$tool" "$@" --launcher=slurm || status=$?

@@ -308,7 +308,7 @@ def run_features(
         sum(feature.float().sum() for feature in features).backward()
 
 
-def _peak(run: Callable[[], object], device: str) -> int:
+def measure_peak(run: Callable[[], object], device: str) -> int:
     """Peak bytes of a call, beyond those allocated before it."""
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
@@ -334,7 +334,7 @@ def _measure_features(
     model = build().to(device)
     model.train(train)  # some of MMPretrain's return nothing
     run_features(model, torch.randn(1, 3, 64, 64, device=device), train, dtype)  # gradients; warm-up
-    return _peak(lambda: run_features(model, torch.randn(*shape, device=device), train, dtype), device)
+    return measure_peak(lambda: run_features(model, torch.randn(*shape, device=device), train, dtype), device)
 
 
 def peak_bytes(
@@ -375,7 +375,7 @@ def _measure_layer(
             out.sum().backward()
 
     run(16)  # warm-up
-    peak = _peak(lambda: run(side), device)
+    peak = measure_peak(lambda: run(side), device)
     (timing,) = time_alternating([lambda: run(side)], repeats, warmup=0)
     return timing.median, peak
 

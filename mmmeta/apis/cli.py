@@ -27,12 +27,11 @@ def command_line(main: Callable[[], None]) -> None:
     # MMEngine imports it again for each base of a config; setuptools is held to versions that have it.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated', category=UserWarning)
     try:
-        try:
-            main()
-        except SystemExit:  # stopped by a signal
-            _leave_group()
-            raise
+        main()
         _leave_group()
+    except SystemExit:  # stopped by a signal
+        _leave_group()
+        raise
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except (UsageError, StackError) as error:

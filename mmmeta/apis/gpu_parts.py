@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.parallel import DistributedDataParallel
 
-from mmmeta.analysis.benchmark import activations, time_alternating
+from mmmeta.analysis.benchmark import activations, measure_peak, time_alternating
 from mmmeta.apis.backbones import build_backbone
-from mmmeta.apis.config import load_config
+from mmmeta.apis.config import adapt_to_device, load_config
 from mmmeta.models.layers import Attention, StarReLU
 from mmmeta.models.layers.windows import _attend, _gather, plan_windows, windowed_attention
 from mmmeta.resources import resource_root
@@ -80,12 +80,7 @@ class Device:
         if self.type != 'cuda':
             run()
             return 0
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        return measure_peak(run, self.type)
 
 
 @contextmanager
@@ -545,8 +540,7 @@ def _training_step(
 
     config = load_config(path)
     config.model.backbone.init_cfg = None
-    if device.type == 'cpu':
-        _without_sync(config.model)
+    adapt_to_device(config)
     scope = config.default_scope
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(config.model).to(device.type).train()
@@ -584,18 +578,6 @@ def _random_objects(size: tuple[int, int], count: int = 8) -> object:
     )
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, 80, (count,)), masks=masks)
     return sample
-
-
-def _without_sync(cfg: object) -> None:
-    """Norms of one process in the place of those that synchronise."""
-    if isinstance(cfg, dict):
-        if cfg.get('type') == 'SyncBN':
-            cfg['type'] = 'BN'
-        for value in cfg.values():
-            _without_sync(value)
-    elif isinstance(cfg, list):
-        for value in cfg:
-            _without_sync(value)
 
 
 def profile(device: Device) -> Iterator[Row]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from mmmeta.errors import UsageError
 
@@ -27,7 +28,8 @@ def locked(folder: str | Path) -> Iterator[Path]:
         folder (str | Path): The work directory; it is created.
 
     Yields:
-        Path: The file, whose time of change is the run's last sign of life: see :class:`LockHook`.
+        Path: The file, whose time of change is the run's last sign of life: see
+        :class:`~mmmeta.engine.SignOfLifeHook`.
 
     Raises:
         UsageError: Another run holds it.
@@ -63,7 +65,7 @@ def locked(folder: str | Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def _try_lock(path: Path):
+def _try_lock(path: Path) -> TextIO | None:
     """The locked file, or None."""
     file = open(path, 'a+')  # noqa: SIM115
     try:

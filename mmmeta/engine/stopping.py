@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from itertools import chain
 from types import FrameType
 from typing import Any
 
@@ -205,7 +206,9 @@ class DivergenceHook(Hook):
             return
         name = self.names[counts.index(max(counts))]
         amp = '' if scale is None else f', loss scale {scale:.3g}'
-        rates = ', '.join(f'{rate:.3g}' for rate in sorted({r for rs in _rates(runner) for r in rs}))
+        rates = ', '.join(
+            f'{rate:.3g}' for rate in sorted(set(chain(*runner.optim_wrapper.get_lr().values())))
+        )
         hook = _checkpoint_hook(runner)
         last = hook and hook.last_complete
         raise UsageError(
@@ -214,8 +217,3 @@ class DivergenceHook(Hook):
             + (f"the last checkpoint with finite weights is '{last}'" if last else 'there is no checkpoint')
             + '. Lower the learning rate, or look for images or labels that make the loss infinite'
         )
-
-
-def _rates(runner: Runner) -> list[list[float]]:
-    rates = runner.optim_wrapper.get_lr()
-    return list(rates.values())
