@@ -8,7 +8,6 @@ changes of the config as JSON.
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -62,20 +61,13 @@ def printed_complexities() -> Iterator[PrintedComplexity]:
         yield PrintedComplexity(row['source'], row['config'], shape, column['kind'], text)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A result that a paper prints.
 
-    Attributes:
-        source (str): Where it is printed.
-        config (str): The config that obtains it, relative to the repository.
-        metric (str): What is measured.
-        key (str): Name of the metric in a record.
-        printed (str): The number as printed, in percent.
-        scale (float): Factor from a record's number to percent.
-        tta (bool): Whether scales and flips are averaged.
-        test_data (str | None): Name of the config of other test data.
-        options (tuple): Keys and values of the config that the test changes.
+    ``source`` is where, ``printed`` the number in percent, ``config`` the config that obtains it, relative to
+    the repository; ``key`` names the metric in a record, whose number times ``scale`` is in percent. The test
+    averages scales and flips (``tta``), has data of another config (``test_data``, its name), or changes the
+    config (``option``, as ``KEY=VALUE``).
     """
 
     source: str
@@ -85,8 +77,8 @@ class Result:
     printed: str
     scale: float
     tta: bool
-    test_data: str | None
-    options: tuple[tuple[str, int], ...]
+    test_data: str
+    option: str
 
     @property
     def name(self) -> str:
@@ -99,8 +91,6 @@ def printed_results() -> list[Result]:
     results = []
     for row, text, column in _printed_cells('results'):
         config = row['config'].replace('_in1k', column['training'] or '_in1k')
-        key, _, value = column['option'].partition('=')
-        test = float(column['scale']), bool(column['tta']), column['test_data'] or None
-        options = ((key, int(value)),) if key else ()
-        results.append(Result(row['source'], config, column['metric'], column['key'], text, *test, options))
+        test = float(column['scale']), bool(column['tta']), column['test_data'], column['option']
+        results.append(Result(row['source'], config, column['metric'], column['key'], text, *test))
     return results

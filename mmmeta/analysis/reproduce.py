@@ -5,10 +5,10 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import matplotlib
 
@@ -19,10 +19,10 @@ from mmengine.config import Config
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
 from mmmeta.stack import explain_missing_package
-from mmmeta.weights import is_remote, name_of_config, name_of_location
+from mmmeta.weights import name_of_config, name_of_location
 
 from .paper_tables import Result
-from .runs import TEST_KEYS, TEST_ONLY_KEYS, TRAINING_KEYS, Record, Run
+from .runs import TEST_KEYS, TEST_ONLY_KEYS, TRAINING_KEYS, Record
 
 # Images of training, of those with objects in COCO's; and of the evaluation.
 TRAINING_IMAGES = dict(ade20k=20210, coco=117266, imagenet=1281167)
@@ -44,17 +44,12 @@ def _dataset(result: Result) -> str:
     return 'imagenet' if 'imagenet/' in result.config else result.name.rpartition('_')[2]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A printed result and the runs that measured it in one way.
 
-    Attributes:
-        result (Result): The printed result.
-        differences (tuple[str, ...]): Differences from the config, with which it does not compare with the
-            paper's number.
-        values (tuple[float, ...]): What each run measured, in percent; empty if there is none.
-        how (tuple[str, ...]): How each of them was obtained, in words.
-        trained (bool): Whether the training of one of them is recorded.
+    ``differences`` are those from the config with which the runs do not compare with the paper's number;
+    ``values`` what each run measured, in percent; ``how`` in words how each was obtained; ``trained`` whether
+    the training of one of them is recorded.
     """
 
     result: Result
@@ -74,25 +69,26 @@ class Comparison:
         return stdev(self.values) if len(self.values) > 1 else None
 
 
-def _origin(record: Record, run: Run | None) -> str:
+def _origin(record: Record) -> str:
     """How a number was obtained, from its record and that of the training."""
-    source = run.last if run else record
-    parts = [f'checkpoint {record["checkpoint"]}']
-    if run:
+    parts, source = [f'checkpoint {record["checkpoint"]}'], record
+    if record.run:
+        source = record.run[-1]
         devices = f'{source["processes"]} x {source["device"]}'
         parts = [f'seed {source["seed"]}', f'batch {source["batch_size"]} on {devices}']
         parts.append(f'learning rate x{source["lr_scale"]:g}')
     parts.append(f'commit {source["commit"] or "unknown"}')
-    versions = source['versions']
-    shown = (name for name in ('torch', 'mmengine', 'mmmeta') if name in versions)
-    return '; '.join([*parts, ', '.join(f'{name} {versions[name]}' for name in shown)])
+    shown = (name for name in ('torch', 'mmengine', 'mmmeta') if name in source['versions'])
+    return '; '.join([*parts, ', '.join(f'{name} {source["versions"][name]}' for name in shown)])
 
 
-def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
+def _differences_of_training(result: Result, run: Sequence[Record]) -> Iterator[str]:
     """Differences of a training from the config."""
+    if not run:
+        return
     cfg = _load_shipped(result.config)
     base = cfg.auto_scale_lr.base_batch_size
-    kinds = {(record['batch_size'], record['lr_scale']) for record in run.records}
+    kinds = {(record['batch_size'], record['lr_scale']) for record in run}
     if len(kinds) > 1:
         yield 'resumed with another batch'
     for batch, scale in sorted(kinds):
@@ -100,83 +96,71 @@ def _differences_of_training(result: Result, run: Run) -> Iterator[str]:
             yield f'batch of {batch} instead of {base} at {scale:g} times the learning rate'
         elif batch != base and 'max_iters' in cfg.train_cfg:
             yield f'batch of {batch} instead of {base}: {batch / base:.0%} of the images'
-    for record in run.records[1:]:
+    for record in run[1:]:
         if record['checkpoint'] and Path(record['checkpoint']).parent.resolve() != record.work_dir:
             yield f'resumed from {record["checkpoint"]}'
-    if run.records[0]['resumed']:
+    if run[0]['resumed']:
         yield 'resumed from a run that is not recorded'
-    images, expected = run.last['images'].get('train'), TRAINING_IMAGES[_dataset(result)]
+    images, expected = run[-1]['images'].get('train'), TRAINING_IMAGES[_dataset(result)]
     if '_in21k' not in result.name and images != expected:
         yield f'{images} training images instead of {expected}'
     ours = {'load_from': cfg.get('load_from')}
     if cfg.model.backbone.get('init_cfg'):
         ours['model.backbone.init_cfg.checkpoint'] = cfg.model.backbone.init_cfg.checkpoint
-    for key, value in run.last.changes(TEST_KEYS).items():
+    for key, value in run[-1].changes(TEST_KEYS).items():
         # The same weights have several locations.
         known = value and ours.get(key) and name_of_location(value)
         if not known or known != name_of_location(ours[key]):
             yield f'{key}={value}'
 
 
-def _differences_of_test(result: Result, record: Record, run: Run | None) -> Iterator[str]:
+def _differences_of_test(result: Result, record: Record) -> Iterator[str]:
     """Differences of an evaluation from the config."""
-    trains, checkpoint = record['kind'] == 'train', record['checkpoint']
-    images, expected = (
-        record['images'].get('val' if trains else 'test'),
-        TEST_IMAGES[result.test_data or _dataset(result)],
-    )
+    run, dataset, checkpoint = record.run, _dataset(result), record['checkpoint']
+    images = record['images'].get('val' if record.trains else 'test')
+    expected = TEST_IMAGES[result.test_data or dataset]
     if images != expected:
         yield f'{images} images instead of {expected}'
     # Of a training's own evaluation the rest was changed in the training.
-    ignored = (*TEST_ONLY_KEYS, *run.last.changes(TEST_KEYS)) if trains else TRAINING_KEYS
+    ignored = (*TEST_ONLY_KEYS, *run[-1].changes(TEST_KEYS)) if record.trains else TRAINING_KEYS
     for key, value in record.changes(ignored).items():
         is_pipeline = result.tta and key.startswith('test_dataloader.dataset.pipeline')
         # Classifiers see images of one size: how many at a time makes no difference.
-        is_batch = _dataset(result) == 'imagenet' and key.endswith('_dataloader.batch_size')
-        if key not in dict(result.options) and not is_pipeline and not is_batch:
+        is_batch = dataset == 'imagenet' and key.endswith('_dataloader.batch_size')
+        if key != result.option.partition('=')[0] and not is_pipeline and not is_batch:
             yield f'{key}={value}'
-    if run and not trains and record['iterations'][0] != run.planned:
-        yield f'checkpoint after {record["iterations"][0]} of {run.planned} iterations'
-    elif not run and checkpoint is None:
+    if run:
+        done, planned = record['iterations'][0], run[-1]['iterations'][1]
+        if not record.trains and done != planned:
+            yield f'checkpoint after {done} of {planned} iterations'
+    elif checkpoint is None:
         yield 'the network before training'
-    elif not run and name_of_location(checkpoint) is None:
+    elif (name := name_of_location(checkpoint)) is None:
         yield 'training not recorded'
-    elif not run and name_of_location(checkpoint) != name_of_config(result.name):
-        yield f'weights of {name_of_location(checkpoint)}'
+    elif name != name_of_config(result.name):
+        yield f'weights of {name}'
 
 
-def _training_of(record: Record, runs: dict[Path, list[Run]]) -> Run | None:
-    """The training of the network of a record, or None if it is not known."""
-    if record['kind'] == 'train':
-        return next(run for run in runs[record.work_dir] if any(part is record for part in run.records))
-    checkpoint = record['checkpoint']
-    local = checkpoint and not is_remote(checkpoint)
-    return (runs.get(Path(checkpoint).parent.resolve()) or [None])[-1] if local else None
-
-
-def _measures(record: Record, run: Run | None, result: Result) -> bool:
+def _measures(record: Record, result: Result) -> bool:
     """Whether a record measured a result, with or without differences from the config."""
-    metrics, data = record['metrics'] or {}, record['test_data'] and Path(record['test_data']).stem
-    if record.name != result.name or (bool(record['tta']), data) != (result.tta, result.test_data):
+    metrics, data = record['metrics'] or {}, Path(record['test_data'] or '').stem
+    if (record.name, bool(record['tta']), data) != (result.name, result.tta, result.test_data):
         return False
     if result.key not in metrics or not record['finished']:
         return False
-    if record['kind'] == 'train':  # its own evaluation is that of the plain config
-        return not result.options and record is run.evaluation and metrics['step'] == run.planned
-    changes = record['changes'] or {}
-    if result.options:
-        return all(changes.get(key) == value for key, value in result.options)
-    return not any(key.endswith('.size_divisor') for key in changes)  # a result of its own
+    if record.trains:  # its own evaluation is that of the plain config
+        is_last = record is record.evaluation and metrics['step'] == record.run[-1]['iterations'][1]
+        return is_last and not result.option
+    changes = [f'{key}={value}' for key, value in (record['changes'] or {}).items()]
+    # Whether sizes are aligned makes results of their own.
+    return result.option in changes if result.option else not any('.size_divisor=' in c for c in changes)
 
 
-def compare(
-    records: Sequence[Record], runs: dict[Path, list[Run]], results: Iterable[Result]
-) -> list[Comparison]:
+def compare(records: Sequence[Record], results: Iterable[Result]) -> list[Comparison]:
     """Compare measurements with printed results.
 
     Args:
-        records (Sequence[Record]): Records, the oldest first.
-        runs (dict[Path, list[Run]]): Their :func:`~mmmeta.analysis.runs.group_runs`.
+        records (Sequence[Record]): Records, the oldest first, by :func:`~mmmeta.analysis.runs.find_records`.
         results (Iterable[Result]): Printed results.
 
     Returns:
@@ -187,13 +171,15 @@ def compare(
     for result in results:
         groups: dict[tuple, dict] = defaultdict(dict)
         for record in records:
-            run, checkpoint = _training_of(record, runs), record['checkpoint']
-            if _measures(record, run, result):
-                network = run.records[0].path if run else name_of_location(checkpoint or '') or checkpoint
-                differences = [*(_differences_of_training(result, run) if run else ())]
-                differences += _differences_of_test(result, record, run)
+            if _measures(record, result):
+                place = record['checkpoint'] or ''
+                network = record.run[0].path if record.run else name_of_location(place) or place
+                differences = (
+                    *_differences_of_training(result, record.run),
+                    *_differences_of_test(result, record),
+                )
                 value = record['metrics'][result.key] * result.scale
-                groups[tuple(dict.fromkeys(differences))][network] = value, _origin(record, run), bool(run)
+                groups[tuple(dict.fromkeys(differences))][network] = value, _origin(record), bool(record.run)
         for differences, group in sorted(groups.items(), key=lambda item: len(item[0])):
             values, how, trained = zip(*group.values(), strict=True)
             comparisons.append(Comparison(result, differences, values, how, any(trained)))
@@ -222,15 +208,14 @@ def export(comparisons: Sequence[Comparison], folder: str | Path) -> list[Path]:
         UsageError: The folder cannot be written to.
     """
     table, page, picture = (Path(folder) / f'reproduce.{end}' for end in ('csv', 'md', 'png'))
-    rows = [as_row(comparison) for comparison in comparisons]
-    cells = [COLUMNS, ['---'] * len(COLUMNS), *([c.replace('|', '/') for c in row.values()] for row in rows)]
+    lines = [COLUMNS, *(tuple(as_row(comparison).values()) for comparison in comparisons)]
+    cells = [[cell.replace('|', '/') for cell in line] for line in lines]
+    cells.insert(1, ['---'] * len(COLUMNS))
     measured = [comparison for comparison in comparisons if comparison.values]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         with open(table, 'w', newline='') as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+            csv.writer(file).writerows(lines)
         page.write_text(''.join(f'| {" | ".join(line)} |\n' for line in cells))
         if measured:
             _plot(measured, picture)
@@ -260,24 +245,28 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
     plt.close(figure)
 
 
+def _path(config: str) -> str:
+    """How a command names a file of ours."""
+    return config if resource_root() == Path.cwd() else f'{resource_root()}/{config}'
+
+
 def _launch(tool: str, config: str, gpus: int, *checkpoint: str) -> str:
     """The command that runs a tool on some GPUs, several machines if it takes them."""
-    root = '' if resource_root() == Path.cwd() else f'{resource_root()}/'
     machines = math.ceil(gpus / GPUS_PER_MACHINE)
     prefix = f'NNODES={machines} NODE_RANK=$RANK MASTER_ADDR=$MASTER PORT=29500 ' if machines > 1 else ''
-    arguments = f'{root}{config}', *checkpoint, str(min(gpus, GPUS_PER_MACHINE))
-    return f'{prefix}{root}tools/dist_{tool}.sh {" ".join(arguments)}'
+    arguments = _path(config), *checkpoint, str(min(gpus, GPUS_PER_MACHINE))
+    return f'{prefix}{_path("tools")}/dist_{tool}.sh {" ".join(arguments)}'
 
 
-def _estimate(result: Result, cfg: Config, gpus: int, records: Iterable[Record]) -> str:
+def _estimate(result: Result, cfg: Config, gpus: int, records: Sequence[Record]) -> str:
     """Device-hours of a training, from measured steps of the same network and batch."""
-    images, batch = TRAINING_IMAGES[_dataset(result)], cfg.auto_scale_lr.base_batch_size
-    schedule = cfg.train_cfg
-    iterations = schedule.get('max_iters') or schedule.max_epochs * math.ceil(images / batch)
+    batch, schedule = cfg.auto_scale_lr.base_batch_size, cfg.train_cfg
+    epoch = math.ceil(TRAINING_IMAGES[_dataset(result)] / batch)
+    iterations = schedule.get('max_iters') or schedule.max_epochs * epoch
     ignored = ('train_cfg*', 'param_scheduler*', 'val_*', *TEST_ONLY_KEYS)
-    for record in reversed(list(records)):
+    for record in reversed(records):
         slower = (record['changes'] or {}).get('model.backbone.with_cp')
-        timed = record['kind'] == 'train' and record['step_time'] and record.name == result.name
+        timed = record.trains and record['step_time'] and record.name == result.name
         if not timed or slower or record.changes(ignored):
             continue
         if record['batch_size'] / record['processes'] == cfg.train_dataloader.batch_size:
@@ -293,54 +282,44 @@ def _estimate(result: Result, cfg: Config, gpus: int, records: Iterable[Record])
 def commands(
     comparisons: Sequence[Comparison], records: Sequence[Record], work_dirs: str | Path = 'work_dirs'
 ) -> Iterator[str]:
-    """The commands for results that were not measured as their config says.
+    """Lines for a shell that obtain what was not measured as its config says: trainings before their tests.
 
     Args:
         comparisons (Sequence[Comparison]): Result of :func:`compare`.
         records (Sequence[Record]): Records with the times of training steps.
         work_dirs (str | Path): Folder of the work directories. Defaults to ``'work_dirs'``.
-
-    Yields:
-        str: Lines for a shell; the training of a config before its tests.
     """
     groups = defaultdict(list)
     for comparison in comparisons:
         groups[comparison.result.config].append(comparison)
     for config, group in groups.items():
         exact = [c for c in group if c.values and not c.differences]
-        done = [c.result for c in exact]
+        done, trained = [c.result for c in exact], any(c.trained for c in exact)
         missing = [result for result in dict.fromkeys(c.result for c in group) if result not in done]
         if not missing:
             continue
-        cfg, folder, trained = (
-            _load_shipped(config),
-            Path(work_dirs, Path(config).stem),
-            any(c.trained for c in exact),
-        )
+        cfg, folder = _load_shipped(config), Path(work_dirs, Path(config).stem)
+        schedule = cfg.train_cfg
         gpus = max(1, cfg.auto_scale_lr.base_batch_size // cfg.train_dataloader.batch_size)
         printed = (f'{result.metric} {result.printed} ({result.source})' for result in missing)
         yield from ('', f'# {folder.name}: {", ".join(printed)}')
         if not trained:
             yield f'# {_estimate(missing[0], cfg, gpus, records)}'
             yield _launch('train', config, gpus) + f' --work-dir {folder}'
-        schedule = cfg.train_cfg
         last = f'iter_{schedule.max_iters}' if 'max_iters' in schedule else f'epoch_{schedule.max_epochs}'
         published = name_of_config(folder.name) if 'imagenet/' in config else None
-        test, lines = partial(_launch, 'test', config, min(gpus, GPUS_PER_MACHINE)), []
+        test, lines = partial(_launch, 'test', config, min(gpus, GPUS_PER_MACHINE)), {}
         for options in map(_test_options, missing):
             if options or trained:
-                lines.append(test(f'{folder / last}.pth') + options)
+                lines[test(f'{folder / last}.pth') + options] = None
             if published:
-                line = f'{test(f"mmmeta://{published}")} --work-dir {folder}{options}'
-                lines.append(f'{line}  # the published weights')
-        yield from dict.fromkeys(lines)
+                weights = test(f'mmmeta://{published}')
+                lines[f'{weights} --work-dir {folder}{options}  # the published weights'] = None
+        yield from lines
 
 
 def _test_options(result: Result) -> str:
     """Options of a test that obtains a result."""
-    options = ' --tta' if result.tta else ''
-    if result.test_data:
-        root = '' if resource_root() == Path.cwd() else f'{resource_root()}/'
-        options += f' --test-data {root}configs/imagenet/robustness/{result.test_data}.py'
-    pairs = (shlex.quote(f'{key}={value}') for key, value in result.options)
-    return options + (f' --cfg-options {" ".join(pairs)}' if result.options else '')
+    data = f' --test-data {_path("configs/imagenet/robustness")}/{result.test_data}.py'
+    option = f' --cfg-options {shlex.quote(result.option)}'
+    return ' --tta' * result.tta + data * bool(result.test_data) + option * bool(result.option)

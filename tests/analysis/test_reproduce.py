@@ -10,7 +10,7 @@ from conftest import ROOT, TINY_CONFIG, metrics
 
 from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import commands, compare, export
-from mmmeta.analysis.runs import find_records, group_runs, report_incomplete
+from mmmeta.analysis.runs import find_records, report_incomplete
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -60,7 +60,7 @@ def write(tmp_path):
 def rows(folder, name=NAME, metric='mIoU'):
     results = [r for r in printed_results() if (r.name, r.metric) == (name, metric)]
     records = find_records(folder)
-    return compare(records, group_runs(records), results)
+    return compare(records, results)
 
 
 def test_mean_and_spread_over_seeds(write, tmp_path):
@@ -174,7 +174,7 @@ def test_runs_that_give_no_number(write, tmp_path):
     write('t', kind='test', checkpoint=checkpoint, iterations=[160000, None], metrics=dict(mIoU=1.0))
     write('d', metrics=dict(mIoU=1.0, step=80000))
     records = find_records(tmp_path)
-    first, second, third = report_incomplete(records, group_runs(records))
+    first, second, third = report_incomplete(records)
     assert first == f'{tmp_path}/a: not finished, 10 of 160000 iterations'
     assert second.startswith(f'{tmp_path}/b: never evaluated; tools/test.py ')
     assert third == f'{tmp_path}/d: last evaluated after 80000 of 160000 iterations'
@@ -233,7 +233,7 @@ class TestMistakes:
 class TestCommands:
     def lines(self, folder, name):
         records = find_records(folder)
-        found = compare(records, group_runs(records), [r for r in printed_results() if r.name == name])
+        found = compare(records, [r for r in printed_results() if r.name == name])
         return list(commands(found, records))
 
     def test_training_and_hours(self, write, tmp_path):

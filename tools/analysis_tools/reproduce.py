@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import as_row, commands, compare, export
-from mmmeta.analysis.runs import find_records, group_runs, report_incomplete
+from mmmeta.analysis.runs import find_records, report_incomplete
 from mmmeta.apis.cli import add_config_options, command_line
 from mmmeta.apis.config import enable_tta, load_config, resolve_config_path
 from mmmeta.apis.run import evaluate
@@ -70,12 +70,8 @@ def main() -> None:
         raise UsageError('--tta, --test-data, --cfg-options and --trust-checkpoint need a --checkpoint')
     # Rows and commands do not need any runs.
     nothing = not Path(args.work_dirs).exists() and (args.all or args.commands)
-    records = [] if nothing else find_records(args.work_dirs)
-    # Drop records of other configs, unless they share a folder with one of these.
-    folders = {record.work_dir for record in records if record.name in wanted}
-    records = [record for record in records if record.work_dir in folders]
-    runs = group_runs(records)
-    comparisons = compare(records, runs, [result for result in results if result.name in wanted])
+    records = [] if nothing else find_records(args.work_dirs, wanted)
+    comparisons = compare(records, [result for result in results if result.name in wanted])
     if args.commands:
         print(*commands(comparisons, records, args.work_dirs), sep='\n')
     else:
@@ -91,7 +87,7 @@ def main() -> None:
         measured = len({c.result for c in comparisons if c.values})
         total = len({c.result for c in comparisons})
         print(f'{measured} of {total} results were measured; the others: --commands')
-    for line in report_incomplete(records, runs):
+    for line in report_incomplete(records):
         print(f'# {line}' if args.commands else line)
     if args.export:
         for path in export(comparisons, args.export):
