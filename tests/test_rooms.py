@@ -15,7 +15,7 @@ ROOMS = (
     ('models',),
     ('weights',),
     ('models.layers',),
-    ('registry', 'resources', 'stack', 'errors', 'version', '__init__'),
+    ('registry', 'resources', 'stack', 'errors', 'atomic', 'version', '__init__'),
 )
 LEVELS = {room: level for level, row in enumerate(ROOMS) for room in row}
 

@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
+from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 from mmmeta.models import FAMILIES
 
@@ -130,7 +131,8 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
     if len(curves) > 1:
         fields[0, 0].legend()
     try:
-        figure.savefig(path, dpi=120)
+        with written(path) as draft:
+            figure.savefig(draft, dpi=120)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot write '{path}' ({error}): give the path of a PNG, PDF or SVG file"
@@ -169,7 +171,8 @@ def plot_families(path: str | Path) -> None:
     axes.minorticks_off()
     axes.legend(ncols=2, loc='lower right')
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with written(path) as draft:
+        figure.savefig(draft, dpi=120)
     plt.close(figure)
 
 
@@ -202,5 +205,6 @@ def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:
     axes.set(xscale='log', xlabel='images per second, measured', ylabel='ImageNet-1K top-1 (%), paper')
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with written(path) as draft:
+        figure.savefig(draft, dpi=120)
     plt.close(figure)

@@ -16,6 +16,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from mmengine.config import Config
 
+from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
 from mmmeta.stack import explain_missing_package
@@ -207,16 +208,17 @@ def export(comparisons: Sequence[Comparison], folder: str | Path) -> list[Path]:
     Raises:
         UsageError: The folder cannot be written to.
     """
-    table, page, picture = (Path(folder) / f'reproduce.{end}' for end in ('csv', 'md', 'png'))
+    table, page, picture = (Path(folder, f'reproduce.{end}') for end in ('csv', 'md', 'png'))
     lines = [COLUMNS, *(tuple(as_row(comparison).values()) for comparison in comparisons)]
     cells = [[cell.replace('|', '/') for cell in line] for line in lines]
     cells.insert(1, ['---'] * len(COLUMNS))
     measured = [comparison for comparison in comparisons if comparison.values]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        with open(table, 'w', newline='') as file:
+        with written(table) as draft, open(draft, 'w', newline='') as file:
             csv.writer(file).writerows(lines)
-        page.write_text(''.join(f'| {" | ".join(line)} |\n' for line in cells))
+        with written(page) as draft:
+            draft.write_text(''.join(f'| {" | ".join(line)} |\n' for line in cells))
         if measured:
             _plot(measured, picture)
     except OSError as error:
@@ -241,7 +243,8 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.set(xlabel='paper (%)', ylabel='measured here (%)', xlim=limits, ylim=limits)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with written(path) as draft:
+        figure.savefig(draft, dpi=120)
     plt.close(figure)
 
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from mmengine.visualization import Visualizer
 
+from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 
 from .checks import build, check_data, check_writable, explain_data_errors
@@ -86,17 +87,16 @@ def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, coun
         source = Path(sample.get('img_path', None) or f'{i}')
         # Several classes may have files of one name.
         path = folder / f'{i:06d}_{source.stem}.png'
-        if scope == 'mmpretrain':
-            visualizer.visualize_cls(
-                np.ascontiguousarray(image), sample, dataset.metainfo.get('classes'), out_file=str(path)
-            )
-        else:
-            if scope == 'mmdet':
-                instances = sample.gt_instances
-                instances.bboxes = instances.bboxes.tensor
-                if 'masks' in instances:
-                    instances.masks = instances.masks.to_ndarray().astype(bool)
-            visualizer.add_datasample(
-                '', np.ascontiguousarray(image), sample, draw_pred=False, out_file=str(path)
-            )
+        image = np.ascontiguousarray(image)
+        if scope == 'mmdet':
+            instances = sample.gt_instances
+            instances.bboxes = instances.bboxes.tensor
+            if 'masks' in instances:
+                instances.masks = instances.masks.to_ndarray().astype(bool)
+        with written(path) as draft:
+            if scope == 'mmpretrain':
+                classes = dataset.metainfo.get('classes')
+                visualizer.visualize_cls(image, sample, classes, out_file=str(draft))
+            else:
+                visualizer.add_datasample('', image, sample, draw_pred=False, out_file=str(draft))
         yield path

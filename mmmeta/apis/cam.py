@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 from torch import Tensor, nn
 
+from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 
@@ -108,7 +109,8 @@ def draw_cam(
     else:
         drawn, target = _draw_cam(model, layer, inputs, picture, method, target)
     try:
-        Image.fromarray(drawn).save(path)
+        with written(path) as draft:
+            Image.fromarray(drawn).save(draft)
     except OSError as error:
         raise UsageError(f"cannot write '{path}' ({error.strerror}): choose another folder") from error
     return target

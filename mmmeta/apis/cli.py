@@ -15,6 +15,7 @@ import torch.distributed as dist
 from mmengine.config import DictAction
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from mmmeta.atomic import NO_ROOM
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
 
@@ -22,7 +23,7 @@ from mmmeta.stack import StackError
 def command_line(main: Callable[[], None]) -> None:
     """Run the main function of a tool; a usage error is reported in one line, with exit status 1.
 
-    Under torchrun the message is passed to the launcher, which prints it once.
+    So is a disk that is full. Under torchrun the message is passed to the launcher, which prints it once.
     """
     # MMEngine imports it again for each base of a config; setuptools is held to versions that have it.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated', category=UserWarning)
@@ -34,7 +35,12 @@ def command_line(main: Callable[[], None]) -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except (UsageError, StackError) as error:
+    except (UsageError, StackError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in NO_ROOM:
+                raise
+            what = f"'{error.filename}'" if error.filename else 'a file'
+            error = f'cannot write {what} ({error.strerror}): make room, and run it again'
         if '--debug' in sys.argv:
             traceback.print_exc()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageOps
 
+from mmmeta.atomic import written
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
@@ -156,7 +157,9 @@ def predict(
         picture = folder / (f'{path.stem}.png' if stems[path.stem] == 1 else f'{path.name}.png')
         if picture.exists() and picture.samefile(path):
             raise UsageError(f"'{picture}' would be overwritten: choose another folder for the pictures")
-        yield draw(model, image, picture, top, score_thr)
+        with written(picture) as draft:
+            prediction = draw(model, image, draft, top, score_thr)
+        yield replace(prediction, picture=picture)
 
 
 def _read(image: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -70,8 +70,9 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
         try:
             with explain_data_errors(cfg, loaders):
                 yield runner
-        except UsageError:
-            _log_traceback(runner)
+        except (UsageError, OSError):
+            with suppress(OSError):  # of a disk that is full
+                _log_traceback(runner)
             raise
 
 

@@ -1,9 +1,8 @@
 """The hook that writes checkpoints."""
 
 import os
+import time
 from collections import deque
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,28 +11,16 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmmeta.atomic import NO_ROOM, publish, written
 from mmmeta.errors import UsageError
 from mmmeta.registry import HOOKS
 
+from .accumulation import gather_gradients
 from .checkpoint import from_plain, to_plain
 from .random_state import gather_random_states
 
-
-def sync_to_disk(path: str | Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def publish(draft: str | Path, path: str | Path) -> None:
-    """Give a file that was written under another name its own; a power cut leaves it complete or absent."""
-    sync_to_disk(draft)
-    os.replace(draft, path)
-    with suppress(OSError):  # not every file system can do so for a folder
-        sync_to_disk(os.path.dirname(os.path.abspath(path)))
+# Seconds between tries to write on a disk that is full.
+ROOM_INTERVAL = 10
 
 
 def _train_sampler(runner: Runner) -> Any:
@@ -62,16 +49,25 @@ class _SavingAtomically:
             self._runner.save_checkpoint(out_dir, filename, *args, **kwargs)
             return
         path = os.path.join(out_dir, filename)
-        try:
-            self._runner.save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
-            if is_main_process():
-                publish(f'{path}.part', path)
-        except OSError as error:
-            if os.path.isfile(f'{path}.part'):
-                os.remove(f'{path}.part')
-            last = self._hook.last_complete
-            kept = f"the run can be resumed from '{last}'" if last else 'there is no earlier one'
-            raise UsageError(f"cannot write '{path}' ({error.strerror}): make room; {kept}") from error
+        last = self._hook.last_complete
+        kept = f"the run can be resumed from '{last}'" if last else 'there is no earlier one'
+        start = time.monotonic()
+        while True:
+            try:
+                self._runner.save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
+                if is_main_process():
+                    publish(f'{path}.part', path)
+                return
+            except OSError as error:
+                if os.path.isfile(f'{path}.part'):
+                    os.remove(f'{path}.part')
+                problem = f"cannot write '{path}' ({error.strerror}): make room; {kept}"
+                waited = time.monotonic() - start
+                if error.errno not in NO_ROOM or waited >= self._hook.wait_for_room:
+                    raise UsageError(problem) from error
+            left = self._hook.wait_for_room - waited
+            self._runner.logger.warning(f'{problem}; waiting for room, {left:.0f} s at most')
+            time.sleep(min(ROOM_INTERVAL, left))
 
 
 class _RemovingLater:
@@ -95,22 +91,37 @@ class _RemovingLater:
 class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's ``CheckpointHook``, whose files load without executing code and are written atomically.
 
-    The arguments are those of MMEngine's. What differs:
+    The arguments are those of MMEngine's, and ``wait_for_room``. What differs:
 
     - every file loads with ``torch.load(path, weights_only=True)`` and still resumes exactly: with the random
-      numbers of an uninterrupted run, by the states of the generators of all processes;
+      numbers of an uninterrupted run, by the states of the generators of all processes, and in the middle of
+      accumulated gradients;
     - a file, the best one too, appears under its name when it is complete and on the disk, and older ones are
       pruned (``max_keep_ckpts``) after that: a run that is killed while it saves keeps the previous one;
     - weights that are not finite are not written;
     - a disk that is full ends the run in one sentence and leaves no part of a file;
     - the seed of the training sampler is saved and restored, so that a run without a fixed seed resumes
       with the same order of the data.
+
+    Args:
+        args: As MMEngine's hook takes them.
+        wait_for_room (float): Seconds to wait for room on a disk that is full, before the run ends. Other
+            processes wait in their next communication: less than the timeout of the process group. Defaults
+            to 0.
+        kwargs: As MMEngine's hook takes them.
     """
 
     #: The newest checkpoint of this run that is complete.
     last_complete: str | None = None
     saved_iteration: int | None = None
     _random_states: list[dict] | None = None
+    _gradients: list[dict] | None = None
+
+    def __init__(self, *args: Any, wait_for_room: float = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(wait_for_room, (int, float)) or wait_for_room < 0:
+            raise UsageError(f'wait_for_room={wait_for_room!r} of CheckpointHook: give a number of seconds')
+        self.wait_for_room = wait_for_room
 
     def before_train(self, runner: Runner) -> None:
         """Find what cannot be saved before there is anything to lose."""
@@ -130,6 +141,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         checkpoint['meta']['epoch_length'] = getattr(runner.train_loop, 'epoch_length', None)
         if self._random_states is not None:
             checkpoint['random_states'] = self._random_states
+        if self._gradients is not None:
+            checkpoint['gradients'] = self._gradients
         for key, value in checkpoint.items():
             checkpoint[key] = to_plain(value, key)
 
@@ -137,13 +150,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Turn plain values back into MMEngine's objects."""
         for key, value in checkpoint.items():
             checkpoint[key] = from_plain(value)
-        states = checkpoint.pop('random_states', None)
+        states, gradients = checkpoint.pop('random_states', None), checkpoint.pop('gradients', None)
         if not runner._resume:
             return
         seed = checkpoint.get('meta', {}).get('sampler_seed')
         if seed is not None:
             _train_sampler(runner).seed = seed
-        runner.train_loop.random_states = states
+        runner.train_loop.random_states, runner.train_loop.gradients = states, gradients
         runner.train_loop.resumed_length = checkpoint.get('meta', {}).get('epoch_length')
         if states is None:
             runner.logger.warning(
@@ -213,6 +226,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not self._is_finite(runner):
             return
         self._random_states = states or gather_random_states()
+        self._gradients = gather_gradients(runner.model)
         outdated = []
         if self.max_keep_ckpts > 0:
             ids = [i for i in self.keep_ckpt_ids if i != step] + [step]
@@ -233,13 +247,12 @@ class CheckpointHook(MMEngineCheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self._random_states = None
+        self._random_states = self._gradients = None
         self.last_complete, self.saved_iteration = self.last_ckpt, meta['iter']
         if not is_main_process():
             return
         pointer = os.path.join(runner.work_dir, 'last_checkpoint')
-        with open(f'{pointer}.part', 'w') as file:
-            file.write(self.last_ckpt)
-        publish(f'{pointer}.part', pointer)
+        with written(pointer) as draft:
+            draft.write_text(self.last_ckpt)
         for old in outdated:
             self._remove(self.file_backend.join_path(self.out_dir, self._filename(old)))

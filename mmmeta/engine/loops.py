@@ -14,7 +14,13 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from mmmeta.registry import DATA_SAMPLERS, LOOPS
 
-from .random_state import draw_by_position, number_batches, restore_random_state
+from .accumulation import restore_gradients
+from .random_state import (
+    draw_by_position,
+    find_caching_transforms,
+    number_batches,
+    restore_random_state,
+)
 
 
 @DATA_SAMPLERS.register_module()
@@ -82,10 +88,11 @@ class ResumableBatchSampler:
 class _ResumableLoop:
     """What both loops have in common.
 
-    ``random_states`` is set by the checkpoint hook where a run is resumed.
+    ``random_states`` and ``gradients`` are set by the checkpoint hook where a run is resumed.
     """
 
     random_states: list[dict] | None = None
+    gradients: list[dict] | None = None
     resumed_length: int | None = None
 
     @property
@@ -108,6 +115,12 @@ class _ResumableLoop:
         object.__setattr__(self.dataloader, 'batch_size', self.dataloader.batch_sampler.batch_size)
         seed = getattr(self.dataloader.batch_sampler.sampler, 'seed', None)
         draw_by_position(self.dataloader, self.runner.seed if seed is None else seed)
+        caching = find_caching_transforms(self.dataloader.dataset)
+        if caching:
+            self.runner.logger.warning(
+                f'{", ".join(caching)} keep images between calls, which are not in a checkpoint: a run that '
+                'is resumed differs from an uninterrupted one'
+            )
         if self.runner.val_loop is not None:
             # Otherwise a validation would draw from the generator of the training.
             draw_by_position(self.runner.val_dataloader, self.runner.seed)
@@ -117,14 +130,19 @@ class _ResumableLoop:
             f'data loading resumes after batch {self._iter} (skipped in {time.monotonic() - start:.1f} s)'
         )
 
-    def _restore_random_state(self) -> None:
-        """Continue with the random numbers of the run that is resumed, after data loading has started."""
+    def _restore_state(self) -> None:
+        """Continue with the random numbers and gradients of the run that is resumed; data are loading."""
         states, self.random_states = self.random_states, None
+        gradients, self.gradients = self.gradients, None
         if states is not None and not restore_random_state(states):
             self.runner.logger.warning(
                 f'the checkpoint is of a run of {len(states)} processes: what is drawn at random differs '
                 'from an uninterrupted run'
             )
+        if gradients is not None and not restore_gradients(self.runner.model, gradients):
+            self.runner.logger.warning('nor are the gradients restored that it had accumulated')
+        elif gradients is not None:
+            self.runner.logger.info('the gradients that were accumulated are restored: none is lost')
 
 
 @LOOPS.register_module()
@@ -184,7 +202,7 @@ class IterBasedTrainLoop(_ResumableLoop, MMEngineIterBasedTrainLoop):
             self._report_skipped(start)
         self._seed_data()
         self.dataloader_iterator = _InfiniteIterator(self.dataloader, epoch)
-        self._restore_random_state()
+        self._restore_state()
 
     def run(self) -> Any:
         """Train.
@@ -276,7 +294,7 @@ class EpochBasedTrainLoop(_ResumableLoop, MMEngineEpochBasedTrainLoop):
                 batch_sampler.advance(done)
                 self._report_skipped(start)
         iterator = iter(self.dataloader)
-        self._restore_random_state()
+        self._restore_state()
         for i, data_batch in enumerate(iterator, done):
             self.run_iter(i, data_batch)
         self.runner.call_hook('after_train_epoch')

@@ -138,3 +138,20 @@ def draw_by_position(dataloader: DataLoader, seed: int) -> None:
     dataloader.generator = torch.Generator().manual_seed(seed)
     if dataloader.num_workers:
         dataloader.worker_init_fn = _SeedingWorker(seed, get_rank(), dataloader.worker_init_fn)
+
+
+def find_caching_transforms(dataset: Any) -> list[str]:
+    """Names of transforms that keep images between calls, such as MMDetection's ``CachedMosaic``.
+
+    Args:
+        dataset (Dataset): A data set, with others inside or not, whose transforms are in ``pipeline``.
+    """
+    names, parts = [], [dataset]
+    while parts:
+        part = parts.pop()
+        if hasattr(part, 'results_cache'):
+            names.append(type(part).__name__)
+        for key in ('dataset', 'datasets', 'pipeline', 'transforms', 'transform'):
+            inner = getattr(part, key, None)
+            parts += inner if isinstance(inner, (list, tuple)) else [] if inner is None else [inner]
+    return sorted(set(names))

@@ -16,6 +16,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmmeta.atomic import written
 from mmmeta.registry import HOOKS
 from mmmeta.resources import PACKAGE
 from mmmeta.stack import PROVIDERS
@@ -224,14 +225,13 @@ class RunRecordHook(Hook):
         self._write(runner)
 
     def _write(self, runner: Runner) -> None:
-        """Write the file atomically."""
+        """Write the file."""
         if not is_main_process():
             return
         path = Path(runner.log_dir) / RECORDS.replace('*', self.record['kind'])
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix('.part')
-        draft.write_text(json.dumps(self.record, indent=1, default=str))
-        draft.replace(path)
+        with written(path) as draft:
+            draft.write_text(json.dumps(self.record, indent=1, default=str))
 
 
 def _absolute(location: str | None) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
@@ -49,6 +49,7 @@ class StopHook(Hook):
         self.group: Any = None
         self.pending: tuple[torch.Tensor, Any] | None = None
         self.states: list[dict] | None = None
+        self.val_batches = 0
         self.handlers: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -97,12 +98,14 @@ class StopHook(Hook):
         """Note the state that a resumed run continues with."""
         if self.handlers:
             self.states = gather_random_states()
+            # A process may have more batches than another, and all have to communicate as often.
+            self.val_batches = min(all_gather_object(len(runner.val_dataloader)))
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop if a process was told to: nothing has changed since the last iteration."""
-        if self.handlers and self._agreed():
+        if self.handlers and batch_idx < self.val_batches and self._agreed():
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # which validates the average in the place of the weights
                     hook.after_val_epoch(runner)
@@ -110,14 +113,14 @@ class StopHook(Hook):
 
     def _stop(self, runner: Runner, epoch: int, iteration: int, states: list[dict] | None = None) -> None:
         hook = _checkpoint_hook(runner)
-        path = hook and hook.save_now(runner, epoch, iteration, states)
         name = signal.Signals(self.received).name
         where = 'during a validation, which is not repeated, ' if states else ''
-        saved = (
-            f"resume from '{path}'"
-            if path
-            else 'without a checkpoint, since the config has no CheckpointHook'
-        )
+        saved = 'without a checkpoint, since the config has no CheckpointHook'
+        if hook is not None:
+            path = hook.save_now(runner, epoch, iteration, states)
+            saved = f"resume from '{path}'" if path else 'there is no checkpoint'
+            if hook.saved_iteration != iteration:
+                saved = f'without a checkpoint, since the weights are not finite; {saved}'
         runner.logger.info(f'stopped by {name} {where}after iteration {iteration}: {saved}')
         self._end()
         if self.group is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
+from mmmeta.atomic import written
 from mmmeta.registry import METRICS
 
 
@@ -78,5 +79,6 @@ class ConfusionMatrix(BaseMetric):
                 colour = 'black' if value > 60 else 'white'
                 axes.text(column, row, f'{value:.0f}', ha='center', va='center', fontsize=6, color=colour)
         figure.colorbar(image, ax=axes, shrink=0.7, label='% of the annotated pixels')
-        figure.savefig(self.out_dir / 'confusion_matrix.png', dpi=120)
+        with written(self.out_dir / 'confusion_matrix.png') as draft:
+            figure.savefig(draft, dpi=120)
         plt.close(figure)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 
 # First bytes of torch.save's files: zip archives or, before 1.6 and of other tools, pickles.
@@ -201,16 +202,11 @@ def write_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
         path (str): Target file; ``.safetensors`` selects that format.
     """
     state_dict = {name: tensor.detach().contiguous() for name, tensor in state_dict.items()}
-    part = f'{path}.part'
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    try:
+    with written(path) as draft:
         if path.endswith('.safetensors'):
             from safetensors.torch import save_file
 
-            save_file(state_dict, part)
+            save_file(state_dict, draft)
         else:
-            torch.save({'state_dict': state_dict}, part)
-        os.replace(part, path)
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+            torch.save({'state_dict': state_dict}, draft)
