@@ -23,9 +23,11 @@ def publish(draft: str | Path, path: str | Path) -> None:
     """Give a file that was written under another name its own, once its content is on the disk.
 
     Args:
-        draft (str | Path): The file.
+        draft (str | Path): The file, or a folder of files.
         path (str | Path): Its name, in the same folder.
     """
+    for file in Path(draft).iterdir() if os.path.isdir(draft) else []:
+        _sync_to_disk(file)
     _sync_to_disk(draft)
     os.replace(draft, path)
     with suppress(OSError):  # not every file system can do so for a folder

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -55,6 +55,7 @@ class _SavingAtomically:
         while True:
             try:
                 self._runner.save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
+                barrier()  # all processes write sharded ones
                 if is_main_process():
                     publish(f'{path}.part', path)
                 return

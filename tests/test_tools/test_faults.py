@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ CHANCE = (
     'model.backbone.drop_path_rate=0.3',
     'train_dataloader.num_workers=2',
     'default_hooks.checkpoint.interval=3',
+    'randomness.seed=0',
 )
 FLIP = """
 _base_ = ['{config}']
@@ -32,9 +34,9 @@ train_dataloader = dict(dataset=dict(pipeline=pipeline))
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory, tools):
-    """The tests' UperNet with random crops, flips and colours."""
+    """The tests' UperNet with averaged weights, random crops, flips and colours."""
     path = tmp_path_factory.mktemp('config') / 'random_upernet.py'
-    path.write_text(FLIP.format(config=Path(tools.config).absolute()))
+    path.write_text(FLIP.format(config=Path('tests/data/tiny_ema.py').absolute()))
     return path
 
 
@@ -56,7 +58,7 @@ def wait_for(process, path):
 def state(path):
     """What a resumed run has to have in common with an uninterrupted one."""
     checkpoint = torch.load(path, weights_only=True)
-    return {key: checkpoint[key] for key in ('state_dict', 'optimizer', 'random_states')}
+    return {key: checkpoint[key] for key in ('state_dict', 'ema_state_dict', 'optimizer', 'random_states')}
 
 
 def assert_equal(a, b, where=''):
@@ -75,18 +77,23 @@ def assert_equal(a, b, where=''):
 
 
 @pytest.mark.parametrize(
-    ('number', 'launcher'),
+    ('number', 'launcher', 'arguments', 'options'),
     [
-        (signal.SIGTERM, ()),
-        (signal.SIGUSR1, ('tools/dist_train.sh',)),
+        # In the middle of accumulated gradients, but by chance.
+        (signal.SIGTERM, (), ['--amp'], ['optim_wrapper.accumulative_counts=7']),
+        (signal.SIGUSR1, ('tools/dist_train.sh',), [2], []),
     ],
     ids=['one process', 'two processes'],
 )
-def test_a_stopped_run_goes_on_bit_for_bit(number, launcher, tools, config, tmp_path):
+def test_a_stopped_run_goes_on_bit_for_bit(number, launcher, arguments, options, tools, config, tmp_path):
     stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
-    processes = (2,) if launcher else ()
     process = start(
-        tools, config, stopped, *processes, launcher=launcher, options=['train_cfg.max_iters=100000']
+        tools,
+        config,
+        stopped,
+        *arguments,
+        launcher=launcher,
+        options=[*options, 'train_cfg.max_iters=70000'],
     )
     wait_for(process, stopped / 'iter_3.pth')
     process.send_signal(number)
@@ -96,12 +103,39 @@ def test_a_stopped_run_goes_on_bit_for_bit(number, launcher, tools, config, tmp_
     at = int((stopped / 'last_checkpoint').read_text().rpartition('iter_')[2].removesuffix('.pth'))
     assert f'stopped by {number.name} after iteration {at}: resume from' in out + err
     assert not list(stopped.glob('*.part')) and not (stopped / '.lock').exists()
-    last = f'train_cfg.max_iters={at + 4}'
-    for folder, resume in ((stopped, ['--resume']), (whole, [])):
-        run = start(tools, config, folder, *processes, *resume, launcher=launcher, options=[last])
-        _, err = run.communicate(timeout=200)
-        assert run.returncode == 0, err[-2000:]
-    assert_equal(state(stopped / f'iter_{at + 4}.pth'), state(whole / f'iter_{at + 4}.pth'))
+    last = (at // 7 + 1) * 7
+    command = [*(launcher or (sys.executable, 'tools/train.py')), config, *arguments, '--work-dir']
+    more = ['--cfg-options', *tools.data_options, *CHANCE, *options, f'train_cfg.max_iters={last}']
+    tools.run(*command, stopped, '--resume', *more)
+    tools.run(*command, whole, *more)
+    assert_equal(state(stopped / f'iter_{last}.pth'), state(whole / f'iter_{last}.pth'))
+
+
+def test_a_machine_that_is_stopped_stops_the_others(tools, config, tmp_path):
+    machines = tools.start_machines(config, tmp_path, [*CHANCE, 'train_cfg.max_iters=100000'])
+    wait_for(machines[0], tmp_path / '0/iter_3.pth')
+    machines[1].send_signal(signal.SIGTERM)
+    outputs = [''.join(machine.communicate(timeout=60)) for machine in machines]
+    assert [machine.returncode for machine in machines] == [143, 143], outputs
+    assert 'stopped by SIGTERM after iteration' in outputs[0]
+    assert not any('Traceback' in output for output in outputs)
+
+
+def test_a_process_that_dies_ends_the_others(tools, config, tmp_path):
+    endless = ['train_cfg.max_iters=100000']
+    process = start(tools, config, tmp_path, 2, launcher=('tools/dist_train.sh',), options=endless)
+    wait_for(process, tmp_path / 'iter_3.pth')
+    parts = psutil.Process(process.pid).children(recursive=True)
+    # Its data workers, too, have its rank, and are its children.
+    second = next(part for part in parts if part.environ().get('RANK') == '1')
+    second.kill()
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 60
+    assert process.returncode == 1
+    assert 'error: process 1 was ended by SIGKILL' in err.splitlines()
+    _, alive = psutil.wait_procs(parts, timeout=10)
+    assert not alive
 
 
 def test_stopped_during_a_validation(tools, config, tmp_path):
@@ -181,47 +215,3 @@ def test_a_stopped_slurm_job_is_queued_again(tools, tmp_path):
         assert {'--signal=USR1@120', '--exclusive', '--resume'} <= set(process.stdout.splitlines())
         asked = tmp_path / 'asked'
         assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeue == '1' else '')
-
-
-def test_the_best_checkpoint_is_written_as_others_are(tmp_path):
-    """And what it replaces is removed afterwards."""
-    from mmengine.fileio import LocalBackend
-
-    from mmmeta.engine import checkpoint_hook
-
-    class Runner:
-        def save_checkpoint(self, out_dir, filename):
-            (Path(out_dir) / filename).write_text('weights')
-            names.append(sorted(path.name for path in tmp_path.iterdir()))
-
-    names = []
-    (tmp_path / 'best_old.pth').write_text('old')
-    hook = object.__new__(checkpoint_hook.CheckpointHook)
-    hook.file_backend = checkpoint_hook._RemovingLater(LocalBackend())
-    hook.file_backend.remove(str(tmp_path / 'best_old.pth'))
-    checkpoint_hook._SavingAtomically(Runner(), hook).save_checkpoint(str(tmp_path), 'best_new.pth')
-    assert names == [['best_new.pth.part', 'best_old.pth']]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['best_new.pth', 'best_old.pth']
-    assert hook.file_backend.outdated == [str(tmp_path / 'best_old.pth')]
-
-
-def test_the_order_of_system_calls_of_a_checkpoint(monkeypatch, tmp_path):
-    """The contents are on the disk before the name is, and the name before the run goes on."""
-    import os
-
-    from mmmeta.engine import checkpoint_hook
-
-    calls = []
-    for name in ('fsync', 'replace'):
-        real = getattr(os, name)
-
-        def note(*args, name=name, real=real):
-            what = os.readlink(f'/proc/self/fd/{args[0]}') if name == 'fsync' else args[1]
-            calls.append((name, Path(what).name))
-            return real(*args)
-
-        monkeypatch.setattr(checkpoint_hook.os, name, note)
-    draft = tmp_path / 'a.pth.part'
-    draft.write_text('weights')
-    checkpoint_hook.publish(draft, tmp_path / 'a.pth')
-    assert calls == [('fsync', 'a.pth.part'), ('replace', 'a.pth'), ('fsync', tmp_path.name)]

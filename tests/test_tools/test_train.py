@@ -1,7 +1,6 @@
 """tools/train.py and tools/dist_train.sh on real files."""
 
 import signal
-import socket
 import sys
 import time
 
@@ -12,13 +11,6 @@ from conftest import TINY_CONFIG, losses
 STOCK_HOOK = 'default_hooks.checkpoint.type=mmengine.CheckpointHook'
 SHORT = ('train_cfg.max_iters=2',)
 FAST = ('train_cfg.max_iters=8', 'optim_wrapper.optimizer.lr=1e-2', 'param_scheduler.0.start_factor=1.0')
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return sock.getsockname()[1]
 
 
 @pytest.fixture(scope='module')
@@ -46,25 +38,9 @@ class TestTwoProcesses:
         self.check(losses(tmp_path), one_process)
 
     def test_as_two_machines(self, tools, one_process, tmp_path):
-        port = str(free_port())
-        nodes = []
-        for rank in (1, 0):
-            command = ('tools/dist_train.sh', TINY_CONFIG, 1, '--work-dir', tmp_path / str(rank))
-            nodes.append(
-                tools.start(
-                    *command,
-                    '--cfg-options',
-                    *tools.data_options,
-                    *self.options,
-                    NNODES='2',
-                    NODE_RANK=str(rank),
-                    MASTER_ADDR='127.0.0.1',
-                    PORT=port,
-                )
-            )
-        for node in nodes:
-            _, err = node.communicate(timeout=300)
-            assert node.returncode == 0, err[-3000:]
+        for machine in tools.start_machines(TINY_CONFIG, tmp_path, self.options):
+            _, err = machine.communicate(timeout=300)
+            assert machine.returncode == 0, err[-3000:]
         self.check(losses(tmp_path / '0'), one_process)
 
 
