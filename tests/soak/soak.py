@@ -3,9 +3,10 @@
 
 python tests/soak/soak.py segmentor --runs 20
 
-Each run has one or two processes, and one to three interruptions: SIGKILL, SIGTERM, a disk that is full at
-the next checkpoint, images that vanish. Weights, optimiser, random states and the losses in the log have to
-be those of an uninterrupted run, bit for bit.
+Each run has one or two processes, data workers or none, float32 or mixed precision, and one to three
+interruptions: SIGKILL, SIGTERM, a disk that is full at the next checkpoint, images that vanish. Weights, their
+averages, optimiser, random states and the losses in the log have to be those of an uninterrupted run, bit for
+bit.
 """
 
 import argparse
@@ -32,28 +33,12 @@ from conftest import losses  # noqa: E402
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  # noqa: E402
 
 FAULTS = ('SIGKILL', 'SIGTERM', 'full disk', 'images vanish')
-DROP = ['model.backbone.drop_path_rate=0.3']
+WITHOUT_WORKERS = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+# Generator of the data, and the ways in which it is trained: arguments and options.
 TASKS = {
-    'segmentor': (
-        'tests/data/tiny_upernet.py',
-        generate_ade20k,
-        [
-            *DROP,
-            'model.decode_head.dropout_ratio=0.1',
-            'train_cfg.max_iters=40',
-            'default_hooks.checkpoint.interval=7',
-        ],
-    ),
-    'detector': (
-        'tests/data/tiny_mask_rcnn.py',
-        generate_coco,
-        [*DROP, 'train_cfg.max_epochs=6', 'default_hooks.logger.interval=1', 'randomness.seed=0'],
-    ),
-    'classifier': (
-        'tests/data/tiny_classifier.py',
-        generate_imagenet,
-        [*DROP, 'train_cfg.max_epochs=4', 'default_hooks.logger.interval=1'],
-    ),
+    'segmentor': (generate_ade20k, [([], []), (['--amp'], WITHOUT_WORKERS)]),
+    'detector': (generate_coco, [([], []), ([], WITHOUT_WORKERS)]),
+    'classifier': (generate_imagenet, [([], []), (['--amp'], WITHOUT_WORKERS)]),
 }
 
 
@@ -61,20 +46,23 @@ class Task:
     """Runs of one config on generated data."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.config, generate, self.options = TASKS[name]
+        generate, self.ways = TASKS[name]
+        self.config = f'tests/soak/{name}.py'
         train, val = (180, 18) if name == 'classifier' else (40, 4)
         self.root = Path(generate(folder / 'data', train, val, 64))
         loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-        self.options = [*self.options, *(f'{loader}.dataset.data_root={self.root}' for loader in loaders)]
+        self.options = [f'{loader}.dataset.data_root={self.root}' for loader in loaders]
         if name == 'detector':
             annotations = f'{self.root}/annotations/instances_val2017.json'
             self.options += [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
 
-    def start(self, work_dir: Path, processes: int, disk: int | None = None) -> subprocess.Popen:
+    def start(self, work_dir: Path, processes: int, way: int, disk: int | None = None) -> subprocess.Popen:
         """Start or resume a run."""
         command = [sys.executable, 'tools/train.py', self.config]
         if processes > 1:
             command = ['tools/dist_train.sh', self.config, str(processes)]
+
+        arguments, options = self.ways[way]
 
         def limit() -> None:
             if disk is not None:
@@ -82,14 +70,17 @@ class Task:
 
         log = open(work_dir.with_suffix('.log'), 'a')  # noqa: SIM115
         return subprocess.Popen(
-            [*command, '--resume', '--work-dir', str(work_dir), '--cfg-options', *self.options],
+            [
+                *(*command, *arguments, '--resume', '--work-dir', str(work_dir)),
+                *('--cfg-options', *self.options, *options),
+            ],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=limit,
             env=dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, CUDA_VISIBLE_DEVICES=''),
         )  # fmt: skip
 
-    def interrupt(self, work_dir: Path, processes: int, fault: str, seconds: float) -> str:
+    def interrupt(self, work_dir: Path, processes: int, way: int, fault: str, seconds: float) -> str:
         """Start a run and interrupt it; returns how it ended."""
-        process = self.start(work_dir, processes, disk=200_000 if fault == 'full disk' else None)
+        process = self.start(work_dir, processes, way, 200_000 if fault == 'full disk' else None)
         hidden = self.root.with_name('hidden')
         try:
             if fault != 'full disk':
@@ -123,8 +114,8 @@ def kill_all(process: subprocess.Popen) -> None:
 def outcome(work_dir: Path) -> tuple[dict, dict[int, float]]:
     """What has to be equal."""
     checkpoint = torch.load((work_dir / 'last_checkpoint').read_text(), weights_only=True)
-    keys = ('state_dict', 'optimizer', 'param_schedulers', 'random_states')
-    return {key: checkpoint[key] for key in keys}, losses(work_dir)
+    keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'random_states')
+    return {key: checkpoint.get(key) for key in keys}, losses(work_dir)
 
 
 def is_equal(a: object, b: object) -> bool:
@@ -156,32 +147,32 @@ def main() -> None:
     args = parser.parse_args()
     draw = random.Random(args.seed)
     writer = csv.writer(sys.stdout)
-    writer.writerow(['task', 'run', 'processes', 'interruptions', 'result'])
+    writer.writerow(['task', 'run', 'processes', 'way', 'interruptions', 'result'])
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         task = Task(args.task, folder)
         whole, duration = {}, {}
-        for processes in args.processes:
-            start = time.monotonic()
-            status = task.start(folder / f'whole{processes}', processes).wait()
-            assert status == 0, (folder / f'whole{processes}.log').read_text()[-3000:]
-            whole[processes] = outcome(folder / f'whole{processes}')
-            duration[processes] = time.monotonic() - start
         for run in range(args.runs):
-            processes, work_dir = draw.choice(args.processes), folder / f'run{run}'
+            kind = processes, way = draw.choice(args.processes), draw.randrange(len(task.ways))
+            work_dir = folder / f'run{run}'
+            if kind not in whole:
+                start, path = time.monotonic(), folder / f'whole{processes}{way}'
+                status = task.start(path, *kind).wait()
+                assert status == 0, path.with_suffix('.log').read_text()[-3000:]
+                whole[kind], duration[kind] = outcome(path), time.monotonic() - start
             ends = []
             for _ in range(draw.randint(1, 3)):
                 fault = draw.choice(FAULTS)
-                moment = draw.uniform(0.2, 1) * duration[processes]
-                ends.append(f'{fault}: {task.interrupt(work_dir, processes, fault, moment)}')
-            status = task.start(work_dir, processes).wait()
-            differing = [f'status {status}'] if status else differences(outcome(work_dir), whole[processes])
+                moment = draw.uniform(0.2, 1) * duration[kind]
+                ends.append(f'{fault}: {task.interrupt(work_dir, *kind, fault, moment)}')
+            status = task.start(work_dir, *kind).wait()
+            differing = [f'status {status}'] if status else differences(outcome(work_dir), whole[kind])
             same = not differing
             failed += not same
-            writer.writerow(
-                [args.task, run, processes, '; '.join(ends), 'equal' if same else f'DIFFERENT: {differing}']
-            )
+            named = ' '.join((*task.ways[way][0], *(['no workers'] if task.ways[way][1] else [])))
+            result = 'equal' if same else f'DIFFERENT: {differing}'
+            writer.writerow([args.task, run, processes, named, '; '.join(ends), result])
             sys.stdout.flush()
             if status:
                 print((folder / f'run{run}.log').read_text()[-3000:], file=sys.stderr)
