@@ -1,4 +1,4 @@
-# UperNet with all that is drawn at random: dropout, stochastic depth, crops, flips and colours; averaged weights.
+# UperNet with all that is drawn at random, in the network and in the pipeline, and averaged weights.
 _base_ = '../data/tiny_ema.py'
 model = dict(backbone=dict(drop_path_rate=0.3), decode_head=dict(dropout_ratio=0.1))
 pipeline = [

@@ -4,9 +4,9 @@
 python tests/soak/soak.py segmentor --runs 20
 
 Each run has one or two processes, data workers or none, float32 or mixed precision, and one to three
-interruptions: SIGKILL, SIGTERM, a disk that is full at the next checkpoint, images that vanish. Weights, their
-averages, optimiser, random states and the losses in the log have to be those of an uninterrupted run, bit for
-bit.
+interruptions: SIGKILL, SIGTERM, a disk that is full at the next checkpoint, images that vanish. Weights,
+their averages, optimiser, random states and the losses in the log have to be those of an uninterrupted run,
+bit for bit.
 """
 
 import argparse
