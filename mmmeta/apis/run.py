@@ -2,9 +2,11 @@
 
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
@@ -65,6 +67,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
     trusted = [named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else []
     with _alone(cfg), safe_loading(trusted):
         runner = build(RUNNERS.build, cfg)
+        _end_without_a_log(runner)
         if added:
             runner.logger.info(f'added to this config: {", ".join(added)}')
         try:
@@ -90,12 +93,29 @@ def _alone(cfg: Config) -> Iterator[None]:
         yield
 
 
+def _log_files(runner: Runner) -> list[logging.FileHandler]:
+    return [handler for handler in runner.logger.handlers if isinstance(handler, logging.FileHandler)]
+
+
+def _end_without_a_log(runner: Runner) -> None:
+    """Let a run end whose log cannot be written; Python would go on and print a traceback for each line."""
+
+    def fail(handler: logging.FileHandler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logging.FileHandler.handleError(handler, record)
+            return
+        raise OSError(error.errno, error.strerror, handler.baseFilename) from error
+
+    for handler in _log_files(runner):
+        handler.handleError = partial(fail, handler)
+
+
 def _log_traceback(runner: Runner) -> None:
     """Write the traceback behind a sentence into the log of the run, not onto the screen."""
-    for handler in runner.logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.stream.write(traceback.format_exc())
-            handler.flush()
+    for handler in _log_files(runner):
+        handler.stream.write(traceback.format_exc())
+        handler.flush()
 
 
 def _record(cfg: Config) -> None:

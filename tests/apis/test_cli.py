@@ -1,8 +1,11 @@
 """What the command lines share."""
 
+import errno
+import os
 import sys
 import weakref
 
+import pytest
 import torch.distributed as dist
 from conftest import Tools
 from torch import nn
@@ -48,3 +51,23 @@ def test_workers_of_data_loaders_end_before(tmp_path):
     # Not in a fork, in which workers would not be forked again.
     process = Tools.finish(sys.executable, 'tool.py', tmp_path / 'store', cwd=tmp_path, OMP_NUM_THREADS='1')
     assert (process.returncode, process.stderr) == (0, '')
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, tmp_path, capsys):
+    def main():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/runs/scalars.json')
+
+    monkeypatch.delenv('TORCHELASTIC_ERROR_FILE', raising=False)
+    with pytest.raises(SystemExit) as end:
+        command_line(main)
+    assert end.value.code == 1
+    message = "cannot write '/runs/scalars.json' (No space left on device): make room, and run it again"
+    assert capsys.readouterr().err == f'error: {message}\n'
+
+
+def test_other_errors_of_files_keep_their_traceback():
+    def main():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/runs/x')
+
+    with pytest.raises(PermissionError):
+        command_line(main)

@@ -3,11 +3,14 @@
 import time
 
 import pytest
+from mmcv.transforms import Compose
+from mmdet.datasets.transforms import CachedMixUp, CachedMosaic
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from mmmeta.engine import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
+from mmmeta.engine.random_state import find_caching_transforms
 
 
 class Images(Dataset):
@@ -32,7 +35,7 @@ class FakeRunner:
 
     seed = 3
     val_loop = None
-    logger = type('Logger', (), {'info': staticmethod(print)})
+    logger = type('Logger', (), dict.fromkeys(('info', 'warning'), staticmethod(print)))
     visualizer = type('Visualizer', (), {})()
 
     def __init__(self):
@@ -167,3 +170,20 @@ def test_epochs_go_on_in_the_middle_with_the_same_random_numbers():
 
 def test_a_position_is_drawn_alike_whatever_worker_reads_it():
     assert epochs(0, workers=1) == epochs(0, workers=3)
+
+
+def test_transforms_that_keep_images_are_named(capfd):
+    mosaic, mix_up = CachedMosaic(), CachedMixUp()
+    images = Images(60)
+    images.pipeline = Compose([mosaic, dict(type='Resize', scale=(8, 8))])
+    assert find_caching_transforms(images) == ['CachedMosaic']
+    mixing = Images(60)
+    mixing.dataset, mixing.pipeline = images, [mix_up]
+    assert find_caching_transforms(mixing) == ['CachedMixUp', 'CachedMosaic']
+    loop = loop_over(mixing, dict(type='InfiniteSampler'))
+    loop._start_data()
+    message = (
+        'CachedMixUp, CachedMosaic keep images between calls, which are not in a checkpoint: a run that is '
+    )
+    assert message + 'resumed differs from an uninterrupted one' in capfd.readouterr().out
+    assert find_caching_transforms(Images(60)) == []

@@ -1,0 +1,32 @@
+"""What happens beside a run."""
+
+import errno
+import logging
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from mmmeta.apis.run import _end_without_a_log
+
+
+def test_a_log_that_cannot_be_written_ends_the_run(tmp_path, capsys):
+    """Python would go on, and print a traceback for each line."""
+
+    class Full:
+        def write(self, text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    handler = logging.FileHandler(tmp_path / 'run.log')
+    logger = logging.Logger('run')
+    logger.addHandler(handler)
+    _end_without_a_log(SimpleNamespace(logger=logger))
+    logger.info('a line')
+    stream, handler.stream = handler.stream, Full()
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/run.log'"):
+        logger.info('another line')
+    handler.stream = stream
+    # A mistake in a call of the logger is still Python's to report.
+    logger.info('%d', 'no number')
+    assert 'TypeError: %d format: a real number is required, not str' in capsys.readouterr().err
+    handler.close()
