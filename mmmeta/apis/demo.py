@@ -73,7 +73,7 @@ def _run(step: str, *command: str) -> None:
         raise UsageError(f'{step} failed (exit status {result.returncode}); see the output above')
 
 
-def _results(work_dir: Path) -> dict[str, float]:
+def _logged_metrics(work_dir: Path) -> dict[str, float]:
     """Metrics of the newest evaluation in a work directory."""
     results = sorted(work_dir.glob('*/[0-9]*.json'))
     if not results:
@@ -119,7 +119,7 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
         folder = work / step
         command = (*tool_command('test', checkpoint), '--work-dir', str(folder))
         _run(f'evaluate {step} training', *command, *more, *options)
-        found = _results(folder)
+        found = _logged_metrics(folder)
         # A detector that finds nothing at all is not evaluated.
         return {name: 100 / demo.scale * found.get(key, 0.0) for name, key in demo.metrics.items()}
 

@@ -96,7 +96,7 @@ def precision(device: Device, name: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def compare(
+def compare_runs(
     device: Device, case: str, runs: dict[str, Callable[[], object]], repeats: int, memory: bool = False
 ) -> Iterator[Row]:
     """Time functions in turns; ratios are to the first.
@@ -406,7 +406,7 @@ def windows(device: Device) -> Iterator[Row]:
                 exact = windowed_attention(qkv.double(), plan, head_dim)
             try:
                 error = _distance([way(qkv)], [exact])
-            except Exception as failure:  # as in compare, which reports it
+            except Exception as failure:  # as in compare_runs, which reports it
                 error = float('nan')
                 print(f'{name}: {failure}', file=sys.stderr)
             yield Row(f'{size[0]}x{size[1]}', name, 'distance to float64', error, note=_verdict(error < 1e-2))
@@ -423,11 +423,11 @@ def windows(device: Device) -> Iterator[Row]:
         for what, run in (('forward', forward), ('forward + backward', training)):
             runs = {name: partial(run, way) for name, way in ways.items()}
             repeats = 3 if device.small else 20
-            yield from compare(device, f'{size[0]}x{size[1]}, {what}', runs, repeats, memory=True)
+            yield from compare_runs(device, f'{size[0]}x{size[1]}, {what}', runs, repeats, memory=True)
     built = dict(gather=lambda: plan_windows((64, 128), (13, 13), batch=2, device=device.type))
     if device.type == 'cuda':
         built['flex_attention'] = lambda: FlexWindows((64, 128), 13, device.type)
-    yield from compare(device, 'plan of 64x128', built, 10)
+    yield from compare_runs(device, 'plan of 64x128', built, 10)
 
 
 def activation(device: Device) -> Iterator[Row]:
@@ -459,7 +459,7 @@ def activation(device: Device) -> Iterator[Row]:
         for what, run in (('forward', forward), ('forward + backward', training)):
             runs = {name: partial(run, function) for name, function in functions.items()}
             case = f'{"x".join(map(str, shape))}, {kind}, {what}, {calls} calls'
-            yield from compare(device, case, runs, 3 if device.small else 20)
+            yield from compare_runs(device, case, runs, 3 if device.small else 20)
 
 
 def _step(network: nn.Module, image: Tensor, device: Device, kind: str, train: bool) -> None:
@@ -499,7 +499,7 @@ def backbones(device: Device, compiled: bool = False) -> Iterator[Row]:
         runs = {key: partial(_step, n, image, device, kind, train) for key, n in networks.items()}
         what = 'training step' if train else 'inference'
         case = f'{name}, {batch} x {height}x{height}, {kind}, {what}'
-        yield from compare(device, case, runs, 3 if device.small else 10, memory=True)
+        yield from compare_runs(device, case, runs, 3 if device.small else 10, memory=True)
 
 
 METHODS = {
@@ -528,7 +528,7 @@ def models(device: Device) -> Iterator[Row]:
         }
         runs = {name: _training_step(path, batch, size, device) for name, path in paths.items()}
         case = f'{method}, {batch} x {size[0]}x{size[1]}, bfloat16, training step'
-        yield from compare(device, case, runs, 2 if device.small else 10, memory=True)
+        yield from compare_runs(device, case, runs, 2 if device.small else 10, memory=True)
 
 
 def _training_step(

@@ -18,7 +18,7 @@ NUM_WARPS = 8
 
 
 @triton.jit
-def _tile(start, positions, channels, ROWS: tl.constexpr, LANES: tl.constexpr):
+def _rows(start, positions, channels, ROWS: tl.constexpr, LANES: tl.constexpr):
     """Offsets into an image of some positions, all their channels, and which of them exist."""
     rows, lanes = start + tl.arange(0, ROWS), tl.arange(0, LANES)
     mask = (rows < positions)[:, None] & (lanes < channels)[None, :]
@@ -32,7 +32,7 @@ def _moments(x, parts, positions, channels, length, ROWS: tl.constexpr, LANES: t
     first = tl.program_id(0) * length
     count, mean, squares = 0.0, 0.0, 0.0
     for start in range(first, tl.minimum(first + length, positions), ROWS):
-        offsets, mask = _tile(start, tl.minimum(first + length, positions), channels, ROWS, LANES)
+        offsets, mask = _rows(start, tl.minimum(first + length, positions), channels, ROWS, LANES)
         values = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
         new = tl.sum(mask.to(tl.float32))
         new_mean = tl.sum(values) / new
@@ -98,7 +98,7 @@ def _scale_rows(
     first = tl.program_id(0) * length
     last = tl.minimum(first + length, positions)
     for start in range(first, last, ROWS):
-        offsets, mask = _tile(start, last, channels, ROWS, LANES)
+        offsets, mask = _rows(start, last, channels, ROWS, LANES)
         values = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
         result = (values - mean) * scale * w[None, :] + b[None, :]
         tl.store(y + offsets, result.to(y.dtype.element_ty), mask=mask)
@@ -117,7 +117,7 @@ def _sum_gradients(
     last = tl.minimum(first + length, positions)
     of_weight, of_bias = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
     for start in range(first, last, ROWS):
-        offsets, mask = _tile(start, last, channels, ROWS, LANES)
+        offsets, mask = _rows(start, last, channels, ROWS, LANES)
         values = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
         grads = tl.load(grad + offsets, mask=mask, other=0.0).to(tl.float32)
         of_weight += tl.sum(grads * ((values - mean) * scale), 0)
@@ -129,7 +129,7 @@ def _sum_gradients(
 
 
 @triton.jit
-def _differentiate(
+def _differentiate_norm(
     x, grad, stats, sums, weight, grad_x, positions, channels, length,
     ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -148,7 +148,7 @@ def _differentiate(
     first = tl.program_id(0) * length
     last = tl.minimum(first + length, positions)
     for start in range(first, last, ROWS):
-        offsets, mask = _tile(start, last, channels, ROWS, LANES)
+        offsets, mask = _rows(start, last, channels, ROWS, LANES)
         values = tl.load(x + offsets, mask=mask, other=0.0).to(tl.float32)
         grads = tl.load(grad + offsets, mask=mask, other=0.0).to(tl.float32)
         normalised = (values - mean) * scale
@@ -226,6 +226,6 @@ def normalise_maps_gradients(
     _sum_gradients[grid](x, grad, stats, sums, *sizes, **options)
     of_images = sums.sum(1)
     grad_x = torch.empty_like(x)
-    _differentiate[grid](x, grad, stats, of_images, weight, grad_x, *sizes, **options)
+    _differentiate_norm[grid](x, grad, stats, of_images, weight, grad_x, *sizes, **options)
     of_weight, of_bias = of_images.sum(0)
     return grad_x, of_weight, of_bias
