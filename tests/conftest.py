@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import quick_configs  # noqa: F401
 import torch
-from forked import run_script
+from forked import Script
 
 ROOT = Path(__file__).resolve().parent.parent
 # Seconds that a command may take; the longest takes 40 alone on a core. See faulthandler_timeout as well.
@@ -87,8 +87,11 @@ class Tools:
         return {**os.environ, **dict(PATH=path, CUDA_VISIBLE_DEVICES='', PYTHON=sys.executable), **variables}
 
     def start(self, *command, **variables):
+        command = [str(part) for part in command]
+        if command[0] == sys.executable and command[1].endswith('.py') and not variables:
+            return Script(command[1:], ROOT, self.environment())
         return subprocess.Popen(
-            [str(part) for part in command],
+            command,
             cwd=ROOT,
             env=self.environment(**variables),
             stdout=subprocess.PIPE,
@@ -115,7 +118,9 @@ class Tools:
         """Run a command to its end, from the root of the checkout if no other folder is named."""
         command = [str(part) for part in command]
         if command[0] == sys.executable and command[1].endswith('.py') and not variables:
-            return run_script(command[1:], cwd, cls.environment(), timeout=TIMEOUT)
+            script = Script(command[1:], cwd, cls.environment())
+            outputs = script.communicate(TIMEOUT)
+            return subprocess.CompletedProcess(command, script.returncode, *outputs)
         return run_command(command, cwd, cls.environment(**variables), TIMEOUT)
 
     @classmethod

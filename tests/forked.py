@@ -22,32 +22,62 @@ LIBRARIES = (
 TESTS = Path(__file__).resolve().parent
 
 
-def run_script(
-    command: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
-) -> subprocess.CompletedProcess:
-    """Run a script in a fork of a server that has :data:`LIBRARIES` loaded; the first call starts the server.
+class Script:
+    """A script in a fork of a server that has :data:`LIBRARIES` loaded; the first one starts the server.
+
+    It has those methods of :class:`subprocess.Popen` that tests use.
 
     Args:
         command (Sequence[str]): The script and its arguments.
         cwd (Path): Its working directory.
         env (Mapping[str, str]): Its environment. What libraries look up when they are loaded has no effect.
-        timeout (float): Seconds after which it is killed.
-
-    Raises:
-        subprocess.TimeoutExpired: It was killed.
     """
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(list(LIBRARIES))
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [Path(folder, name) for name in ('stdout', 'stderr')]
-        process = context.Process(target=_run, args=(command, cwd, dict(env), outputs))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout, *(path.read_bytes() for path in outputs))
-        return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in outputs))
+
+    def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(list(LIBRARIES))
+        self.command = command
+        self._folder = tempfile.TemporaryDirectory()
+        self._outputs = [Path(self._folder.name, name) for name in ('stdout', 'stderr')]
+        for path in self._outputs:
+            path.touch()
+        self._process = context.Process(target=_run, args=(command, cwd, dict(env), self._outputs))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As Popen's: negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """As ``returncode``."""
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; what it wrote on the two streams.
+
+        Raises:
+            subprocess.TimeoutExpired: It was killed.
+        """
+        self._process.join(timeout)
+        late = self._process.exitcode is None
+        if late:
+            self.kill()
+            self._process.join()
+        output, errors = (path.read_text() for path in self._outputs)
+        self._folder.cleanup()
+        if late:
+            raise subprocess.TimeoutExpired(self.command, timeout, output, errors)
+        return output, errors
 
 
 def _run(command: Sequence[str], cwd: Path, env: dict[str, str], outputs: Sequence[Path]) -> None:

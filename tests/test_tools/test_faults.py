@@ -76,49 +76,43 @@ def assert_equal(a, b, where=''):
         assert a == b, where
 
 
-@pytest.mark.parametrize(
-    ('number', 'launcher', 'arguments', 'options'),
-    [
-        # In the middle of accumulated gradients, but by chance.
-        (signal.SIGTERM, (), ['--amp'], ['optim_wrapper.accumulative_counts=7']),
-        (signal.SIGUSR1, ('tools/dist_train.sh',), [2], []),
-    ],
-    ids=['one process', 'two processes'],
-)
-def test_a_stopped_run_goes_on_bit_for_bit(number, launcher, arguments, options, tools, config, tmp_path):
-    stopped, whole = tmp_path / 'stopped', tmp_path / 'whole'
-    process = start(
-        tools,
-        config,
-        stopped,
-        *arguments,
-        launcher=launcher,
-        options=[*options, 'train_cfg.max_iters=70000'],
-    )
-    wait_for(process, stopped / 'iter_3.pth')
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, err[-2000:]
-    assert 'Traceback' not in err
+def finish_and_compare(tools, command, stopped, whole, options):
+    """Resume a run to its end, and compare it with one that was not interrupted."""
     at = int((stopped / 'last_checkpoint').read_text().rpartition('iter_')[2].removesuffix('.pth'))
-    assert f'stopped by {number.name} after iteration {at}: resume from' in out + err
     assert not list(stopped.glob('*.part')) and not (stopped / '.lock').exists()
     last = (at // 7 + 1) * 7
-    command = [*(launcher or (sys.executable, 'tools/train.py')), config, *arguments, '--work-dir']
     more = ['--cfg-options', *tools.data_options, *CHANCE, *options, f'train_cfg.max_iters={last}']
-    tools.run(*command, stopped, '--resume', *more)
-    tools.run(*command, whole, *more)
+    tools.run(*command, '--work-dir', stopped, '--resume', *more)
+    tools.run(*command, '--work-dir', whole, *more)
     assert_equal(state(stopped / f'iter_{last}.pth'), state(whole / f'iter_{last}.pth'))
+    return at
 
 
-def test_a_machine_that_is_stopped_stops_the_others(tools, config, tmp_path):
-    machines = tools.start_machines(config, tmp_path, [*CHANCE, 'train_cfg.max_iters=100000'])
+def test_a_stopped_run_goes_on_bit_for_bit(tools, config, tmp_path):
+    """Under mixed precision and, but by chance, in the middle of accumulated gradients."""
+    stopped, options = tmp_path / 'stopped', ['optim_wrapper.accumulative_counts=7']
+    process = start(tools, config, stopped, '--amp', options=[*options, 'train_cfg.max_iters=70000'])
+    wait_for(process, stopped / 'iter_3.pth')
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, err[-2000:]
+    assert 'Traceback' not in err
+    command = (sys.executable, 'tools/train.py', config, '--amp')
+    at = finish_and_compare(tools, command, stopped, tmp_path / 'whole', options)
+    assert f'stopped by SIGTERM after iteration {at}: resume from' in out + err
+
+
+def test_two_machines_stop_together_and_go_on_as_one(tools, config, tmp_path):
+    """With two processes in both; the signal is sent to the second launcher alone."""
+    machines = tools.start_machines(config, tmp_path, [*CHANCE, 'train_cfg.max_iters=70000'])
     wait_for(machines[0], tmp_path / '0/iter_3.pth')
-    machines[1].send_signal(signal.SIGTERM)
-    outputs = [''.join(machine.communicate(timeout=60)) for machine in machines]
-    assert [machine.returncode for machine in machines] == [143, 143], outputs
-    assert 'stopped by SIGTERM after iteration' in outputs[0]
+    machines[1].send_signal(signal.SIGUSR1)
+    outputs = [''.join(machine.communicate(timeout=120)) for machine in machines]
+    assert [machine.returncode for machine in machines] == [128 + signal.SIGUSR1] * 2, outputs
     assert not any('Traceback' in output for output in outputs)
+    command = ('tools/dist_train.sh', config, 2)
+    at = finish_and_compare(tools, command, tmp_path / '0', tmp_path / 'whole', [])
+    assert f'stopped by SIGUSR1 after iteration {at}: resume from' in outputs[0]
 
 
 def test_a_process_that_dies_ends_the_others(tools, config, tmp_path):
