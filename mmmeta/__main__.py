@@ -1,11 +1,18 @@
-"""``python -m mmmeta list``: list configs, archs and published weights."""
+"""``python -m mmmeta``: list configs, archs and published weights; check a config and its data."""
 
 import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.checking import check
+from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.config import load_config
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
@@ -51,12 +58,41 @@ def print_weights(pattern: str) -> None:
     Console().print(table)
 
 
+def run_list(args: argparse.Namespace) -> None:
+    """``list``."""
+    args.function(args.pattern)
+
+
+def run_check(args: argparse.Namespace) -> None:
+    """``check``: status 1 with findings that are not warnings."""
+    findings = check(load_config(args.config, args.cfg_options), progress=_track_maps)
+    if args.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
+        print(f'{len(findings)} findings' if findings else 'nothing was found')
+    if any(not finding.is_warning for finding in findings):
+        sys.exit(1)
+
+
+def _track_maps(maps: Iterable) -> Iterator:
+    """A bar on a terminal while annotation maps are read."""
+    console = Console(stderr=True)
+    return iter(track(maps, 'reading annotation maps', console=console, disable=not console.is_terminal))
+
+
 def main() -> None:
-    """List."""
+    """Run a command."""
     parser = argparse.ArgumentParser(prog='python -m mmmeta', description=__doc__)
-    command = parser.add_subparsers(required=True, metavar='list').add_parser(
-        'list', help='list configs, archs or weights'
-    )
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    command = commands.add_parser('check', help='check a config and its data before training')
+    command.set_defaults(run=run_check)
+    command.add_argument('config', metavar='CONFIG')
+    command.add_argument('--json', action='store_true', help='print the findings as JSON')
+    add_config_options(command)
+    command = commands.add_parser('list', help='list configs, archs or weights')
+    command.set_defaults(run=run_list)
     command.add_argument('pattern', nargs='?', default='', help='part of the name (default: all)')
     group = command.add_mutually_exclusive_group()
     for what, function in (('archs', print_archs), ('weights', print_weights)):
@@ -69,7 +105,7 @@ def main() -> None:
             help=f'list the {what} instead of the configs',
         )
     args = parser.parse_args()
-    args.function(args.pattern)
+    args.run(args)
 
 
 if __name__ == '__main__':

@@ -44,6 +44,7 @@ def main() -> None:
         None if args.checkpoint == 'none' else args.checkpoint,
         trust_checkpoint=args.trust_checkpoint,
         accelerated=args.accelerate,
+        checks=not args.no_checks,
     )
 
 

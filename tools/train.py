@@ -49,7 +49,7 @@ def main() -> None:
         cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
     if args.resume:
         resume_from(cfg, None if args.resume == 'auto' else args.resume)
-    train(cfg, trust_checkpoint=args.trust_checkpoint)
+    train(cfg, args.trust_checkpoint, checks=not args.no_checks)
 
 
 if __name__ == '__main__':

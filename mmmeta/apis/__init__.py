@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = dict(
+    check='checking',
     build_backbone='backbones',
     build_model='inference',
     evaluate='run',

@@ -75,6 +75,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help='read the checkpoint even if it executes code, as those written by MMEngine do',
     )
     add_config_options(parser)
+    parser.add_argument(
+        '--no-checks', action='store_true', help='train or test even if the config looks wrong'
+    )
     parser.add_argument('--debug', action='store_true', help='print the traceback behind an error as well')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -25,6 +26,7 @@ from mmmeta.registry import RUNNERS
 from mmmeta.resources import resource_root
 from mmmeta.weights import is_remote
 
+from .checking import Finding, check_config, check_dataset
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
 from .config import (
     TEST_LOADERS,
@@ -37,12 +39,14 @@ from .lock import locked
 
 
 @contextmanager
-def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> Iterator[Runner]:
+def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, checks: bool) -> Iterator[Runner]:
     """Check and adapt a config, build its runner, and load safely while it runs; see :func:`train`."""
     if 'model' not in cfg:
         raise UsageError(f"'{cfg.filename}' has no model: it is no config to train or test with")
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
+    if checks and _is_first():
+        _refuse(check_config(cfg))
     adapt_to_device(cfg)
     _record(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -68,6 +72,8 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
     with _alone(cfg), safe_loading(trusted):
         runner = build(RUNNERS.build, cfg)
         _end_without_a_log(runner)
+        if checks:
+            runner.register_hook(_CheckLabelsHook(cfg))
         if added:
             runner.logger.info(f'added to this config: {", ".join(added)}')
         try:
@@ -79,13 +85,42 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool) -> I
             raise
 
 
+def _is_first() -> bool:
+    """Whether this is the first process, by what launchers set before there is a process group."""
+    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
+    return int(next(filter(None, map(os.environ.get, ranks)), 0)) == 0
+
+
+def _refuse(findings: list[Finding]) -> None:
+    """Print warnings, and end with the first mistake."""
+    for finding in findings:
+        if finding.is_warning:
+            print(f'warning: {finding.text}', file=sys.stderr)
+    mistakes = [finding.text for finding in findings if not finding.is_warning]
+    if mistakes:
+        more = f'; {len(mistakes) - 1} more: python -m mmmeta check' if len(mistakes) > 1 else ''
+        raise UsageError(f'{mistakes[0]}{more} (--no-checks trains or tests as it is)')
+
+
+class _CheckLabelsHook(Hook):
+    """Check some annotation maps of the data sets that a segmentor is trained on and validated with."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    def before_train(self, runner: Runner) -> None:
+        if is_main_process():
+            loaders = [('train_dataloader', runner.train_dataloader)]
+            if runner.val_loop is not None:
+                loaders.append(('val_dataloader', runner.val_dataloader))
+            for name, loader in loaders:
+                _refuse(check_dataset(self.cfg, name, loader.dataset))
+
+
 @contextmanager
 def _alone(cfg: Config) -> Iterator[None]:
     """Hold the lock of the work directory while training; tests of its checkpoints may run meanwhile."""
-    # The first process, by what launchers tell before there is a process group.
-    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
-    first = int(next(filter(None, map(os.environ.get, ranks)), 0)) == 0
-    if 'train_cfg' not in cfg or not first:
+    if 'train_cfg' not in cfg or not _is_first():
         yield
         return
     with locked(cfg.work_dir) as path:
@@ -178,13 +213,14 @@ def resume_from(cfg: Config, checkpoint: str | None) -> None:
         cfg.load_from = checkpoint
 
 
-def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
+def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> Runner:
     """Train.
 
     Args:
         cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it; ``resume`` and ``load_from`` as
             MMEngine's Runner takes them.
         trust_checkpoint (bool): Whether the checkpoint that is loaded may run code. Defaults to False.
+        checks (bool): Whether to end with what :func:`~mmmeta.apis.checking.check` finds. Defaults to True.
 
     Returns:
         Runner: The runner, after training.
@@ -192,7 +228,7 @@ def train(cfg: Config, trust_checkpoint: bool = False) -> Runner:
     Raises:
         UsageError: The data, a checkpoint, an argument or a type in the config does not exist.
     """
-    with _running(cfg, TRAIN_LOADERS, trust_checkpoint) as runner:
+    with _running(cfg, TRAIN_LOADERS, trust_checkpoint, checks) as runner:
         runner.train()
     return runner
 
@@ -209,6 +245,7 @@ def evaluate(
     checkpoint: str | None,
     trust_checkpoint: bool = False,
     accelerated: bool = False,
+    checks: bool = True,
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the test set of a config.
 
@@ -217,6 +254,7 @@ def evaluate(
         checkpoint (str | None): File or URL; None evaluates the network as it is before training.
         trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
         accelerated (bool): Whether to run :func:`mmmeta.deploy.accelerate` on the network. Defaults to False.
+        checks (bool): As in :func:`train`. Defaults to True.
 
     Returns:
         dict[str, float]: The metrics.
@@ -233,7 +271,7 @@ def evaluate(
     training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
     for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg.pop(key, None)
-    with _running(cfg, TEST_LOADERS, trust_checkpoint) as runner:
+    with _running(cfg, TEST_LOADERS, trust_checkpoint, checks) as runner:
         if checkpoint is None:
             runner._init_model_weights()
         if accelerated:

@@ -1,0 +1,86 @@
+"""All checks of a config, and of its data."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from ..checks import build, check_data, explain_data_errors
+from .classes import check_classes
+from .finding import Finding, bare_model
+from .labels import check_labels
+from .names import check_keys, check_loop, check_pretrained, check_types
+from .pixels import check_optimizer, check_pixels
+from .wiring import check_wiring
+
+# Maps that are read when a run starts.
+SAMPLE = 64
+LOADERS = ('train_dataloader', 'val_dataloader')
+
+
+def check_config(cfg: Config) -> list[Finding]:
+    """Check a config without its data.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
+
+    Returns:
+        list[Finding]: What is wrong, or likely to be.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    named = list(chain(check_keys(cfg), check_pretrained(cfg), check_types(cfg), check_loop(cfg)))
+    if any(not finding.is_warning and finding.key.startswith('model') for finding in named):
+        return named  # the model cannot be built
+    rest = (check_wiring, check_classes, check_pixels, check_optimizer)
+    return named + [finding for function in rest for finding in function(cfg)]
+
+
+def check(
+    cfg: Config, count: int | None = None, progress: Callable[[Sequence], Iterator] = iter
+) -> list[Finding]:
+    """Check a config and its data, as ``python -m mmmeta check`` does.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
+        count (int | None): Annotation maps to read of each data set, evenly spread. Defaults to None: all.
+        progress (callable): Wraps the maps while they are read. Defaults to ``iter``.
+
+    Returns:
+        list[Finding]: What is wrong, or likely to be; nothing of a config that is right.
+
+    Raises:
+        UsageError: Data are not there, or not in the format of their data set.
+    """
+    loaders = [name for name in LOADERS if cfg.get(name)]
+    findings = check_config(cfg)
+    check_data(cfg, loaders)
+    if cfg.get('default_scope') != 'mmseg':
+        return findings
+    for name in loaders:
+        with explain_data_errors(cfg, [name], 'building'):
+            dataset = build(DATASETS.build, cfg[name].dataset)
+            dataset.full_init()
+        findings += check_dataset(cfg, name, dataset, count, progress)
+    return findings
+
+
+def check_dataset(
+    cfg: Config,
+    name: str,
+    dataset: Any,
+    count: int | None = SAMPLE,
+    progress: Callable[[Sequence], Iterator] = iter,
+) -> list[Finding]:
+    """Check a data set of segmentation that is built, and those inside it; see :func:`check`."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    parts = [part for part in inner if part is not None]
+    if parts:  # ConcatDataset, RepeatDataset and the like
+        return [finding for part in parts for finding in check_dataset(cfg, name, part, count, progress)]
+    head = bare_model(cfg).get('decode_head') or {}
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    if not hasattr(dataset, 'reduce_zero_label') or not isinstance(head.get('num_classes'), int):
+        return []
+    numbers = head['num_classes'], head.get('ignore_index', 255)
+    return list(check_labels(name, dataset, *numbers, count, progress))

@@ -1,0 +1,138 @@
+"""Annotation maps of a segmentation data set against the classes, and pairs of images and maps."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .finding import Finding, shorten
+
+# Maps for each class with which a class that never occurs is odd.
+MAPS_PER_CLASS = 10
+
+
+@dataclass(frozen=True)
+class _Map:
+    """What is in an annotation map, after ``reduce_zero_label`` and ``label_map``."""
+
+    path: str
+    shape: tuple[int, ...]
+    image_size: tuple[int, int]
+    values: tuple[int, ...]
+
+
+def _loader(dataset: Any) -> Any:
+    """The transform that loads annotations, or None."""
+    transforms = getattr(dataset.pipeline, 'transforms', ())
+    return next((t for t in transforms if type(t).__name__ == 'LoadAnnotations'), None)
+
+
+def _read(dataset: Any, loader: Any, index: int) -> _Map:
+    info = dataset.get_data_info(index)
+    info['seg_fields'] = []
+    labels = loader(info)['gt_seg_map']
+    with Image.open(info['img_path']) as image:
+        size = image.size
+    return _Map(info['seg_map_path'], labels.shape, size[::-1], tuple(map(int, np.unique(labels))))
+
+
+def check_labels(
+    name: str,
+    dataset: Any,
+    num_classes: int,
+    ignore_index: int = 255,
+    count: int | None = None,
+    progress: Callable[[Sequence], Iterator] = iter,
+) -> Iterator[Finding]:
+    """Check the annotation maps of a data set of MMSegmentation.
+
+    Args:
+        name (str): Name of its data loader.
+        dataset (BaseSegDataset): The data set.
+        num_classes (int): Classes of the head.
+        ignore_index (int): Label that the loss leaves out. Defaults to 255.
+        count (int | None): Maps to read, evenly spread. Defaults to None: all.
+        progress (callable): Wraps the maps while they are read. Defaults to ``iter``.
+    """
+    loader, key = _loader(dataset), f'{name}.dataset'
+    if loader is None or not len(dataset):
+        return
+    missing = []
+    for i in range(len(dataset)):
+        path = dataset.get_data_info(i).get('seg_map_path')
+        if path and '://' not in path and not os.path.exists(path):
+            missing.append(path)
+    if missing:
+        yield Finding(
+            f'{key}.data_prefix',
+            f'{len(missing)} of {len(dataset)} images of {name} have no annotation map, such as '
+            f"'{missing[0]}': "
+            f'add them, look at {key}.seg_map_suffix, or list the images that have one in {key}.ann_file',
+        )
+        return
+    step = 1 if count is None else max(1, len(dataset) // count)
+    indices = range(0, len(dataset), step)
+    with ThreadPoolExecutor() as pool:
+        maps = list(progress(pool.map(lambda i: _read(dataset, loader, i), indices)))
+    yield from _check_shapes(key, maps)
+    yield from _check_values(key, maps, dataset, num_classes, ignore_index)
+
+
+def _check_shapes(key: str, maps: list[_Map]) -> Iterator[Finding]:
+    coloured = [part for part in maps if len(part.shape) != 2]
+    if coloured:
+        yield Finding(
+            f'{key}.pipeline',
+            f"'{coloured[0].path}' is a colour image of shape {coloured[0].shape}, and annotation maps have "
+            'one channel with the number of the class at each pixel: convert them',
+        )
+        return
+    other = [part for part in maps if part.shape != part.image_size]
+    if other:
+        yield Finding(
+            f'{key}.data_prefix',
+            f"'{other[0].path}' has {other[0].shape[0]}x{other[0].shape[1]} pixels, and its image "
+            f'{other[0].image_size[0]}x{other[0].image_size[1]}: give it the size of its image',
+        )
+
+
+def _check_values(
+    key: str, maps: list[_Map], dataset: Any, num_classes: int, ignore_index: int
+) -> Iterator[Finding]:
+    maps = [part for part in maps if len(part.shape) == 2]
+    seen = Counter(value for part in maps for value in part.values)
+    outside = [
+        (part, value) for part in maps for value in part.values if num_classes <= value != ignore_index
+    ]
+    raised = 1 if dataset.reduce_zero_label else 0
+    as_stored = ' (reduce_zero_label lowers what is stored by one)' if raised else ''
+    if outside:
+        part, value = max(outside, key=lambda item: item[1])
+        values = sorted({value + raised for _, value in outside})
+        allowed = f'{num_classes} classes are labels from {raised} to {num_classes - 1 + raised}{as_stored}'
+        yield Finding(
+            f'{key}.pipeline',
+            f"'{part.path}' has the label {value + raised}, and {allowed}, with {ignore_index} for what is "
+            f'ignored; out of range are {shorten(values)}. Map them, or set num_classes',
+        )
+        return
+    classes = dataset.metainfo.get('classes') or ()
+    absent = [classes[i] for i in range(min(num_classes, len(classes))) if i not in seen]
+    if set(seen) <= {0, 255} and 255 in seen and num_classes == 2:
+        yield Finding(
+            f'{key}.pipeline',
+            f"the maps, such as '{maps[0].path}', have the labels 0 and 255 alone, and 255 is ignored: "
+            f"class 1 ('{shorten(classes[1:2])}') never occurs; store 1 in place of 255",
+        )
+    elif absent and len(maps) == len(dataset) >= MAPS_PER_CLASS * num_classes:
+        yield Finding(
+            f'{key}.metainfo',
+            f'{len(absent)} of {num_classes} classes occur in none of {len(maps)} maps: '
+            + shorten(absent, 10),
+            is_warning=True,
+        )

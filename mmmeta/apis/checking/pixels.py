@@ -1,0 +1,69 @@
+"""Normalisation against what the weights know, and the optimiser against what such networks train with."""
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from mmmeta.weights import name_of_location
+
+from .finding import Finding, bare_model
+
+# Of ImageNet, in 0 to 255, red first, which all published MetaFormers know (timm's IMAGENET_DEFAULT_MEAN).
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# AdamW trains all of ours; 4e-3 at a batch of 4096 images is the largest rate of the papers.
+LARGEST_RATE = 1e-2
+
+
+def _our_backbone(cfg: Config) -> dict | None:
+    backbone = bare_model(cfg).get('backbone') or {}
+    return backbone if str(backbone.get('type')).startswith('mmmeta.') else None
+
+
+def check_pixels(cfg: Config) -> Iterator[Finding]:
+    """Mean, deviation and order of channels, where the backbone starts from weights that are known."""
+    backbone = _our_backbone(cfg)
+    init = (backbone or {}).get('init_cfg') or {}
+    if name_of_location(init.get('checkpoint') or '') is None:
+        return
+    model = bare_model(cfg)
+    inside = isinstance(model.get('data_preprocessor'), dict)
+    key = 'model.data_preprocessor' if inside else 'data_preprocessor'
+    given = model['data_preprocessor'] if inside else cfg.get('data_preprocessor') or {}
+    weights = f'the weights {init["checkpoint"]}'
+    for name, known in (('mean', MEAN), ('std', STD)):
+        value = given.get(name)
+        fits = (
+            value is not None
+            and len(value) == 3
+            and all(abs(a - b) < 1 for a, b in zip(value, known, strict=True))
+        )
+        if not fits:
+            yield Finding(
+                f'{key}.{name}', f'{key}.{name}={value}, and {weights} know {name}={list(known)}: write that'
+            )
+    order = 'to_rgb' if cfg.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
+    if not given.get(order):
+        yield Finding(
+            f'{key}.{order}',
+            f'{key}.{order}={given.get(order, False)}: images are read blue first, and {weights} know red '
+            f'first; write {key}.{order}=True',
+        )
+
+
+def check_optimizer(cfg: Config) -> Iterator[Finding]:
+    """Optimisers and learning rates that such networks are not trained with."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if _our_backbone(cfg) is None or not optimizer:
+        return
+    key, name, rate = 'optim_wrapper.optimizer', optimizer.get('type'), optimizer.get('lr')
+    if name in ('SGD', 'RMSprop'):
+        yield Finding(
+            f'{key}.type',
+            f"{key}.type='{name}': MetaFormers are trained with AdamW, and learn little with {name}; write "
+            "optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05)",
+            is_warning=True,
+        )
+    elif isinstance(rate, float) and rate > LARGEST_RATE:
+        yield Finding(
+            f'{key}.lr', f'{key}.lr={rate:g}: none of ours is trained with more than 4e-3', is_warning=True
+        )

@@ -1,0 +1,71 @@
+"""Maps and channels, from the backbone through the neck to every head."""
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from mmmeta.analysis.wiring import Wiring, trace_wiring
+
+from .finding import Finding, bare_model
+
+
+def _taken(part: dict, given: list[int]) -> list[int] | int | None:
+    """What ``in_channels`` of a part should be for the maps that it is given; None if it cannot be said."""
+    declared, index = part.get('in_channels'), part.get('in_index', -1)
+    if isinstance(declared, int):
+        return given[index] if isinstance(index, int) and -len(given) <= index < len(given) else None
+    if not isinstance(declared, (list, tuple)):
+        return None
+    if isinstance(part.get('in_index'), (list, tuple)):
+        return [given[i] for i in index] if max(index) < len(given) else None
+    return given
+
+
+def check_wiring(cfg: Config) -> Iterator[Finding]:
+    """Parts of the model that do not fit each other; nothing of models that cannot be traced."""
+    model = bare_model(cfg)
+    if not isinstance(model.get('backbone'), dict):
+        return
+    try:
+        wiring = trace_wiring(model, cfg.get('default_scope', 'mmengine'))
+    except Exception:
+        return
+    seen = set()
+    for place in (*wiring.failures, *(mismatch.part for mismatch in wiring.mismatches)):
+        if place not in seen:
+            seen.add(place)
+            yield from _explain(model, place, wiring)
+
+
+def _explain(model: dict, place: str, wiring: Wiring) -> Iterator[Finding]:
+    """What does not fit of a part."""
+    name, _, i = place.partition('.')
+    part = model[name][int(i)] if i else model[name]
+    key = f'model.{place}'
+    given = [shape[1] for shape in wiring.shapes[place]]
+    source = 'the neck' if name != 'neck' and model.get('neck') else 'the backbone'
+    gives = f'{source} gives {len(given)} maps of {", ".join(map(str, given))} channels'
+    declared, expected = part.get('in_channels'), _taken(part, given)
+    indices = part.get('in_index')
+    highest = max(indices) if isinstance(indices, (list, tuple)) else indices
+    if isinstance(highest, int) and highest >= len(given):
+        yield Finding(
+            f'{key}.in_index',
+            f'{key}.in_index={indices} has map {highest}, and {gives}, numbered from 0: choose others, or '
+            'add stages to model.backbone.out_indices',
+        )
+    elif expected is not None and declared != expected and list(_as_list(declared)) != _as_list(expected):
+        yield Finding(
+            f'{key}.in_channels',
+            f'{key}.in_channels={declared}, and {gives}: write {key}.in_channels={expected}',
+        )
+    elif place not in wiring.failures:
+        mismatch = next(mismatch for mismatch in wiring.mismatches if mismatch.part == place)
+        yield Finding(
+            key,
+            f'{key}.{mismatch.layer} takes {mismatch.takes} channels and is given {mismatch.given}; {gives}',
+        )
+
+
+def _as_list(value: list[int] | int | None) -> list[int]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,119 @@
+"""Mistakes in configs and data are found, and right ones are left alone."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_CONFIG
+from mistakes.configs import CASCADE, CLASSIFIER, DETECTOR, FPN, MISTAKES, RETINANET, SEGMENTOR
+from PIL import Image
+
+from mmmeta.apis import check
+from mmmeta.apis.checking import check_config
+from mmmeta.apis.config import load_config
+from mmmeta.datasets import generate_ade20k
+
+
+@pytest.mark.parametrize('mistake', MISTAKES, ids=lambda m: f'{m.key}-{m.text[:20]}')
+def test_a_mistake_is_found(mistake):
+    config = load_config(str(ROOT / mistake.config), dict(mistake.options))
+    (finding,) = check_config(config)
+    assert (finding.key, finding.is_warning) == (mistake.key, mistake.is_warning)
+    assert mistake.text in finding.text
+
+
+@pytest.mark.parametrize('config', [SEGMENTOR, DETECTOR, CLASSIFIER, FPN, RETINANET, CASCADE])
+def test_right_configs_are_left_alone(config):
+    assert check_config(load_config(str(ROOT / config))) == []
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set in ADE20K's layout, and the maps of its training images."""
+    root = generate_ade20k(tmp_path, 6, 2, 64)
+    return root, sorted((root / 'annotations/training').iterdir())
+
+
+def check_data_of(root, **options):
+    """Findings, with four classes of which the generated data have the first, unless others are given."""
+    loaders = ('train_dataloader', 'val_dataloader')
+    given = {f'{loader}.dataset.data_root': str(root) for loader in loaders}
+    return check(load_config(str(ROOT / TINY_CONFIG), {**given, **options}))
+
+
+def rewrite(path, change):
+    with Image.open(path) as image:
+        labels = np.asarray(image)
+    Image.fromarray(change(labels)).save(path)
+
+
+class TestLabels:
+    def test_right_ones(self, data):
+        assert check_data_of(data[0]) == []
+
+    def test_out_of_range(self, data):
+        root, maps = data
+        rewrite(maps[2], lambda labels: np.where(labels == labels.max(), 183, labels).astype(np.uint8))
+        (finding,) = check_data_of(root)
+        assert finding.key == 'train_dataloader.dataset.pipeline'
+        assert finding.text == (
+            f"'{maps[2]}' has the label 183, and 150 classes are labels from 1 to 150 (reduce_zero_label "
+            'lowers what is stored by one), with 255 for what is ignored; out of range are 183. Map them, or '
+            'set num_classes'
+        )
+
+    def test_colours(self, data):
+        root, maps = data
+        rewrite(maps[0], lambda labels: np.stack([labels] * 3, -1))
+        (finding,) = check_data_of(root)
+        assert f"'{maps[0]}' is a colour image of shape (64, " in finding.text
+        assert 'one channel with the number of the class at each pixel: convert them' in finding.text
+
+    def test_another_size(self, data):
+        root, maps = data
+        rewrite(maps[0], lambda labels: labels[:32, :48])
+        (finding,) = check_data_of(root)
+        assert finding.text.startswith(f"'{maps[0]}' has 32x48 pixels, and its image 64x")
+
+    def test_missing(self, data):
+        root, maps = data
+        for path in maps[1:3]:
+            path.unlink()
+        (finding,) = check_data_of(root)
+        assert finding.text.startswith(
+            f"2 of 6 images of train_dataloader have no annotation map, such as '{maps[1]}': add them"
+        )
+
+    def test_0_and_255(self, data):
+        root, _ = data
+        for path in root.glob('annotations/*/*'):
+            rewrite(path, lambda labels: np.where(labels > labels.mean(), 255, 0).astype(np.uint8))
+        options = {}
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            options[f'{loader}.dataset.metainfo.classes'] = ('wall', 'road')
+            options[f'{loader}.dataset.reduce_zero_label'] = False
+        for head in ('decode_head', 'auxiliary_head'):
+            options[f'model.{head}.num_classes'] = 2
+        pipelines = [f'{loader}.dataset.pipeline' for loader in ('train_dataloader', 'val_dataloader')]
+        options.update(
+            {f'{pipelines[0]}.1.reduce_zero_label': False, f'{pipelines[1]}.2.reduce_zero_label': False}
+        )
+        findings = check_data_of(root, **options)
+        assert [finding.key for finding in findings] == pipelines
+        assert "class 1 ('road') never occurs; store 1 in place of 255" in findings[0].text
+
+
+def test_the_command_line(tools):
+    command = (sys.executable, '-m', 'mmmeta', 'check', TINY_CONFIG, '--cfg-options', *tools.data_options)
+    assert 'nothing was found' in tools.run(*command)
+    process = tools.finish(*command, 'train_cfg.max_iter=9', 'optim_wrapper.optimizer.type=SGD')
+    assert process.returncode == 1
+    error, warning, count = process.stdout.splitlines()[-3:]
+    assert error.startswith('error: IterBasedTrainLoop takes no argument max_iter (train_cfg.max_iter): ')
+    assert warning.startswith("warning: optim_wrapper.optimizer.type='SGD': ")
+    assert count == '2 findings'
+    process = tools.finish(*command[:4], '--json', *command[4:], 'optim_wrapper.optimizer.type=SGD')
+    assert process.returncode == 0  # a warning alone
+    (finding,) = json.loads(process.stdout[process.stdout.index('[\n') :])
+    assert (finding['key'], finding['is_warning']) == ('optim_wrapper.optimizer.type', True)
