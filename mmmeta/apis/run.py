@@ -96,10 +96,11 @@ def _refuse(findings: list[Finding]) -> None:
     for finding in findings:
         if finding.is_warning:
             print(f'warning: {finding.text}', file=sys.stderr)
-    mistakes = [finding.text for finding in findings if not finding.is_warning]
+    mistakes = [finding for finding in findings if not finding.is_warning]
     if mistakes:
         more = f'; {len(mistakes) - 1} more: python -m mmmeta check' if len(mistakes) > 1 else ''
-        raise UsageError(f'{mistakes[0]}{more} (--no-checks trains or tests as it is)')
+        way = '' if mistakes[0].is_fatal else ' (--no-checks trains or tests as it is)'
+        raise UsageError(f'{mistakes[0].text}{more}{way}')
 
 
 class _CheckLabelsHook(Hook):

@@ -110,7 +110,7 @@ def test_the_command_line(tools):
     process = tools.finish(*command, 'train_cfg.max_iter=9', 'optim_wrapper.optimizer.type=SGD')
     assert process.returncode == 1
     error, warning, count = process.stdout.splitlines()[-3:]
-    assert error.startswith('error: IterBasedTrainLoop takes no argument max_iter (train_cfg.max_iter): ')
+    assert error.startswith("error: IterBasedTrainLoop takes no argument 'max_iter' (train_cfg.max_iter): ")
     assert warning.startswith("warning: optim_wrapper.optimizer.type='SGD': ")
     assert count == '2 findings'
     process = tools.finish(*command[:4], '--json', *command[4:], 'optim_wrapper.optimizer.type=SGD')

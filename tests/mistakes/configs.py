@@ -34,7 +34,7 @@ MISTAKES = [
     Mistake(SEGMENTOR, {'train_cfg.max_iter': 9}, 'train_cfg.max_iter', 'it is written max_iters'),
     Mistake(DETECTOR, {'train_cfg.max_epoch': 9}, 'train_cfg.max_epoch', 'it is written max_epochs'),
     Mistake(SEGMENTOR, {'train_cfg.val_intervall': 9}, 'train_cfg.val_intervall', 'written val_interval'),
-    Mistake(SEGMENTOR, {'model.backbone.pretrain': 'x'}, 'model.backbone.pretrain', 'no argument pretrain'),
+    Mistake(SEGMENTOR, {'model.backbone.pretrain': 'x'}, 'model.backbone.pretrain', "no argument 'pretrain'"),
     Mistake(SEGMENTOR, {'model.backbone.drop_path': 0.1}, 'model.backbone.drop_path', 'drop_path_rate'),
     Mistake(SEGMENTOR, {'model.backbone.out_indexes': (3,)}, 'model.backbone.out_indexes', 'out_indices'),
     Mistake(DETECTOR, {'model.neck.num_out': 5}, 'model.neck.num_out', 'it is written num_outs'),

@@ -164,7 +164,7 @@ def main() -> None:
             ends = []
             for _ in range(draw.randint(1, 3)):
                 fault = draw.choice(FAULTS)
-                moment = draw.uniform(0.2, 1) * duration[kind]
+                moment = draw.uniform(0.5, 1) * duration[kind]
                 ends.append(f'{fault}: {task.interrupt(work_dir, *kind, fault, moment)}')
             status = task.start(work_dir, *kind).wait()
             differing = [f'status {status}'] if status else differences(outcome(work_dir), whole[kind])

@@ -16,13 +16,12 @@ TRAIN = (sys.executable, 'tools/train.py')
     [
         ('model.backbone.arch=s17', "unknown arch 's17' of CAFormer: choose one of s18, s36, m36, b36"),
         ('model.backbone.out_indices=[0,4]', 'out_indices=[0, 4]: choose from the stages (0, 1, 2, 3)'),
+        ('model.backbone.drop_path=0.1', "no argument 'drop_path' (model.backbone.drop_path): it is written"),
         (
-            'model.backbone.drop_path=0.1',
-            "CAFormer takes no argument 'drop_path': it takes arch, in_channels, out_indices, frozen_stages, "
-            'norm_eval, drop_path_rate, window, border, window_mode, backend, with_cp, output_norm, init_cfg',
+            'model.backbone.type=mmmeta.CaFormer',
+            "'mmmeta.CaFormer' is not registered: write 'mmmeta.CAFormer'",
         ),
-        ('model.backbone.type=mmmeta.CaFormer', 'mmmeta.CaFormer is not in the'),
-        ('model.neck.type=mmmeta.Nothing', 'mmmeta.Nothing is not in the'),
+        ('model.neck.type=mmmeta.Nothing', "model.neck.type='mmmeta.Nothing' is not registered: is a module"),
     ],
 )
 def test_a_wrong_model(tools, tmp_path, option, message):

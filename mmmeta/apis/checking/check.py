@@ -31,7 +31,7 @@ def check_config(cfg: Config) -> list[Finding]:
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     named = list(chain(check_keys(cfg), check_pretrained(cfg), check_types(cfg), check_loop(cfg)))
-    if any(not finding.is_warning and finding.key.startswith('model') for finding in named):
+    if any(finding.is_fatal and finding.key.startswith('model') for finding in named):
         return named  # the model cannot be built
     rest = (check_wiring, check_classes, check_pixels, check_optimizer)
     return named + [finding for function in rest for finding in function(cfg)]

@@ -74,7 +74,7 @@ def check_types(cfg: Config) -> Iterator[Finding]:
         if cls is None:
             meant = _similar_type(name, scope)
             hint = f"write '{meant}'" if meant else 'is a module missing in custom_imports?'
-            yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}")
+            yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}", is_fatal=True)
         else:
             yield from _check_arguments(key, part, cls)
 
@@ -102,7 +102,11 @@ def _check_arguments(key: str, given: dict, cls: type) -> Iterator[Finding]:
         if name not in ('type', '_scope_', 'pretrained', *takes):
             meant = nearest(name, takes)
             hint = f'it is written {meant}' if meant else f'it takes {", ".join(takes)}'
-            yield Finding(f'{key}.{name}', f'{cls.__name__} takes no argument {name} ({key}.{name}): {hint}')
+            yield Finding(
+                f'{key}.{name}',
+                f'{cls.__name__} takes no argument {name!r} ({key}.{name}): {hint}',
+                is_fatal=True,
+            )
 
 
 def check_pretrained(cfg: Config) -> Iterator[Finding]:
