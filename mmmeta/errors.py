@@ -1,4 +1,8 @@
-"""Errors that the user can fix."""
+"""Errors that the user can fix, and what their messages are made of."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -7,3 +11,17 @@ class UsageError(ValueError):
     The message is one sentence that names the value, what is allowed and the remedy. The command lines
     under ``tools/`` print it alone, without a traceback, and exit with status 1.
     """
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The name of those that are there which is most like a misspelt one, whatever its case."""
+    by_lower = {other.lower(): other for other in names}
+    found = get_close_matches(name.lower(), by_lower, 1, cutoff)
+    return by_lower[found[0]] if found else None
+
+
+def shorten(values: Iterable[Any], limit: int = 5) -> str:
+    """The first of several values, and how many there are."""
+    values = [str(value) for value in values]
+    more = f' and {len(values) - limit} more' if len(values) > limit else ''
+    return ', '.join(values[:limit]) + more

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
+from mmengine.fileio import load
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
-from mmmeta.errors import UsageError
+from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 
@@ -80,9 +81,14 @@ class CocoCheckHook(Hook):
         classes, name = dataset.metainfo['classes'], type(dataset).__name__
         remedy = 'or name the classes to train on in metainfo=dict(classes=...) of the data set'
         if len(dataset.cat_ids) != len(classes):
+            # Read again, since the data set keeps no names; only where a run ends anyway.
+            content = load(dataset.ann_file, backend_args=dataset.backend_args)
+            there = {category['name'] for category in content['categories']}
+            meant = {one: nearest(one, there - set(classes)) for one in classes if one not in there}
+            missing = (f"'{one}'" + (f" (is it '{other}'?)" if other else '') for one, other in meant.items())
             raise UsageError(
-                f"'{dataset.ann_file}' lists {len(dataset.cat_ids)} of the {len(classes)} classes of {name}: "
-                f'give it all categories, {remedy}'
+                f"'{dataset.ann_file}' lists {len(dataset.cat_ids)} of the {len(classes)} classes of {name}, "
+                f'not {shorten(missing)}: give it all categories, {remedy}'
             )
         used = {category for category, images in dataset.cat_img_map.items() if images}
         unknown = ', '.join(map(str, sorted(used - set(dataset.cat_ids))))

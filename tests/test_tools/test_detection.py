@@ -122,7 +122,11 @@ class TestBadData:
     def test_a_category_that_is_not_listed(self, det_tools, edit, command):
         path = edit(lambda content: content['categories'].pop(22), split='val')
         message = det_tools.fail(*command)
-        assert f"'{path}' lists 79 of the 80 classes of CocoDataset: give it all categories" in message
+        assert f"'{path}' lists 79 of the 80 classes of CocoDataset, not 'zebra': give it all" in message
+
+    def test_a_category_that_is_misspelt(self, det_tools, edit, command):
+        edit(lambda content: content['categories'][22].update(name='zebar'))
+        assert "CocoDataset, not 'zebra' (is it 'zebar'?): give it all categories" in det_tools.fail(*command)
 
     def test_some_classes_of_the_file(self, det_tools, tmp_path, edit, command):
         # Named on purpose, the others are left out; this is no mistake.

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mmmeta.errors import shorten
+
 from ..config import TEST_LOADERS, datasets
-from .finding import Finding, bare_model, nearest, parts_of, shorten
+from .finding import Finding, bare_model, parts_of
 
 LOADERS = tuple(dict.fromkeys(('train_dataloader', 'val_dataloader', *TEST_LOADERS)))
 
@@ -59,13 +61,3 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
             f'{key}.num_classes={number}, and {first} has {len(names)} classes ({shorten(names, 3)}): write '
             f'{key}.num_classes={len(names)}',
         )
-
-
-def explain_unknown_classes(classes: tuple[str, ...], in_file: list[str]) -> str:
-    """Which classes of a config an annotation file does not have, and what they are likely to be called."""
-    parts = []
-    for name in classes:
-        if name not in in_file:
-            meant = nearest(name, set(in_file) - set(classes))
-            parts.append(f"'{name}'" + (f" (is it '{meant}'?)" if meant else ''))
-    return shorten(parts)

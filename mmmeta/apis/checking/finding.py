@@ -1,9 +1,7 @@
 """What a check finds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -52,17 +50,3 @@ def parts_of(model: dict, prefix: str = 'model') -> Iterator[tuple[str, dict]]:
                 yield key, part
                 if name == 'roi_head':
                     yield from parts_of(part, key)
-
-
-def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The name of those that are there which is most like a misspelt one, whatever its case."""
-    by_lower = {other.lower(): other for other in names}
-    found = get_close_matches(name.lower(), by_lower, 1, cutoff)
-    return by_lower[found[0]] if found else None
-
-
-def shorten(values: Iterable[Any], limit: int = 5) -> str:
-    """The first of several values, and how many there are."""
-    values = [str(value) for value in values]
-    more = f' and {len(values) - limit} more' if len(values) > limit else ''
-    return ', '.join(values[:limit]) + more

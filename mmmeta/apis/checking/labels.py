@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .finding import Finding, shorten
+from mmmeta.errors import shorten
+
+from .finding import Finding
 
 # Maps for each class with which a class that never occurs is odd.
 MAPS_PER_CLASS = 10

@@ -7,10 +7,11 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS, MODELS, Registry
 from mmengine.runner import Runner
 
+from mmmeta.errors import nearest
 from mmmeta.registry import MODELS as OUR_MODELS
 from mmmeta.registry import MODULES as LAZY_NAMES
 
-from .finding import Finding, bare_model, nearest, parts_of
+from .finding import Finding, bare_model, parts_of
 
 # Keys at the top of a config that MMEngine, its packages or our tools read.
 KNOWN_KEYS = {
