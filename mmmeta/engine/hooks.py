@@ -64,18 +64,26 @@ class CocoCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the data of training, and of validation if there is any."""
-        self._check(runner.train_dataloader.dataset)
+        self.check(runner.train_dataloader.dataset)
         if runner.val_loop is not None:
-            self._check(runner.val_dataloader.dataset)
+            self.check(runner.val_dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
         """Check the data of the test."""
-        self._check(runner.test_dataloader.dataset)
+        self.check(runner.test_dataloader.dataset)
 
-    def _check(self, dataset: Any) -> None:
+    def check(self, dataset: Any) -> None:
+        """Check a data set, and those inside it.
+
+        Args:
+            dataset (Dataset): A data set that is built.
+
+        Raises:
+            UsageError: It would be trained or tested on wrongly.
+        """
         parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
         for part in filter(None, parts):  # inside ConcatDataset, RepeatDataset and the like
-            self._check(part)
+            self.check(part)
         if not (hasattr(dataset, 'cat_ids') and hasattr(dataset, 'cat_img_map')):
             return
         classes, name = dataset.metainfo['classes'], type(dataset).__name__

@@ -1,6 +1,7 @@
 """Mistakes in configs and data are found, and right ones are left alone."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -117,3 +118,16 @@ def test_the_command_line(tools):
     assert process.returncode == 0  # a warning alone
     (finding,) = json.loads(process.stdout[process.stdout.index('[\n') :])
     assert (finding['key'], finding['is_warning']) == ('optim_wrapper.optimizer.type', True)
+
+
+def test_annotations_of_objects(det_tools, tmp_path):
+    root = tmp_path / 'coco'
+    shutil.copytree(det_tools.data_root, root)
+    path = root / 'annotations/instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['categories'][22]['name'] = 'zebar'
+    path.write_text(json.dumps(content))
+    options = [option.replace(str(det_tools.data_root), str(root)) for option in det_tools.data_options]
+    findings = check(load_config(str(ROOT / DETECTOR), dict(option.split('=', 1) for option in options)))
+    assert [finding.key for finding in findings] == ['train_dataloader.dataset']
+    assert "not 'zebra' (is it 'zebar'?)" in findings[0].text

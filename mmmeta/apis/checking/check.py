@@ -7,6 +7,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from mmmeta.engine import CocoCheckHook
+from mmmeta.errors import UsageError
+
 from ..checks import build, check_data, explain_data_errors
 from .classes import check_classes
 from .finding import Finding, bare_model
@@ -56,13 +59,16 @@ def check(
     loaders = [name for name in LOADERS if cfg.get(name)]
     findings = check_config(cfg)
     check_data(cfg, loaders)
-    if cfg.get('default_scope') != 'mmseg':
-        return findings
     for name in loaders:
         with explain_data_errors(cfg, [name], 'building'):
             dataset = build(DATASETS.build, cfg[name].dataset)
-            dataset.full_init()
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
         findings += check_dataset(cfg, name, dataset, count, progress)
+        try:
+            CocoCheckHook().check(dataset)
+        except UsageError as error:
+            findings.append(Finding(f'{name}.dataset', str(error)))
     return findings
 
 
@@ -73,7 +79,7 @@ def check_dataset(
     count: int | None = SAMPLE,
     progress: Callable[[Sequence], Iterator] = iter,
 ) -> list[Finding]:
-    """Check a data set of segmentation that is built, and those inside it; see :func:`check`."""
+    """Check the annotation maps of a data set that is built, and of those inside it; see :func:`check`."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     parts = [part for part in inner if part is not None]
     if parts:  # ConcatDataset, RepeatDataset and the like

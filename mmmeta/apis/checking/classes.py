@@ -13,32 +13,36 @@ from .finding import Finding, bare_model, parts_of
 LOADERS = tuple(dict.fromkeys(('train_dataloader', 'val_dataloader', *TEST_LOADERS)))
 
 
-def classes_of(dataset: dict, scope: str) -> tuple[str, ...] | None:
-    """The classes of a data set's config, or None where only its files have them."""
+def _metainfo(dataset: dict, scope: str) -> dict:
+    """What a data set's config and its class say of the classes."""
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        cls = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
     given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
-    names = given.get('classes', dataset.get('classes'))
-    if names is None:
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            cls = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-        names = (getattr(cls, 'METAINFO', None) or {}).get('classes')
-    if isinstance(names, str):  # a file, or one class
-        return None
-    return tuple(names) if names else None
+    if 'classes' in dataset:
+        given.setdefault('classes', dataset['classes'])
+    if 'classes' in given:  # those of things and stuff are of the class's own
+        return given
+    return {**(getattr(cls, 'METAINFO', None) or {}), **given}
 
 
 def check_classes(cfg: Config) -> Iterator[Finding]:
     """Numbers of classes of all heads, and the order of classes from loader to loader."""
-    scope = cfg.get('default_scope', 'mmengine')
+    scope, model = cfg.get('default_scope', 'mmengine'), bare_model(cfg)
     found: dict[str, tuple[str, ...]] = {}
+    numbers = set()
     for name in LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
-            classes = classes_of(dataset, scope)
-            if classes is not None:
-                found.setdefault(name, classes)
+            info = _metainfo(dataset, scope)
+            classes = info.get('classes')
+            if classes and not isinstance(classes, str):  # not those of a file
+                found.setdefault(name, tuple(classes))
+                # A panoptic model has heads for things, and others for all.
+                numbers.update(len(info[key]) for key in ('thing_classes', 'stuff_classes') if key in info)
     first = next(iter(found), None)
-    if first is None:
+    if first is None or 'language_model' in model:  # classes are words then
         return
     names = found[first]
+    numbers.add(len(names))
     for other, classes in found.items():
         if classes == names or (scope == 'mmpretrain' and len(classes) == len(names)):
             continue
@@ -49,10 +53,10 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
             odd = sorted(set(names) ^ set(classes))
             what = f'{shorten(odd)} is in one of {first} and {other} alone'
         yield Finding(f'{other}.dataset.metainfo', f'{what}: give both the same metainfo')
-    for key, part in parts_of(bare_model(cfg)):
+    for key, part in parts_of(model):
         number = part.get('num_classes')
         # A head of one class tells objects from none, as an RPN does.
-        if not isinstance(number, int) or number == len(names) or key.endswith('rpn_head'):
+        if not isinstance(number, int) or number in numbers or key.endswith('rpn_head'):
             continue
         if scope == 'mmseg' and part.get('out_channels') == 1 and len(names) == 2:
             continue
@@ -60,4 +64,5 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
             f'{key}.num_classes',
             f'{key}.num_classes={number}, and {first} has {len(names)} classes ({shorten(names, 3)}): write '
             f'{key}.num_classes={len(names)}',
+            is_warning=scope == 'mmpretrain' and number > len(names),
         )

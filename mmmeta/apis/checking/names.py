@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import LOOPS, MODELS, Registry
@@ -44,10 +45,9 @@ def check_keys(cfg: Config) -> Iterator[Finding]:
                 yield Finding(key, f'nothing reads {key}: it is written {meant}')
 
 
-def _look_up(registry: Registry, name: str, scope: str) -> type | None:
+def _look_up(registry: Registry, name: str, scope: str) -> Any:
     with registry.switch_scope_and_registry(scope) as scoped:
-        found = scoped.get(name)
-    return found if inspect.isclass(found) else None
+        return scoped.get(name)
 
 
 def _similar_type(name: str, scope: str) -> str | None:
@@ -65,7 +65,9 @@ def _similar_type(name: str, scope: str) -> str | None:
 
 def check_types(cfg: Config) -> Iterator[Finding]:
     """Parts of the model whose type is not registered, and arguments that their class does not take."""
-    scope = cfg.get('default_scope', 'mmengine')
+    scope = cfg.get('default_scope')
+    if scope is None:  # a part of a config
+        return
     model = bare_model(cfg)
     for key, part in (('model', model), *parts_of(model)):
         name = part.get('type')
@@ -76,7 +78,7 @@ def check_types(cfg: Config) -> Iterator[Finding]:
             meant = _similar_type(name, scope)
             hint = f"write '{meant}'" if meant else 'is a module missing in custom_imports?'
             yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}", is_fatal=True)
-        else:
+        elif inspect.isclass(cls):  # a function stands for a model whose package is missing
             yield from _check_arguments(key, part, cls)
 
 
@@ -88,7 +90,7 @@ def check_loop(cfg: Config) -> Iterator[Finding]:
     default = 'EpochBasedTrainLoop' if loop.get('by_epoch', True) else 'IterBasedTrainLoop'
     name = loop.get('type', default)
     cls = _look_up(LOOPS, name, cfg.get('default_scope', 'mmengine')) if isinstance(name, str) else name
-    if cls is not None:
+    if inspect.isclass(cls):
         given = {key: value for key, value in loop.items() if key != 'by_epoch' or 'type' in loop}
         yield from _check_arguments('train_cfg', given, cls)
 
