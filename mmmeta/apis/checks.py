@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmmeta.errors import UsageError
-from mmmeta.registry import MODELS
+from mmmeta.registry import DATASETS, MODELS
 
 from .config import datasets
 
@@ -45,6 +45,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
                         f'the data set there, or set {name}.dataset.data_root'
                     )
             if not dataset.get('ann_file'):
+                _check_suffix(cfg, name, dataset)
                 continue
             annotations = os.path.join(root, dataset['ann_file'])
             if not os.path.isfile(annotations):
@@ -53,6 +54,25 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
                     f'there, or set {name}.dataset.data_root'
                 )
             _check_evaluator(cfg, name, annotations)
+
+
+def _check_suffix(cfg: Config, name: str, dataset: dict) -> None:
+    """Check that images of a segmentation data set end in what it looks for."""
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
+        cls = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+    parameter = inspect.signature(cls.__init__).parameters.get('img_suffix') if cls else None
+    prefix = dataset.get('data_prefix') or {}
+    if parameter is None or not isinstance(prefix, dict) or 'img_path' not in prefix:
+        return
+    suffix = dataset.get('img_suffix', parameter.default)
+    folder = os.path.join(dataset.get('data_root') or '', prefix['img_path'])
+    endings = {os.path.splitext(file)[1] for _, _, files in os.walk(folder) for file in files}
+    if isinstance(suffix, str) and not any(suffix.endswith(ending) for ending in endings if ending):
+        found = min(endings, default='')
+        raise UsageError(
+            f"no file in '{folder}' ends in '{suffix}', which {name} looks for, but in "
+            f"{', '.join(sorted(endings))}: write {name}.dataset.img_suffix='{found}'"
+        )
 
 
 def _folders(dataset: dict) -> list[str]:

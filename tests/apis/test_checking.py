@@ -14,6 +14,7 @@ from mmmeta.apis import check
 from mmmeta.apis.checking import check_config
 from mmmeta.apis.config import load_config
 from mmmeta.datasets import generate_ade20k
+from mmmeta.errors import UsageError
 
 
 @pytest.mark.parametrize('mistake', MISTAKES, ids=lambda m: f'{m.key}-{m.text[:20]}')
@@ -85,6 +86,23 @@ class TestLabels:
         assert finding.text.startswith(
             f"2 of 6 images of train_dataloader have no annotation map, such as '{maps[1]}': add them"
         )
+
+    def test_another_suffix(self, data):
+        root, _ = data
+        folder = root / 'images/training'
+        for path in folder.iterdir():
+            path.rename(path.with_suffix('.jpeg'))
+        with pytest.raises(UsageError) as error:
+            check_data_of(root)
+        assert str(error.value) == (
+            f"no file in '{folder}' ends in '.jpg', which train_dataloader looks for, but in .jpeg: write "
+            "train_dataloader.dataset.img_suffix='.jpeg'"
+        )
+
+    def test_images_smaller_than_the_stride(self, data):
+        (finding,) = check_data_of(data[0], **{'val_dataloader.dataset.pipeline.1.scale': (30, 30)})
+        assert finding.key == 'val_dataloader.dataset.pipeline'
+        assert 'pixels, and the backbone needs 32x32 at least: resize to more' in finding.text
 
     def test_0_and_255(self, data):
         root, _ = data

@@ -15,7 +15,7 @@ from .classes import check_classes
 from .finding import Finding, bare_model
 from .labels import check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types
-from .pixels import check_optimizer, check_pixels
+from .pixels import check_optimizer, check_pixels, check_sizes
 from .wiring import check_wiring
 
 # Maps that are read when a run starts.
@@ -65,6 +65,9 @@ def check(
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
         findings += check_dataset(cfg, name, dataset, count, progress)
+        if name == 'val_dataloader' and len(dataset):
+            with explain_data_errors(cfg, [name], 'reading'):
+                findings += check_sizes(cfg, name, dataset)
         try:
             CocoCheckHook().check(dataset)
         except UsageError as error:

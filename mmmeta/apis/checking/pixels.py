@@ -1,8 +1,10 @@
 """Normalisation against what the weights know, and the optimiser against what such networks train with."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config
+from torch import Tensor
 
 from mmmeta.weights import name_of_location
 
@@ -12,6 +14,8 @@ from .finding import Finding, bare_model
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # AdamW trains all of ours; 4e-3 at a batch of 4096 images is the largest rate of the papers.
 LARGEST_RATE = 1e-2
+# Of the last stage, in pixels; and images to look at.
+STRIDE, SAMPLE = 32, 4
 
 
 def _our_backbone(cfg: Config) -> dict | None:
@@ -67,3 +71,19 @@ def check_optimizer(cfg: Config) -> Iterator[Finding]:
         yield Finding(
             f'{key}.lr', f'{key}.lr={rate:g}: none of ours is trained with more than 4e-3', is_warning=True
         )
+
+
+def check_sizes(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
+    """Images that a pipeline makes smaller than the stride of the backbone; a few of them are looked at."""
+    if _our_backbone(cfg) is None:
+        return
+    for i in range(0, len(dataset), max(1, len(dataset) // SAMPLE)):
+        inputs = dataset[i]['inputs']
+        if isinstance(inputs, Tensor) and min(inputs.shape[-2:]) < STRIDE:
+            height, width = inputs.shape[-2:]
+            yield Finding(
+                f'{name}.dataset.pipeline',
+                f'the pipeline of {name} makes images of {height}x{width} pixels, and the backbone needs '
+                f'{STRIDE}x{STRIDE} at least: resize to more',
+            )
+            return
