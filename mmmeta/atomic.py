@@ -42,11 +42,11 @@ def written(path: str | Path) -> Iterator[Path]:
         path (str | Path): The file.
 
     Yields:
-        Path: A draft to write to, with the same suffix: ``a.part.png`` for ``a.png``. It is removed if
+        Path: A draft to write to, with the same suffix: ``.part-a.png`` for ``a.png``. It is removed if
         writing fails.
     """
     path = Path(path)
-    draft = path.with_name(f'{path.stem}.part{path.suffix}')
+    draft = path.with_name(f'.part-{path.name}')
     try:
         yield draft
         publish(draft, path)

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmmeta.atomic import NO_ROOM
 from mmmeta.deploy import accelerate
 from mmmeta.engine.checkpoint import safe_loading
+from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.records import diff_configs
 from mmmeta.engine.runner import add_hook, add_runtime
 from mmmeta.errors import UsageError
@@ -26,7 +28,7 @@ from mmmeta.registry import RUNNERS
 from mmmeta.resources import resource_root
 from mmmeta.weights import is_remote
 
-from .checking import Finding, check_config, check_dataset
+from .checking import Finding, check_config, check_dataset, our_backbone
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
 from .config import (
     TEST_LOADERS,
@@ -45,8 +47,8 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
         raise UsageError(f"'{cfg.filename}' has no model: it is no config to train or test with")
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
-    if checks and _is_first():
-        _refuse(check_config(cfg))
+    if checks:  # on all processes, which end together
+        _refuse(cfg, check_config(cfg))
     adapt_to_device(cfg)
     _record(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -91,12 +93,14 @@ def _is_first() -> bool:
     return int(next(filter(None, map(os.environ.get, ranks)), 0)) == 0
 
 
-def _refuse(findings: list[Finding]) -> None:
-    """Print warnings, and end with the first mistake."""
-    for finding in findings:
-        if finding.is_warning:
-            print(f'warning: {finding.text}', file=sys.stderr)
-    mistakes = [finding for finding in findings if not finding.is_warning]
+def _refuse(cfg: Config, findings: list[Finding]) -> None:
+    """Print warnings, and end with the first mistake; of a backbone that is not ours all are warnings."""
+    ours = our_backbone(cfg) is not None
+    mistakes = [one for one in findings if one.is_fatal or (ours and not one.is_warning)]
+    if _is_first():
+        for finding in findings:
+            if finding not in mistakes:
+                print(f'warning: {finding.text}', file=sys.stderr)
     if mistakes:
         more = f'; {len(mistakes) - 1} more: python -m mmmeta check' if len(mistakes) > 1 else ''
         way = '' if mistakes[0].is_fatal else ' (--no-checks trains or tests as it is)'
@@ -110,12 +114,13 @@ class _CheckLabelsHook(Hook):
         self.cfg = cfg
 
     def before_train(self, runner: Runner) -> None:
-        if is_main_process():
-            loaders = [('train_dataloader', runner.train_dataloader)]
-            if runner.val_loop is not None:
-                loaders.append(('val_dataloader', runner.val_dataloader))
-            for name, loader in loaders:
-                _refuse(check_dataset(self.cfg, name, loader.dataset))
+        loaders = [('train_dataloader', runner.train_dataloader)]
+        if runner.val_loop is not None:
+            loaders.append(('val_dataloader', runner.val_dataloader))
+        for name, loader in loaders:
+            found = [check_dataset(self.cfg, name, loader.dataset) if is_main_process() else None]
+            broadcast_object_list(found)  # all end together
+            _refuse(self.cfg, found[0])
 
 
 @contextmanager
@@ -134,14 +139,15 @@ def _log_files(runner: Runner) -> list[logging.FileHandler]:
 
 
 def _end_without_a_log(runner: Runner) -> None:
-    """Let a run end whose log cannot be written; Python would go on and print a traceback for each line."""
+    """Let a run end whose log has no room; Python would go on, and print a traceback for each line."""
 
     def fail(handler: logging.FileHandler, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) or error.errno not in NO_ROOM:
             logging.FileHandler.handleError(handler, record)
             return
-        raise OSError(error.errno, error.strerror, handler.baseFilename) from error
+        with waiting_for_room(runner):
+            raise OSError(error.errno, error.strerror, handler.baseFilename) from error
 
     for handler in _log_files(runner):
         handler.handleError = partial(fail, handler)

@@ -3,6 +3,8 @@
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +23,16 @@ from .random_state import gather_random_states
 
 # Seconds between tries to write on a disk that is full.
 ROOM_INTERVAL = 10
+
+
+@contextmanager
+def waiting_for_room(runner: Runner) -> Iterator[None]:
+    """Leave out what has no room on the disk, in a run that waits for some at its checkpoints."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM or not any(getattr(hook, 'wait_for_room', 0) for hook in runner.hooks):
+            raise
 
 
 def _train_sampler(runner: Runner) -> Any:
@@ -64,7 +76,8 @@ class _SavingAtomically:
                     os.remove(f'{path}.part')
                 problem = f"cannot write '{path}' ({error.strerror}): make room; {kept}"
                 waited = time.monotonic() - start
-                if error.errno not in NO_ROOM or waited >= self._hook.wait_for_room:
+                stopped = any(getattr(hook, 'received', 0) for hook in self._runner.hooks)
+                if error.errno not in NO_ROOM or stopped or waited >= self._hook.wait_for_room:
                     raise UsageError(problem) from error
             left = self._hook.wait_for_room - waited
             self._runner.logger.warning(f'{problem}; waiting for room, {left:.0f} s at most')
@@ -106,9 +119,9 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     Args:
         args: As MMEngine's hook takes them.
-        wait_for_room (float): Seconds to wait for room on a disk that is full, before the run ends. Other
-            processes wait in their next communication: less than the timeout of the process group. Defaults
-            to 0.
+        wait_for_room (float): Seconds to wait for room on a disk that is full, before the run ends; logs and
+            records that it keeps from being written are left out meanwhile. Other processes wait in their
+            next communication: less than the timeout of the process group. Defaults to 0.
         kwargs: As MMEngine's hook takes them.
     """
 

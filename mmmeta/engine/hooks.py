@@ -16,6 +16,7 @@ from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 
 from .checkpoint import check_backbone_complete, check_complete, convert_checkpoint
+from .checkpoint_hook import waiting_for_room
 
 
 def _bare_model(runner: Runner) -> torch.nn.Module:
@@ -121,7 +122,17 @@ class CocoCheckHook(Hook):
 
 @HOOKS.register_module()
 class LoggerHook(MMEngineLoggerHook):
-    """MMEngine's ``LoggerHook``; one process writes the file with the metrics of a test, not all of them."""
+    """MMEngine's ``LoggerHook``; one process writes the file with the metrics of a test, not all of them.
+
+    A run that waits for room on a full disk goes on without the lines that cannot be written.
+    """
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Log, and write the scalars."""
+        with waiting_for_room(runner):
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Log the metrics, and write them to ``<timestamp>.json``."""

@@ -21,6 +21,8 @@ from mmmeta.registry import HOOKS
 from mmmeta.resources import PACKAGE
 from mmmeta.stack import PROVIDERS
 
+from .checkpoint_hook import waiting_for_room
+
 # Beside the logs of a run: record_train.json, record_test.json.
 RECORDS = 'record_*.json'
 # Version of the format of a record.
@@ -230,7 +232,7 @@ class RunRecordHook(Hook):
             return
         path = Path(runner.log_dir) / RECORDS.replace('*', self.record['kind'])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as draft:
+        with waiting_for_room(runner), written(path) as draft:
             draft.write_text(json.dumps(self.record, indent=1, default=str))
 
 

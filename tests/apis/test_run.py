@@ -20,11 +20,14 @@ def test_a_log_that_cannot_be_written_ends_the_run(tmp_path, capsys):
     handler = logging.FileHandler(tmp_path / 'run.log')
     logger = logging.Logger('run')
     logger.addHandler(handler)
-    _end_without_a_log(SimpleNamespace(logger=logger))
+    hooks = []
+    _end_without_a_log(SimpleNamespace(logger=logger, hooks=hooks))
     logger.info('a line')
     stream, handler.stream = handler.stream, Full()
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/run.log'"):
         logger.info('another line')
+    hooks.append(SimpleNamespace(wait_for_room=60))
+    logger.info('a line that is left out')
     handler.stream = stream
     # A mistake in a call of the logger is still Python's to report.
     logger.info('%d', 'no number')

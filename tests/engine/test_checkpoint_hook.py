@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -124,6 +125,21 @@ def test_waiting_for_room(monkeypatch, tmp_path, capfd):
     assert problem + f"'{tmp_path}/iter_1.pth'; waiting for room, 60 s at most" in out + err
 
 
+def test_a_signal_ends_the_waiting(monkeypatch, tmp_path):
+    monkeypatch.setattr(FullDisk, 'tries', 0)
+
+    class Signalled(Hook):
+        received = 15  # as StopHook's
+
+    class Stopped(FullDisk):
+        def register_default_hooks(self, hooks=None):
+            super().register_default_hooks(hooks)
+            self.register_hook(Signalled())
+
+    with pytest.raises(UsageError, match=f"make room; the run can be resumed from '{tmp_path}/iter_1.pth'$"):
+        train(tmp_path, 3, kind=Stopped, interval=1, wait_for_room=60)
+
+
 def test_not_waiting_for_room(monkeypatch, tmp_path):
     monkeypatch.setattr(FullDisk, 'tries', 0)
     with pytest.raises(UsageError, match=f"make room; the run can be resumed from '{tmp_path}/iter_1.pth'$"):
@@ -177,7 +193,7 @@ class TestWriting:
             monkeypatch.setattr(atomic.os, name, note)
         with atomic.written(tmp_path / 'a.png') as draft:
             draft.write_text('picture')
-        assert calls == [('fsync', 'a.part.png'), ('replace', 'a.png'), ('fsync', tmp_path.name)]
+        assert calls == [('fsync', '.part-a.png'), ('replace', 'a.png'), ('fsync', tmp_path.name)]
         assert [path.name for path in tmp_path.iterdir()] == ['a.png']
 
     def test_what_fails_leaves_what_was_there(self, tmp_path):

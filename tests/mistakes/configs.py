@@ -27,9 +27,19 @@ MISTAKES = [
     Mistake(SEGMENTOR, {'val_evaluater.type': 'x'}, 'val_evaluater', 'it is written val_evaluator'),
     Mistake(SEGMENTOR, {'custom_hook': []}, 'custom_hook', 'it is written custom_hooks'),
     Mistake(SEGMENTOR, {'param_schedular': []}, 'param_schedular', 'it is written param_scheduler'),
-    Mistake(SEGMENTOR, {'lr_config.policy': 'poly'}, 'lr_config', 'write param_scheduler in its place'),
-    Mistake(SEGMENTOR, {'checkpoint_config.interval': 1}, 'checkpoint_config', 'default_hooks.checkpoint'),
-    Mistake(DETECTOR, {'total_epochs': 12}, 'total_epochs', 'write train_cfg.max_epochs in its place'),
+    Mistake(
+        SEGMENTOR,
+        {'lr_config.policy': 'poly', 'param_scheduler': None},
+        'lr_config',
+        'write param_scheduler in its place',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'checkpoint_config.interval': 1, 'default_hooks.checkpoint': None},
+        'checkpoint_config',
+        'default_hooks.checkpoint',
+    ),
+    Mistake(DETECTOR, {'evaluation.interval': 1, 'val_evaluator': None}, 'evaluation', 'write val_evaluator'),
     # Arguments.
     Mistake(SEGMENTOR, {'train_cfg.max_iter': 9}, 'train_cfg.max_iter', 'it is written max_iters'),
     Mistake(DETECTOR, {'train_cfg.max_epoch': 9}, 'train_cfg.max_epoch', 'it is written max_epochs'),

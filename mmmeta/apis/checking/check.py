@@ -1,7 +1,6 @@
 """All checks of a config, and of its data."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 from mmengine.config import Config
@@ -12,7 +11,7 @@ from mmmeta.errors import UsageError
 
 from ..checks import build, check_data, explain_data_errors
 from .classes import check_classes
-from .finding import Finding, bare_model
+from .finding import Finding, bare_model, scope_of
 from .labels import check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types
 from .pixels import check_optimizer, check_pixels, check_sizes
@@ -32,12 +31,23 @@ def check_config(cfg: Config) -> list[Finding]:
     Returns:
         list[Finding]: What is wrong, or likely to be.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    named = list(chain(check_keys(cfg), check_pretrained(cfg), check_types(cfg), check_loop(cfg)))
+    init_default_scope(scope_of(cfg))
+    named = _run(cfg, check_keys, check_pretrained, check_types, check_loop)
     if any(finding.is_fatal and finding.key.startswith('model') for finding in named):
         return named  # the model cannot be built
-    rest = (check_wiring, check_classes, check_pixels, check_optimizer)
-    return named + [finding for function in rest for finding in function(cfg)]
+    return named + _run(cfg, check_wiring, check_classes, check_pixels, check_optimizer)
+
+
+def _run(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> list[Finding]:
+    """Findings of several checks; one that fails is said to, and leaves the others and the run alone."""
+    findings = []
+    for function in functions:
+        try:
+            findings += function(cfg)
+        except Exception as error:
+            text = f'{function.__name__} cannot read this config ({type(error).__name__}: {error})'
+            findings.append(Finding('', text, is_warning=True))
+    return findings
 
 
 def check(
@@ -92,4 +102,5 @@ def check_dataset(
     if not hasattr(dataset, 'reduce_zero_label') or not isinstance(head.get('num_classes'), int):
         return []
     numbers = head['num_classes'], head.get('ignore_index', 255)
-    return list(check_labels(name, dataset, *numbers, count, progress))
+    with explain_data_errors(cfg, [name], 'reading'):
+        return list(check_labels(name, dataset, *numbers, count, progress))

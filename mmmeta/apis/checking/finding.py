@@ -40,6 +40,18 @@ def bare_model(cfg: Config) -> ConfigDict:
     return model
 
 
+def scope_of(cfg: Config) -> str:
+    """The scope that its types are looked up in."""
+    return cfg.get('default_scope') or 'mmengine'
+
+
+def our_backbone(cfg: Config) -> dict | None:
+    """The config of the backbone, if it is one of ours."""
+    backbone = bare_model(cfg).get('backbone')
+    ours = isinstance(backbone, dict) and str(backbone.get('type')).startswith('mmmeta.')
+    return backbone if ours else None
+
+
 def parts_of(model: dict, prefix: str = 'model') -> Iterator[tuple[str, dict]]:
     """The parts of a model, and of those inside a RoI head, with their keys; one for each of a list."""
     for name in PARTS:

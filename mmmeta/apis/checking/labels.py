@@ -14,6 +14,8 @@ from mmmeta.errors import shorten
 
 from .finding import Finding
 
+# The EXIF tag; from 5 on images are turned by a quarter.
+ORIENTATION = 0x0112
 # Maps for each class with which a class that never occurs is odd.
 MAPS_PER_CLASS = 10
 
@@ -24,7 +26,7 @@ class _Map:
 
     path: str
     shape: tuple[int, ...]
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     values: tuple[int, ...]
 
 
@@ -38,9 +40,19 @@ def _read(dataset: Any, loader: Any, index: int) -> _Map:
     info = dataset.get_data_info(index)
     info['seg_fields'] = []
     labels = loader(info)['gt_seg_map']
-    with Image.open(info['img_path']) as image:
-        size = image.size
-    return _Map(info['seg_map_path'], labels.shape, size[::-1], tuple(map(int, np.unique(labels))))
+    return _Map(
+        info['seg_map_path'], labels.shape, _size_of(info.get('img_path')), tuple(map(int, np.unique(labels)))
+    )
+
+
+def _size_of(path: str | None) -> tuple[int, int] | None:
+    """Height and width of an image, as it is to be seen; None of files of other kinds."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION, 1) > 4
+            return image.size if turned else image.size[::-1]
+    except (OSError, AttributeError, TypeError, Image.DecompressionBombError):
+        return None
 
 
 def check_labels(
@@ -64,21 +76,19 @@ def check_labels(
     loader, key = _loader(dataset), f'{name}.dataset'
     if loader is None or not len(dataset):
         return
-    missing = []
-    for i in range(len(dataset)):
-        path = dataset.get_data_info(i).get('seg_map_path')
-        if path and '://' not in path and not os.path.exists(path):
-            missing.append(path)
+    step = 1 if count is None else max(1, len(dataset) // count)
+    indices = range(0, len(dataset), step)
+    remote = getattr(dataset, 'backend_args', None) or getattr(loader, 'backend_args', None)
+    paths = [] if remote else [dataset.get_data_info(i).get('seg_map_path') for i in indices]
+    missing = [path for path in paths if path and '://' not in path and not os.path.exists(path)]
     if missing:
         yield Finding(
             f'{key}.data_prefix',
-            f'{len(missing)} of {len(dataset)} images of {name} have no annotation map, such as '
+            f'{len(missing)} of {len(paths)} images of {name} have no annotation map, such as '
             f"'{missing[0]}': "
             f'add them, look at {key}.seg_map_suffix, or list the images that have one in {key}.ann_file',
         )
         return
-    step = 1 if count is None else max(1, len(dataset) // count)
-    indices = range(0, len(dataset), step)
     with ThreadPoolExecutor() as pool:
         maps = list(progress(pool.map(lambda i: _read(dataset, loader, i), indices)))
     yield from _check_shapes(key, maps)
@@ -94,12 +104,13 @@ def _check_shapes(key: str, maps: list[_Map]) -> Iterator[Finding]:
             'one channel with the number of the class at each pixel: convert them',
         )
         return
-    other = [part for part in maps if part.shape != part.image_size]
+    other = [part for part in maps if part.image_size not in (None, part.shape)]
     if other:
         yield Finding(
             f'{key}.data_prefix',
             f"'{other[0].path}' has {other[0].shape[0]}x{other[0].shape[1]} pixels, and its image "
             f'{other[0].image_size[0]}x{other[0].image_size[1]}: give it the size of its image',
+            is_warning=True,
         )
 
 
@@ -125,13 +136,14 @@ def _check_values(
         return
     classes = dataset.metainfo.get('classes') or ()
     absent = [classes[i] for i in range(min(num_classes, len(classes))) if i not in seen]
-    if set(seen) <= {0, 255} and 255 in seen and num_classes == 2:
+    whole = len(maps) == len(dataset)
+    if whole and not raised and set(seen) <= {0, 255} and 255 in seen and num_classes == 2:
         yield Finding(
             f'{key}.pipeline',
             f"the maps, such as '{maps[0].path}', have the labels 0 and 255 alone, and 255 is ignored: "
             f"class 1 ('{shorten(classes[1:2])}') never occurs; store 1 in place of 255",
         )
-    elif absent and len(maps) == len(dataset) >= MAPS_PER_CLASS * num_classes:
+    elif absent and whole and len(maps) >= MAPS_PER_CLASS * num_classes:
         yield Finding(
             f'{key}.metainfo',
             f'{len(absent)} of {num_classes} classes occur in none of {len(maps)} maps: '

@@ -12,7 +12,7 @@ from mmmeta.errors import nearest
 from mmmeta.registry import MODELS as OUR_MODELS
 from mmmeta.registry import MODULES as LAZY_NAMES
 
-from .finding import Finding, bare_model, parts_of
+from .finding import Finding, bare_model, parts_of, scope_of
 
 # Keys at the top of a config that MMEngine, its packages or our tools read.
 KNOWN_KEYS = {
@@ -26,9 +26,8 @@ FORMER_KEYS = dict(
     optimizer_config='optim_wrapper',
     checkpoint_config='default_hooks.checkpoint',
     log_config='default_hooks.logger',
-    evaluation='train_cfg.val_interval and val_evaluator',
+    evaluation='val_evaluator',
     total_epochs='train_cfg.max_epochs',
-    resume_from='resume=True and load_from',
 )
 
 
@@ -36,13 +35,23 @@ def check_keys(cfg: Config) -> Iterator[Finding]:
     """Keys at the top that are likely to be misspelt, or of MMCV 1."""
     for key in cfg:
         if key in FORMER_KEYS:
-            yield Finding(
-                key, f'{key} is of MMCV 1, and nothing reads it: write {FORMER_KEYS[key]} in its place'
-            )
+            # Beside what took its place it is left over.
+            if _lacks(cfg, FORMER_KEYS[key]):
+                yield Finding(
+                    key, f'{key} is of MMCV 1, and nothing reads it: write {FORMER_KEYS[key]} in its place'
+                )
         elif key not in KNOWN_KEYS:
             meant = nearest(key, KNOWN_KEYS, 0.9)
-            if meant is not None:
+            if meant is not None and key != f'{meant}s':  # a list of a user's own
                 yield Finding(key, f'nothing reads {key}: it is written {meant}')
+
+
+def _lacks(cfg: Config, key: str) -> bool:
+    """Whether a config has nothing under a dotted key."""
+    value = cfg
+    for part in key.split('.'):
+        value = value.get(part) if isinstance(value, dict) or value is cfg else None
+    return value is None
 
 
 def _look_up(registry: Registry, name: str, scope: str) -> Any:
@@ -89,7 +98,7 @@ def check_loop(cfg: Config) -> Iterator[Finding]:
         return
     default = 'EpochBasedTrainLoop' if loop.get('by_epoch', True) else 'IterBasedTrainLoop'
     name = loop.get('type', default)
-    cls = _look_up(LOOPS, name, cfg.get('default_scope', 'mmengine')) if isinstance(name, str) else name
+    cls = _look_up(LOOPS, name, scope_of(cfg)) if isinstance(name, str) else name
     if inspect.isclass(cls):
         given = {key: value for key, value in loop.items() if key != 'by_epoch' or 'type' in loop}
         yield from _check_arguments('train_cfg', given, cls)

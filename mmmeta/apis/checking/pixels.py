@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mmmeta.weights import name_of_location
 
-from .finding import Finding, bare_model
+from ..config import iter_dicts
+from .finding import Finding, bare_model, our_backbone, scope_of
 
 # Of ImageNet, in 0 to 255, red first, which all published MetaFormers know (timm's IMAGENET_DEFAULT_MEAN).
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -18,16 +19,21 @@ LARGEST_RATE = 1e-2
 STRIDE, SAMPLE = 32, 4
 
 
-def _our_backbone(cfg: Config) -> dict | None:
-    backbone = bare_model(cfg).get('backbone') or {}
-    return backbone if str(backbone.get('type')).startswith('mmmeta.') else None
+def _normalises_elsewhere(cfg: Config) -> bool:
+    """Whether a pipeline normalises, or reads images in another order than blue first."""
+    return any(
+        'Normalize' in str(value.get('type'))
+        or 'rgb' in (value.get('channel_order'), value.get('color_type'))
+        for name in ('train_dataloader', 'test_dataloader')
+        for value in iter_dicts(cfg.get(name) or {})
+    )
 
 
 def check_pixels(cfg: Config) -> Iterator[Finding]:
     """Mean, deviation and order of channels, where the backbone starts from weights that are known."""
-    backbone = _our_backbone(cfg)
+    backbone = our_backbone(cfg)
     init = (backbone or {}).get('init_cfg') or {}
-    if name_of_location(init.get('checkpoint') or '') is None:
+    if name_of_location(init.get('checkpoint') or '') is None or _normalises_elsewhere(cfg):
         return
     model = bare_model(cfg)
     inside = isinstance(model.get('data_preprocessor'), dict)
@@ -37,7 +43,7 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
     for name, known in (('mean', MEAN), ('std', STD)):
         value = given.get(name)
         fits = (
-            value is not None
+            isinstance(value, (list, tuple))
             and len(value) == 3
             and all(abs(a - b) < 1 for a, b in zip(value, known, strict=True))
         )
@@ -45,7 +51,7 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
             yield Finding(
                 f'{key}.{name}', f'{key}.{name}={value}, and {weights} know {name}={list(known)}: write that'
             )
-    order = 'to_rgb' if cfg.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
+    order = 'to_rgb' if scope_of(cfg) == 'mmpretrain' else 'bgr_to_rgb'
     if not given.get(order):
         yield Finding(
             f'{key}.{order}',
@@ -57,7 +63,7 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
 def check_optimizer(cfg: Config) -> Iterator[Finding]:
     """Optimisers and learning rates that such networks are not trained with."""
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
-    if _our_backbone(cfg) is None or not optimizer:
+    if our_backbone(cfg) is None or not optimizer:
         return
     key, name, rate = 'optim_wrapper.optimizer', optimizer.get('type'), optimizer.get('lr')
     if name in ('SGD', 'RMSprop'):
@@ -75,7 +81,7 @@ def check_optimizer(cfg: Config) -> Iterator[Finding]:
 
 def check_sizes(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
     """Images that a pipeline makes smaller than the stride of the backbone; a few of them are looked at."""
-    if _our_backbone(cfg) is None:
+    if our_backbone(cfg) is None:
         return
     for i in range(0, len(dataset), max(1, len(dataset) // SAMPLE)):
         inputs = dataset[i]['inputs']

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from mmmeta.analysis.wiring import Wiring, trace_wiring
 
-from .finding import Finding, bare_model
+from .finding import Finding, bare_model, our_backbone, scope_of
 
 
 def _taken(part: dict, given: list[int]) -> list[int] | int | None:
@@ -24,30 +24,35 @@ def _taken(part: dict, given: list[int]) -> list[int] | int | None:
 def check_wiring(cfg: Config) -> Iterator[Finding]:
     """Parts of the model that do not fit each other; nothing of models that cannot be traced."""
     model = bare_model(cfg)
-    if not isinstance(model.get('backbone'), dict):
+    # Others may fetch weights when they are built, or cannot be built without computing.
+    if our_backbone(cfg) is None:
         return
     try:
-        wiring = trace_wiring(model, cfg.get('default_scope', 'mmengine'))
+        wiring = trace_wiring(model, scope_of(cfg))
     except Exception:
         return
     seen = set()
     for place in (*wiring.failures, *(mismatch.part for mismatch in wiring.mismatches)):
-        if place not in seen:
+        # A part that the config does not name comes with its model.
+        if place not in seen and place.partition('.')[0] in model:
             seen.add(place)
             yield from _explain(model, place, wiring)
 
 
-def _explain(model: dict, place: str, wiring: Wiring) -> Iterator[Finding]:
+def _explain(model: dict, found: str, wiring: Wiring) -> Iterator[Finding]:
     """What does not fit of a part."""
+    place = found
     name, _, i = place.partition('.')
     part = model[name][int(i)] if i else model[name]
+    if isinstance(part, (list, tuple)):  # necks in a row, of which the first is given these maps
+        place, part = f'{place}.0', part[0]
     key = f'model.{place}'
-    given = [shape[1] for shape in wiring.shapes[place]]
+    given = [shape[1] for shape in wiring.shapes[found]]
     source = 'the neck' if name != 'neck' and model.get('neck') else 'the backbone'
     gives = f'{source} gives {len(given)} maps of {", ".join(map(str, given))} channels'
     declared, expected = part.get('in_channels'), _taken(part, given)
     indices = part.get('in_index')
-    highest = max(indices) if isinstance(indices, (list, tuple)) else indices
+    highest = max(indices, default=None) if isinstance(indices, (list, tuple)) else indices
     if isinstance(highest, int) and highest >= len(given):
         yield Finding(
             f'{key}.in_index',
@@ -59,8 +64,12 @@ def _explain(model: dict, place: str, wiring: Wiring) -> Iterator[Finding]:
             f'{key}.in_channels',
             f'{key}.in_channels={declared}, and {gives}: write {key}.in_channels={expected}',
         )
-    elif place not in wiring.failures:
-        mismatch = next(mismatch for mismatch in wiring.mismatches if mismatch.part == place)
+    else:
+        # Others may be given what depends on the size of the image.
+        direct = (part for part in wiring.mismatches if part.part == found and part.index is not None)
+        mismatch = next(direct, None)
+        if mismatch is None:
+            return
         yield Finding(
             key,
             f'{key}.{mismatch.layer} takes {mismatch.takes} channels and is given {mismatch.given}; {gives}',
