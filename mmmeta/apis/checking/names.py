@@ -100,7 +100,8 @@ def check_loop(cfg: Config) -> Iterator[Finding]:
     name = loop.get('type', default)
     cls = _look_up(LOOPS, name, scope_of(cfg)) if isinstance(name, str) else name
     if inspect.isclass(cls):
-        given = {key: value for key, value in loop.items() if key != 'by_epoch' or 'type' in loop}
+        # Which loop it is, for those that have no type; mmmeta.Runner takes both.
+        given = {key: value for key, value in loop.items() if key != 'by_epoch'}
         yield from _check_arguments('train_cfg', given, cls)
 
 
