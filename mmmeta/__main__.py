@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mmmeta.apis.checking import check
-from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.cli import add_config_options, command_line, print_table
 from mmmeta.apis.config import load_config
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.errors import UsageError
@@ -28,7 +28,7 @@ def print_configs(pattern: str) -> None:
         size = '{}x{}'.format(*model.shape)
         costs = f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}'
         table.add_row(model.config.removeprefix('configs/'), size, *costs, results, weights)
-    Console().print(table)
+    print_table(table)
     print(f'configs: {resource_root()}/configs, tools: {resource_root()}/tools')
 
 
@@ -41,7 +41,7 @@ def print_archs(pattern: str) -> None:
         mixers = ', '.join(mixer if isinstance(mixer, str) else mixer['type'] for mixer in given)
         sizes = ('-'.join(map(str, arch[key])) for key in ('depths', 'dims'))
         table.add_row(f'mmmeta.{family}', name, *sizes, mixers)
-    Console().print(table)
+    print_table(table)
 
 
 def print_weights(pattern: str) -> None:
@@ -55,7 +55,7 @@ def print_weights(pattern: str) -> None:
     for name, weights in found.items():
         sizes = str(weights.num_classes), str(weights.image_size)
         table.add_row(f'mmmeta://{name}', *sizes, '\n'.join(weights.places))
-    Console().print(table)
+    print_table(table)
 
 
 def run_list(args: argparse.Namespace) -> None:

@@ -4,11 +4,10 @@
 import argparse
 
 import check_interpreter  # noqa: F401
-from rich.console import Console
 from rich.table import Table
 
 from mmmeta.apis.classify import find_images
-from mmmeta.apis.cli import add_accelerate, add_model_arguments, command_line
+from mmmeta.apis.cli import add_accelerate, add_model_arguments, command_line, print_table
 from mmmeta.apis.inference import build_model, predict
 from mmmeta.deploy import accelerate
 from mmmeta.weights import trust
@@ -39,10 +38,13 @@ def main() -> None:
         accelerate(model)
     for number, prediction in enumerate(predict(model, images, args.out_dir, args.top, args.score_thr), 1):
         print(f'{prediction.image} ({number} of {len(images)}), drawn in {prediction.picture}')
+        if not prediction.rows:
+            print(f'no object has a score of {args.score_thr:g} or more: a lower --score-thr shows others')
+            continue
         table = Table(*prediction.header)
         for row in prediction.rows:
             table.add_row(*row)
-        Console().print(table)
+        print_table(table)
 
 
 if __name__ == '__main__':

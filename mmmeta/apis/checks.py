@@ -100,6 +100,8 @@ def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
             )
 
 
+# So PyTorch marks what a data worker raised.
+IN_WORKER = 'in DataLoader worker process'
 # Where data sets are built and read in a run, by whoever runs it.
 BUILDING, READING = Runner.build_dataloader.__code__, _MapDatasetFetcher.fetch.__code__
 
@@ -122,11 +124,14 @@ def explain_data_errors(cfg: Config, loaders: Sequence[str], stage: str | None =
     """
     try:
         yield
-    except UsageError:
+    except UsageError as error:
+        message = str(error)
+        if IN_WORKER in message:  # with the traceback in it
+            raise UsageError(message.rpartition('UsageError: ')[2].strip()) from error
         raise
     except Exception as error:
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
-        in_worker = 'in DataLoader worker process' in str(error)  # so PyTorch marks what it passes on
+        in_worker = IN_WORKER in str(error)
         if stage is None and (READING in codes or in_worker):
             stage = 'reading'
         elif stage is None and BUILDING in codes:

@@ -61,8 +61,8 @@ def build_classifier(
 
     Args:
         name (str): Name in the zoo, such as ``'caformer_s18'``, or path of a config.
-        weights (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to None:
-            those that are published under ``name``.
+        weights (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout; ``'none'`` for
+            the network before training. Defaults to None: those that are published under ``name``.
         device (str): Device of the model. Defaults to ``'cpu'``.
         options (dict | None): Overrides of the config, as in ``--cfg-options``. Defaults to None.
 
@@ -81,10 +81,14 @@ def build_classifier(
             zoo_config_path(Path(name).stem.removesuffix('_in21k'))
         ).test_dataloader
     location = weights or f'mmmeta://{name}'
-    state_dict, layout = load_weights(location)
+    state_dict, layout = ({}, '') if weights == 'none' else load_weights(location)
     init_default_scope(cfg.default_scope)
     cfg.model.data_preprocessor = cfg.data_preprocessor
     model = MODELS.build(cfg.model)
+    model._config = cfg
+    if weights == 'none':
+        model.init_weights()
+        return model.to(device).eval()
     own = model.state_dict()
     problems = differences(own, state_dict)
     if problems:
@@ -93,7 +97,6 @@ def build_classifier(
             f'{format_differences(problems)}. Name the model that it was trained as'
         )
     model.load_state_dict(state_dict)
-    model._config = cfg
     return model.to(device).eval()
 
 

@@ -13,11 +13,16 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 from mmengine.config import DictAction
+from rich.console import Console
+from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmmeta.atomic import NO_ROOM
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
+
+# Columns where there is no terminal.
+WIDTH = 250
 
 
 def command_line(main: Callable[[], None]) -> None:
@@ -66,6 +71,22 @@ def _leave_group() -> None:
         dist.destroy_process_group()
 
 
+def print_table(table: Table) -> None:
+    """Print a table of which no name is cut: the first column is as wide as it has to be, others are folded.
+
+    Args:
+        table (Table): The table.
+    """
+    for i, column in enumerate(table.columns):
+        column.no_wrap, column.overflow = i == 0, 'fold'
+        if i == 0:
+            column.min_width = max(map(len, (str(column.header), *map(str, column.cells))))
+    console = Console()
+    # A file or another command gets lines that are as long as they are.
+    narrow = console.is_terminal or 'COLUMNS' in os.environ
+    console.print(table, width=None if narrow else WIDTH)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing have in common."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
@@ -107,7 +128,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', help='an image, or a folder of images')
     parser.add_argument('model', help='name in the zoo, such as caformer_s18, or a config')
     parser.add_argument(
-        'checkpoint', nargs='?', help='path, URL, timm://MODEL or mmmeta://NAME (default: that of the zoo)'
+        'checkpoint',
+        nargs='?',
+        help="path, URL, timm://MODEL or mmmeta://NAME, or 'none' for the network before training (default: "
+        'that of the zoo)',
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1, ... (default: cpu)')
     parser.add_argument(

@@ -22,7 +22,7 @@ from mmmeta.weights import ZOO
 from .browse import build_visualizer
 from .checks import build
 from .classify import build_classifier, class_names, classify
-from .config import datasets, load_config
+from .config import datasets, iter_dicts, load_config
 
 
 def check_device(device: str) -> None:
@@ -46,8 +46,8 @@ def build_model(
     Args:
         name (str): Name in the zoo, such as ``'caformer_s18'`` or ``'fpn_poolformer_s12_ade20k'``, or path of
             a config.
-        checkpoint (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout. Defaults to
-            None: those that are published under ``name``.
+        checkpoint (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout; ``'none'`` for
+            the network before training. Defaults to None: those that are published under ``name``.
         device (str): Device of the model. Defaults to ``'cpu'``.
         options (dict | None): Overrides of the config, as in ``--cfg-options``. Defaults to None.
 
@@ -76,7 +76,8 @@ def build_model(
             'mmseg, mmdet or mmpretrain with test data'
         )
     init_default_scope(cfg.default_scope)
-    if 'backbone' in cfg.model:
+    untrained = checkpoint == 'none'
+    if 'backbone' in cfg.model and not untrained:
         cfg.model.backbone.init_cfg = None  # all weights come from the checkpoint
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -84,7 +85,10 @@ def build_model(
     cfg.test_pipeline = dataset.pipeline
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
-    load_complete(model, checkpoint)
+    if untrained:
+        model.init_weights()
+    else:
+        load_complete(model, checkpoint)
     model.cfg = cfg
     model.dataset_meta = _metainfo(dataset, cfg.default_scope)
     return model.to(device).eval()
@@ -150,6 +154,7 @@ def predict(
         raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
     scope = model.cfg.default_scope
     init_default_scope(scope)
+    _keep_scores(model, score_thr)
     draw = dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope]
     stems = Counter(Path(image).stem for image in images)
     for image in images:
@@ -160,6 +165,15 @@ def predict(
         with written(picture) as draft:
             prediction = draw(model, image, draft, top, score_thr)
         yield replace(prediction, picture=picture)
+
+
+def _keep_scores(model: BaseModel, score_thr: float) -> None:
+    """Let a detector's heads keep objects with scores from a threshold on."""
+    for module in model.modules():
+        parts = getattr(module, 'test_cfg', None)
+        for part in iter_dicts(parts) if isinstance(parts, dict) else ():
+            if part.get('score_thr', 0.0) > score_thr:
+                part['score_thr'] = score_thr
 
 
 def _read(image: str) -> np.ndarray:

@@ -67,10 +67,13 @@ class ConfusionMatrix(BaseMetric):
         order = [i for i in np.argsort(-pixels, kind='stable')[: self.largest] if pixels[i]]
         share = 100 * matrix[np.ix_(order, order)] / pixels[order][:, None]
         labels = [names[i].split(',')[0] for i in order]
+        columns, others = list(labels), 100 - share.sum(1)
+        if others.max(initial=0) > 0.05:  # rows add up to 100
+            share, columns = np.column_stack([share, others]), [*labels, 'others']
         side = 2.5 + 0.3 * len(order)
         figure, axes = plt.subplots(figsize=(side, side), layout='constrained')
         image = axes.imshow(share, cmap='viridis', vmin=0, vmax=100)
-        axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=7)
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
         axes.set_yticks(range(len(order)), labels, fontsize=7)
         axes.set(xlabel='predicted', ylabel='annotated')
         if len(order) <= 30:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY_CONFIG
 from mistakes.configs import CASCADE, CLASSIFIER, DETECTOR, FPN, MISTAKES, RETINANET, SEGMENTOR
+from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from mmmeta.apis import check
-from mmmeta.apis.checking import check_config
+from mmmeta.apis.checking import check_config, check_while_reading
+from mmmeta.apis.checks import explain_data_errors
 from mmmeta.apis.config import load_config
 from mmmeta.datasets import generate_ade20k
 from mmmeta.errors import UsageError
@@ -63,6 +66,23 @@ class TestLabels:
             f"'{maps[2]}' has the label 183, and 150 classes are labels from 1 to 150 (reduce_zero_label "
             'lowers what is stored by one), with 255 for what is ignored; out of range are 183. Map them, or '
             'set num_classes'
+        )
+
+    def test_out_of_range_while_training(self, data):
+        """In a map that was not looked at when the run started."""
+        root, maps = data
+        rewrite(maps[2], lambda labels: np.where(labels == labels.max(), 183, labels).astype(np.uint8))
+        options = {'train_dataloader.dataset.data_root': str(root)}
+        cfg = load_config(str(ROOT / TINY_CONFIG), options)
+        init_default_scope('mmseg')
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        check_while_reading(cfg, dataset)
+        loader = DataLoader(dataset, num_workers=1, collate_fn=list)
+        with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader']):
+            list(loader)
+        assert str(error.value) == (
+            f"'{maps[2]}' has the label 183, and 150 classes are labels from 1 to 150 (reduce_zero_label "
+            'lowers what is stored by one), with 255 for what is ignored'
         )
 
     def test_colours(self, data):

@@ -89,3 +89,13 @@ def test_python_m_mmmeta_list(monkeypatch, capsys):
 def test_nothing_of_that_name(function):
     with pytest.raises(UsageError, match="has 'swin' in its name: "):
         function()
+
+
+@pytest.mark.parametrize('width', [{}, {'COLUMNS': '80'}], ids=['piped', '80 columns'])
+def test_no_name_is_cut(tools, width):
+    names = [model.config.removeprefix('configs/') for model in list_models('cascade')]
+    out = tools.run(sys.executable, '-m', 'mmmeta', 'list', 'cascade', **width)
+    assert len(names) == 6
+    for name in names:
+        assert name in out
+    assert '\u2026' not in out

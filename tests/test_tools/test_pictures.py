@@ -69,6 +69,9 @@ class TestImageDemo:
         (none,) = predict(model, [str(image)], tmp_path / 'none', score_thr=1.0)
         (found,) = predict(model, [str(image)], tmp_path / 'all', score_thr=0.0)
         assert none.rows == []
+        # The head's own threshold, 0.05, hides nothing that is asked for.
+        (again,) = predict(build_model(DETECTOR, str(detector)), [str(image)], tmp_path / 'a', score_thr=0.0)
+        assert again.rows == found.rows
         assert sum(int(count) for _, count, _ in found.rows) <= 10
         assert all(0 < float(score) <= 1 for _, _, score in found.rows)
         with (
@@ -97,6 +100,12 @@ class TestImageDemo:
         with pytest.raises(UsageError) as error:
             list(predict(model, [str(image)], **{'out_dir': tmp_path, **values}))
         assert message in str(error.value)
+
+    def test_before_training(self, det_tools, image, tmp_path):
+        command = (sys.executable, 'tools/image_demo.py', image, DETECTOR, 'none', '--out-dir', tmp_path)
+        out = det_tools.run(*command, '--score-thr', '1.0')
+        assert 'no object has a score of 1 or more: a lower --score-thr shows others' in out
+        assert (tmp_path / f'{image.stem}.png').is_file()
 
     def test_weights_of_another_model(self, det_tools, detector):
         with pytest.raises(UsageError, match="is not a checkpoint of this config's model: of "):

@@ -8,11 +8,10 @@ mIoU, coco/bbox_mAP, accuracy/top1, time, memory.
 import argparse
 
 import check_interpreter  # noqa: F401
-from rich.console import Console
 from rich.table import Table
 
 from mmmeta.analysis.curves import plot_curves, read_curves, summarise
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.cli import command_line, print_table
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     for run, found in curves.items():
         for key, points in found.items():
             table.add_row(run, key, *summarise(points))
-    Console().print(table)
+    print_table(table)
     plot_curves(curves, args.out)
     print(f'written: {args.out}')
 

@@ -9,13 +9,12 @@ import argparse
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
-from rich.console import Console
 from rich.table import Table
 
 from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import as_row, commands, compare, export
 from mmmeta.analysis.runs import find_records, report_incomplete
-from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.cli import add_config_options, command_line, print_table
 from mmmeta.apis.config import enable_tta, load_config, resolve_config_path
 from mmmeta.apis.run import evaluate
 from mmmeta.errors import UsageError
@@ -83,7 +82,7 @@ def main() -> None:
                 paper = f'{row["paper"]} ({row["source"]})'
                 measured = (f'{row["measured"]}{spread}', row['difference'], row['how'], row['differs'])
                 table.add_row(row['config'], row['metric'], paper, *measured)
-        Console().print(table)
+        print_table(table)
         measured = len({c.result for c in comparisons if c.values})
         total = len({c.result for c in comparisons})
         print(f'{measured} of {total} results were measured; the others: --commands')

@@ -1,6 +1,6 @@
 """Mistakes in a config and its data, found before the first iteration."""
 
-from .check import check, check_config, check_dataset
+from .check import check, check_config, check_dataset, check_while_reading
 from .finding import Finding, our_backbone
 
-__all__ = ['Finding', 'check', 'check_config', 'check_dataset', 'our_backbone']
+__all__ = ['Finding', 'check', 'check_config', 'check_dataset', 'check_while_reading', 'our_backbone']

@@ -12,7 +12,7 @@ from mmmeta.errors import UsageError
 from ..checks import build, check_data, explain_data_errors
 from .classes import check_classes
 from .finding import Finding, bare_model, scope_of
-from .labels import check_labels
+from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types
 from .pixels import check_optimizer, check_pixels, check_sizes
 from .wiring import check_wiring
@@ -97,10 +97,33 @@ def check_dataset(
     parts = [part for part in inner if part is not None]
     if parts:  # ConcatDataset, RepeatDataset and the like
         return [finding for part in parts for finding in check_dataset(cfg, name, part, count, progress)]
-    head = bare_model(cfg).get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
-    if not hasattr(dataset, 'reduce_zero_label') or not isinstance(head.get('num_classes'), int):
+    numbers = _labels_of_head(cfg)
+    if not hasattr(dataset, 'reduce_zero_label') or numbers is None:
         return []
-    numbers = head['num_classes'], head.get('ignore_index', 255)
     with explain_data_errors(cfg, [name], 'reading'):
         return list(check_labels(name, dataset, *numbers, count, progress))
+
+
+def _labels_of_head(cfg: Config) -> tuple[int, int] | None:
+    """Classes of a segmentor's head, and the label that it leaves out."""
+    head = bare_model(cfg).get('decode_head') or {}
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    classes = head.get('num_classes')
+    return (classes, head.get('ignore_index', 255)) if isinstance(classes, int) else None
+
+
+def check_while_reading(cfg: Config, dataset: Any) -> None:
+    """Let a data set of segmentation end a run at a label out of range, whichever map it is in.
+
+    Args:
+        cfg (Config): The config.
+        dataset (Dataset): A data set that is built; its pipeline is extended, and those of data sets inside.
+    """
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for part in parts:
+        if part is not None:
+            check_while_reading(cfg, part)
+    numbers, pipeline = _labels_of_head(cfg), getattr(dataset, 'pipeline', None)
+    transforms = getattr(pipeline, 'transforms', None)
+    if numbers is not None and hasattr(dataset, 'reduce_zero_label') and transforms:
+        transforms.append(LabelCheck(*numbers, int(bool(dataset.reduce_zero_label))))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmmeta.errors import shorten
+from mmmeta.errors import UsageError, shorten
 
 from .finding import Finding
 
@@ -53,6 +53,44 @@ def _size_of(path: str | None) -> tuple[int, int] | None:
             return image.size if turned else image.size[::-1]
     except (OSError, AttributeError, TypeError, Image.DecompressionBombError):
         return None
+
+
+class LabelCheck:
+    """A transform, the last of a pipeline, that ends a run at a label out of range; others pass unchanged.
+
+    Args:
+        num_classes (int): Classes of the head.
+        ignore_index (int): Label that the loss leaves out.
+        raised (int): By how much labels in files are above those of the head: 1 with ``reduce_zero_label``.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int, raised: int) -> None:
+        self.num_classes, self.ignore_index, self.raised = num_classes, ignore_index, raised
+
+    def __call__(self, results: dict) -> dict:
+        """Look at the labels of an image.
+
+        Raises:
+            UsageError: One is out of range.
+        """
+        sample = results.get('data_samples')
+        labels = getattr(sample, 'gt_sem_seg', None)
+        if labels is not None:
+            labels = labels.data
+            outside = labels[(labels >= self.num_classes) & (labels != self.ignore_index)]
+            if outside.numel():
+                path = sample.get('seg_map_path') or f'the map of {sample.get("img_path")}'
+                allowed = self.num_classes, self.ignore_index, self.raised
+                raise UsageError(_explain_label(path, int(outside.max()) + self.raised, *allowed))
+        return results
+
+
+def _explain_label(path: str, label: int, num_classes: int, ignore_index: int, raised: int) -> str:
+    as_stored = ' (reduce_zero_label lowers what is stored by one)' if raised else ''
+    return (
+        f"'{path}' has the label {label}, and {num_classes} classes are labels from {raised} to "
+        f'{num_classes - 1 + raised}{as_stored}, with {ignore_index} for what is ignored'
+    )
 
 
 def check_labels(
@@ -123,15 +161,12 @@ def _check_values(
         (part, value) for part in maps for value in part.values if num_classes <= value != ignore_index
     ]
     raised = 1 if dataset.reduce_zero_label else 0
-    as_stored = ' (reduce_zero_label lowers what is stored by one)' if raised else ''
     if outside:
         part, value = max(outside, key=lambda item: item[1])
         values = sorted({value + raised for _, value in outside})
-        allowed = f'{num_classes} classes are labels from {raised} to {num_classes - 1 + raised}{as_stored}'
+        said = _explain_label(part.path, value + raised, num_classes, ignore_index, raised)
         yield Finding(
-            f'{key}.pipeline',
-            f"'{part.path}' has the label {value + raised}, and {allowed}, with {ignore_index} for what is "
-            f'ignored; out of range are {shorten(values)}. Map them, or set num_classes',
+            f'{key}.pipeline', f'{said}; out of range are {shorten(values)}. Map them, or set num_classes'
         )
         return
     classes = dataset.metainfo.get('classes') or ()
