@@ -35,6 +35,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.test_data)
     cfg.launcher = args.launcher
+    cfg.console = 'full' if args.verbose else 'short'
     if args.show_dir:
         enable_drawing(cfg, args.show_dir)
     if args.tta:

@@ -41,6 +41,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
+    cfg.console = 'full' if args.verbose else 'short'
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:

@@ -19,7 +19,7 @@ NEUTRAL_KEYS = (
     *('randomness*', 'auto_scale_lr*', 'custom_imports*', 'train_cfg.type', 'train_cfg.by_epoch'),
     *('optim_wrapper.optimizer.fused', 'model.backbone.with_cp', 'train_dataloader.batch_size', '*data_root'),
     *('*_dataloader.num_workers', '*_dataloader.persistent_workers', '*_dataloader.pin_memory'),
-    '*evaluator.ann_file',
+    *('*evaluator.ann_file', 'console'),
 )
 # Those that do not affect a test, a training, or the evaluation within a training.
 TRAINING_KEYS = (

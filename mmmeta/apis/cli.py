@@ -99,6 +99,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--no-checks', action='store_true', help='train or test even if the config looks wrong'
     )
+    parser.add_argument(
+        '--verbose', action='store_true', help='print all that the log file has: config, environment, hooks'
+    )
     parser.add_argument('--debug', action='store_true', help='print the traceback behind an error as well')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
 

@@ -200,6 +200,8 @@ def _segment(model: BaseModel, image: str, picture: Path, top: int, score_thr: f
     from mmseg.apis import inference_model
 
     sample = inference_model(model, image)
+    # MMSegmentation indexes by it, and NumPy takes a tensor of one element for a number.
+    sample.pred_sem_seg.data = sample.pred_sem_seg.data.cpu().numpy()
     visualizer = build_visualizer('mmseg', model.dataset_meta)
     visualizer.add_datasample('', _read(image), sample, draw_gt=False, out_file=str(picture))
     labels = sample.pred_sem_seg.data.flatten().tolist()

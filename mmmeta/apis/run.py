@@ -12,10 +12,11 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
 from mmmeta.atomic import NO_ROOM
 from mmmeta.deploy import accelerate
@@ -78,6 +79,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
             runner.register_hook(_CheckLabelsHook(cfg))
         if added:
             runner.logger.info(f'added to this config: {", ".join(added)}')
+        runner.logger.info(_summary(cfg, runner))
         try:
             with explain_data_errors(cfg, loaders):
                 yield runner
@@ -133,6 +135,22 @@ def _alone(cfg: Config) -> Iterator[None]:
     with locked(cfg.work_dir) as path:
         add_hook(cfg, 'mmmeta.SignOfLifeHook', path=str(path))
         yield
+
+
+def _summary(cfg: Config, runner: Runner) -> str:
+    """Model and schedule of a run, in a line."""
+    backbone = cfg.model.get('backbone') or {}
+    parts = [str(cfg.model.get('type')) + (f' with {backbone["type"]}' if 'type' in backbone else '')]
+    if isinstance(runner.model, nn.Module):
+        parts.append(f'{sum(p.numel() for p in runner.model.parameters()) / 1e6:.1f} M parameters')
+    train, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
+    length = next((f'{train[key]} {key[4:]}' for key in ('max_iters', 'max_epochs') if key in train), None)
+    if length:
+        length = length.replace('iters', 'iterations')
+        parts.append(f'{length} of {loader.get("batch_size", 1)} images on {get_world_size()} processes')
+        rate = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('lr')
+        parts.append(f'learning rate {rate}')
+    return f'{", ".join(parts)}; config, environment and hooks are in {runner.log_dir}'
 
 
 def _log_files(runner: Runner) -> list[logging.FileHandler]:

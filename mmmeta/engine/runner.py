@@ -4,10 +4,13 @@ import copy
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner as MMEngineRunner
 
 from mmmeta.registry import RUNNERS
+
+from .console import shorten
 
 # Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
 EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
@@ -90,7 +93,9 @@ class Runner(MMEngineRunner):
     - :class:`~mmmeta.engine.CocoCheckHook`, for detectors: annotations and images are checked first;
     - :class:`~mmmeta.engine.RunRecordHook`: a record of the run beside its logs.
 
-    Hooks and loops of other types are left as they are. A line of the log lists what was added.
+    Hooks and loops of other types are left as they are. A line of the log lists what was added. With
+    ``console='short'`` in the config, as our tools set it without ``--verbose``, config, environment, hooks
+    and settings of parameters are in the log file alone.
     """
 
     @classmethod
@@ -106,6 +111,13 @@ class Runner(MMEngineRunner):
         if added:
             runner.logger.info(f'added by mmmeta.Runner: {", ".join(added)}')
         return runner
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build as MMEngine does; with ``console='short'`` in the config the screen has less than files."""
+        logger = super().build_logger(*args, **kwargs)
+        if self.cfg.get('console') == 'short':
+            shorten(logger)
+        return logger
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build as MMEngine does, with parameter groups as dicts: PyTorch compiles no ``ConfigDict``."""

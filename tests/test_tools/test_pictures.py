@@ -101,6 +101,14 @@ class TestImageDemo:
             list(predict(model, [str(image)], **{'out_dir': tmp_path, **values}))
         assert message in str(error.value)
 
+    def test_one_pixel(self, tools, segmentor, tmp_path):
+        path = tmp_path / 'one.png'
+        Image.new('RGB', (1, 1)).save(path)
+        (prediction,) = predict(build_model(TINY_CONFIG, str(segmentor)), [str(path)], tmp_path / 'out')
+        with Image.open(prediction.picture) as picture:
+            assert picture.size == (1, 1)
+        assert len(prediction.rows) == 1
+
     def test_before_training(self, det_tools, image, tmp_path):
         command = (sys.executable, 'tools/image_demo.py', image, DETECTOR, 'none', '--out-dir', tmp_path)
         out = det_tools.run(*command, '--score-thr', '1.0')

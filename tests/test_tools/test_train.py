@@ -121,9 +121,20 @@ def test_a_stock_checkpoint_is_read_only_if_trusted(tools, tmp_path):
 
 
 def test_amp_is_bfloat16_on_cpu_and_lr_scales_with_the_batch(tools, tmp_path):
-    output = tools.train(tmp_path, '--amp', '--auto-scale-lr', options=SHORT)
+    output = tools.train(tmp_path, '--amp', '--auto-scale-lr', '--verbose', options=SHORT)
     assert "type='mmmeta.Bf16OptimWrapper'" in output
     # 2 images at once instead of the 16 that the learning rate of 1e-3 is for.
     checkpoint = torch.load(tmp_path / 'iter_2.pth', weights_only=True)
     assert checkpoint['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(1e-3 / 8)
     assert all(loss > 0 for loss in losses(tmp_path).values())
+
+
+def test_the_first_loss_is_on_the_first_screen(tools, tmp_path):
+    lines = tools.train(tmp_path, options=SHORT).splitlines()
+    first = next(i for i, line in enumerate(lines) if 'loss: ' in line)
+    assert first < 40
+    (summary,) = [line for line in lines if 'M parameters' in line]
+    assert 'EncoderDecoder with mmmeta.CAFormer, 0.3 M parameters, 2 iterations of 2 images' in summary
+    assert 'train_dataloader = dict(' not in lines
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'train_dataloader = dict(' in log.read_text().splitlines()

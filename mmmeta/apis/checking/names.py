@@ -18,7 +18,7 @@ from .finding import Finding, bare_model, parts_of, scope_of
 KNOWN_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
     *('default_scope', 'custom_imports', 'auto_scale_lr', 'runner_type', 'model_wrapper_cfg', 'compile'),
-    *('tta_model', 'tta_pipeline', 'find_unused_parameters', 'vis_backends', 'strategy'),
+    *('tta_model', 'tta_pipeline', 'find_unused_parameters', 'vis_backends', 'strategy', 'console'),
 }
 # Those of MMEngine's predecessor, which nothing reads any more.
 FORMER_KEYS = dict(
