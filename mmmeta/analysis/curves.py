@@ -18,7 +18,7 @@ from mmmeta.models import FAMILIES
 from .paper_tables import load_paper_table
 
 
-def _save(figure: plt.Figure, path: str | Path) -> None:
+def _write_figure(figure: plt.Figure, path: str | Path) -> None:
     """Write a figure, as PNG where the name does not say how."""
     path = Path(path)
     with written(path if path.suffix else path.with_suffix('.png')) as draft:
@@ -138,7 +138,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
     if len(curves) > 1:
         fields[0, 0].legend()
     try:
-        _save(figure, path)
+        _write_figure(figure, path)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot write '{path}' ({error}): give the path of a PNG, PDF or SVG file"
@@ -177,7 +177,7 @@ def plot_families(path: str | Path) -> None:
     axes.minorticks_off()
     axes.legend(ncols=2, loc='lower right')
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    _write_figure(figure, path)
     plt.close(figure)
 
 
@@ -210,5 +210,5 @@ def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:
     axes.set(xscale='log', xlabel='images per second, measured', ylabel='ImageNet-1K top-1 (%), paper')
     axes.legend()
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    _write_figure(figure, path)
     plt.close(figure)

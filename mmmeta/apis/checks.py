@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmmeta.errors import UsageError
-from mmmeta.registry import DATASETS, MODELS
+from mmmeta.registry import MODELS
 
-from .config import datasets
+from .config import dataset_class, datasets
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
@@ -58,8 +58,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
 
 def _check_suffix(cfg: Config, name: str, dataset: dict) -> None:
     """Check that images of a segmentation data set end in what it looks for."""
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope', 'mmengine')) as registry:
-        cls = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+    cls = dataset_class(dataset, cfg.get('default_scope', 'mmengine'))
     parameter = inspect.signature(cls.__init__).parameters.get('img_suffix') if cls else None
     prefix = dataset.get('data_prefix') or {}
     if parameter is None or not isinstance(prefix, dict) or 'img_path' not in prefix:

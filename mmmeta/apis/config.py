@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.registry import DATASETS
 
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
@@ -138,6 +139,20 @@ def datasets(loader: ConfigDict) -> Iterator[ConfigDict]:
     for value in iter_dicts(loader.get('dataset', {})):
         if 'pipeline' in value and not isinstance(value.get('dataset'), dict):
             yield value
+
+
+def dataset_class(dataset: dict, scope: str) -> type | None:
+    """The class of a data set's config, or None if it is not registered.
+
+    Args:
+        dataset (dict): The config.
+        scope (str): The scope that its type is looked up in.
+    """
+    name = dataset.get('type')
+    if not isinstance(name, str):
+        return name
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        return registry.get(name)
 
 
 def pretrained_checkpoints(cfg: Config) -> Iterator[str]:

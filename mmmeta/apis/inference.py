@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from PIL import Image, ImageOps
 
 from mmmeta.atomic import written
@@ -22,7 +22,7 @@ from mmmeta.weights import ZOO
 from .browse import build_visualizer
 from .checks import build
 from .classify import build_classifier, class_names, classify
-from .config import datasets, iter_dicts, load_config
+from .config import dataset_class, datasets, iter_dicts, load_config
 
 
 def check_device(device: str) -> None:
@@ -96,8 +96,7 @@ def build_model(
 
 def _metainfo(dataset: ConfigDict, scope: str) -> dict:
     """Classes and palette of a data set."""
-    with DATASETS.switch_scope_and_registry(scope) as registry:
-        own = registry.get(dataset.type).METAINFO
+    own = dataset_class(dataset, scope).METAINFO
     given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
     if 'classes' in given and 'palette' not in given:
         # Colours of the classes that the data set knows; any for others.

@@ -43,7 +43,7 @@ class _ShortFormatter(logging.Formatter):
         return '\n'.join([*kept, f'({left_out} classes that do not occur)'] if left_out else kept)
 
 
-def shorten(logger: logging.Logger) -> None:
+def shorten_console(logger: logging.Logger) -> None:
     """Print what changes from line to line alone: no config, environment, hooks and settings of parameters.
 
     Args:

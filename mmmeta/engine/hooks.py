@@ -55,6 +55,15 @@ class CompleteWeightsHook(Hook):
             check_backbone_complete(model.backbone, checkpoint['state_dict'], source)
 
 
+def inner_datasets(dataset: Any) -> list[Any]:
+    """The data sets inside ``ConcatDataset``, ``RepeatDataset`` and the like; none of others.
+
+    Args:
+        dataset (Dataset): A data set that is built.
+    """
+    return list(filter(None, getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]))
+
+
 @HOOKS.register_module()
 class CocoCheckHook(Hook):
     """Reject COCO-style data that MMDetection would silently train or test on wrongly.
@@ -82,8 +91,7 @@ class CocoCheckHook(Hook):
         Raises:
             UsageError: It would be trained or tested on wrongly.
         """
-        parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-        for part in filter(None, parts):  # inside ConcatDataset, RepeatDataset and the like
+        for part in inner_datasets(dataset):
             self.check(part)
         if not (hasattr(dataset, 'cat_ids') and hasattr(dataset, 'cat_img_map')):
             return

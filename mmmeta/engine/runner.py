@@ -10,7 +10,7 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from mmmeta.registry import RUNNERS
 
-from .console import shorten
+from .console import shorten_console
 
 # Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
 EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
@@ -116,7 +116,7 @@ class Runner(MMEngineRunner):
         """Build as MMEngine does; with ``console='short'`` in the config the screen has less than files."""
         logger = super().build_logger(*args, **kwargs)
         if self.cfg.get('console') == 'short':
-            shorten(logger)
+            shorten_console(logger)
         return logger
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:

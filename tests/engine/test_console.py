@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from mmmeta.engine.console import shorten
+from mmmeta.engine.console import shorten_console
 
 TABLE = """
 +------+------+------+
@@ -27,7 +27,7 @@ def logger(tmp_path, screen):
     logger = logging.Logger('run')
     logger.addHandler(logging.StreamHandler(screen))
     logger.addHandler(logging.FileHandler(tmp_path / 'run.log'))
-    shorten(logger)
+    shorten_console(logger)
     yield logger
     logger.handlers[1].close()
 

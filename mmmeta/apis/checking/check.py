@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmmeta.engine import CocoCheckHook
+from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.errors import UsageError
 
 from ..checks import build, check_data, explain_data_errors
@@ -32,13 +32,13 @@ def check_config(cfg: Config) -> list[Finding]:
         list[Finding]: What is wrong, or likely to be.
     """
     init_default_scope(scope_of(cfg))
-    named = _run(cfg, check_keys, check_pretrained, check_types, check_loop)
+    named = _collect(cfg, check_keys, check_pretrained, check_types, check_loop)
     if any(finding.is_fatal and finding.key.startswith('model') for finding in named):
         return named  # the model cannot be built
-    return named + _run(cfg, check_wiring, check_classes, check_pixels, check_optimizer)
+    return named + _collect(cfg, check_wiring, check_classes, check_pixels, check_optimizer)
 
 
-def _run(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> list[Finding]:
+def _collect(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> list[Finding]:
     """Findings of several checks; one that fails is said to, and leaves the others and the run alone."""
     findings = []
     for function in functions:
@@ -93,9 +93,8 @@ def check_dataset(
     progress: Callable[[Sequence], Iterator] = iter,
 ) -> list[Finding]:
     """Check the annotation maps of a data set that is built, and of those inside it; see :func:`check`."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    parts = [part for part in inner if part is not None]
-    if parts:  # ConcatDataset, RepeatDataset and the like
+    parts = inner_datasets(dataset)
+    if parts:
         return [finding for part in parts for finding in check_dataset(cfg, name, part, count, progress)]
     numbers = _labels_of_head(cfg)
     if not hasattr(dataset, 'reduce_zero_label') or numbers is None:
@@ -119,10 +118,8 @@ def check_while_reading(cfg: Config, dataset: Any) -> None:
         cfg (Config): The config.
         dataset (Dataset): A data set that is built; its pipeline is extended, and those of data sets inside.
     """
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for part in parts:
-        if part is not None:
-            check_while_reading(cfg, part)
+    for part in inner_datasets(dataset):
+        check_while_reading(cfg, part)
     numbers, pipeline = _labels_of_head(cfg), getattr(dataset, 'pipeline', None)
     transforms = getattr(pipeline, 'transforms', None)
     if numbers is not None and hasattr(dataset, 'reduce_zero_label') and transforms:

@@ -3,28 +3,23 @@
 from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from mmmeta.errors import shorten
 
-from ..config import TEST_LOADERS, datasets
+from ..config import TEST_LOADERS, dataset_class, datasets
 from .finding import Finding, bare_model, parts_of, scope_of
 
 LOADERS = tuple(dict.fromkeys(('train_dataloader', 'val_dataloader', *TEST_LOADERS)))
 
 
-def _metainfo(dataset: dict, scope: str) -> dict:
+def _class_info(dataset: dict, scope: str) -> dict:
     """What a data set's config and its class say of the classes."""
-    cls = dataset.get('type')
-    if isinstance(cls, str):
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            cls = registry.get(cls)
     given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
     if 'classes' in dataset:
         given.setdefault('classes', dataset['classes'])
     if 'classes' in given:  # those of things and stuff are of the class's own
         return given
-    return {**(getattr(cls, 'METAINFO', None) or {}), **given}
+    return {**(getattr(dataset_class(dataset, scope), 'METAINFO', None) or {}), **given}
 
 
 def check_classes(cfg: Config) -> Iterator[Finding]:
@@ -34,7 +29,7 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
     types, numbers = {}, set()
     for name in LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
-            info = _metainfo(dataset, scope)
+            info = _class_info(dataset, scope)
             classes = info.get('classes')
             if classes and not isinstance(classes, str):  # not those of a file
                 found.setdefault(name, tuple(classes))

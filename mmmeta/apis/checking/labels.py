@@ -36,7 +36,7 @@ def _loader(dataset: Any) -> Any:
     return next((t for t in transforms if type(t).__name__ == 'LoadAnnotations'), None)
 
 
-def _read(dataset: Any, loader: Any, index: int) -> _Map:
+def _read_map(dataset: Any, loader: Any, index: int) -> _Map:
     info = dataset.get_data_info(index)
     info['seg_fields'] = []
     labels = loader(info)['gt_seg_map']
@@ -128,7 +128,7 @@ def check_labels(
         )
         return
     with ThreadPoolExecutor() as pool:
-        maps = list(progress(pool.map(lambda i: _read(dataset, loader, i), indices)))
+        maps = list(progress(pool.map(lambda i: _read_map(dataset, loader, i), indices)))
     yield from _check_shapes(key, maps)
     yield from _check_values(key, maps, dataset, num_classes, ignore_index)
 

@@ -36,10 +36,10 @@ def check_wiring(cfg: Config) -> Iterator[Finding]:
         # A part that the config does not name comes with its model.
         if place not in seen and place.partition('.')[0] in model:
             seen.add(place)
-            yield from _explain(model, place, wiring)
+            yield from _explain_part(model, place, wiring)
 
 
-def _explain(model: dict, found: str, wiring: Wiring) -> Iterator[Finding]:
+def _explain_part(model: dict, found: str, wiring: Wiring) -> Iterator[Finding]:
     """What does not fit of a part."""
     place = found
     name, _, i = place.partition('.')
