@@ -81,10 +81,9 @@ def print_table(table: Table) -> None:
         column.no_wrap, column.overflow = i == 0, 'fold'
         if i == 0:
             column.min_width = max(map(len, (str(column.header), *map(str, column.cells))))
-    console = Console()
     # A file or another command gets lines that are as long as they are.
-    narrow = console.is_terminal or 'COLUMNS' in os.environ
-    console.print(table, width=None if narrow else WIDTH)
+    narrow = sys.stdout.isatty() or 'COLUMNS' in os.environ
+    Console(width=None if narrow else WIDTH).print(table)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -99,3 +99,5 @@ def test_no_name_is_cut(tools, width):
     for name in names:
         assert name in out
     assert '\u2026' not in out
+    # Piped, each line is as long as it has to be.
+    assert ('printed results (%)' in out) == (not width)
