@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 300
 TINY_CONFIG = 'tests/data/tiny_upernet.py'
 
+# What a terminal or a build server says about its width and colours would be in the output that tests read.
+for name in ('COLUMNS', 'LINES', 'FORCE_COLOR', 'NO_COLOR'):
+    os.environ.pop(name, None)
 # The tests run in several processes: one thread each, or they would wait for each other's. PyTorch reads it
 # when it is imported.
 os.environ['OMP_NUM_THREADS'] = '1'
