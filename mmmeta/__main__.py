@@ -1,18 +1,24 @@
-"""``python -m mmmeta``: list configs, archs and published weights; check a config and its data."""
+"""``python -m mmmeta``: list what there is, write a config for your data, check a config and its data."""
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict
+from pathlib import Path
 
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmmeta.apis.checking import check
+from mmmeta.apis.checking import SAMPLE, Finding, check
 from mmmeta.apis.cli import add_config_options, command_line, print_table
 from mmmeta.apis.config import load_config
+from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
@@ -65,7 +71,7 @@ def run_list(args: argparse.Namespace) -> None:
 
 def run_check(args: argparse.Namespace) -> None:
     """``check``: status 1 with findings that are not warnings."""
-    findings = check(load_config(args.config, args.cfg_options), progress=_track_maps)
+    findings = quiet_check(load_config(args.config, args.cfg_options), None)
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -76,10 +82,93 @@ def run_check(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _track_maps(maps: Iterable) -> Iterator:
-    """A bar on a terminal while annotation maps are read."""
+def quiet_check(cfg: Config, count: int | None) -> list[Finding]:
+    """Check a config; what data sets print while they are read is left out."""
+    with redirect_stdout(io.StringIO()):
+        return check(cfg, count, progress=_track_maps)
+
+
+def _track_maps(maps: Iterable, count: int | None = None) -> Iterator:
+    """A bar on a terminal while annotations are read."""
     console = Console(stderr=True)
-    return iter(track(maps, 'reading annotation maps', console=console, disable=not console.is_terminal))
+    return iter(track(maps, 'reading annotations', count, console=console, disable=not console.is_terminal))
+
+
+def run_new(args: argparse.Namespace) -> None:
+    """``new``."""
+    options = vars(args)
+    task, force = args.task, args.force
+    given = {key: options[key] for key in NEW_OPTIONS if options.get(key) is not None}
+    created = new(
+        task, args.images, options.get('labels'), args.out, force=force, progress=_track_maps, **given
+    )
+    for line in created.facts:
+        print(f'found:   {line}')
+    for line in created.assumed:
+        print(f'assumed: {line}')
+    findings = quiet_check(load_config(str(created.config)), SAMPLE)
+    for finding in findings:
+        print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
+    for path in (created.config, *created.files):
+        print(f'wrote:   {path}')
+    print(f'\ntrain:   python {relative_path(resource_root() / "tools/train.py")} {created.config}')
+
+
+def relative_path(path: Path) -> str:
+    """A path as short as it can be from where one is."""
+    return os.path.relpath(path) if path.is_relative_to(os.getcwd()) else str(path)
+
+
+# Arguments of ``new`` that are passed on by their names.
+NEW_OPTIONS = (
+    *('backbone', 'weights', 'method', 'classes', 'ignore', 'val_images', 'val_labels', 'val_fraction'),
+    *('size', 'batch_size', 'epochs', 'skip_missing'),
+)
+
+
+def add_new_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``new``, for each task."""
+    tasks = command.add_subparsers(required=True, metavar='TASK', dest='task')
+    seg = tasks.add_parser('seg', help='semantic segmentation: images and annotation maps')
+    seg.add_argument(
+        '--images', required=True, metavar='DIR', help='images, or folders train and val of them'
+    )
+    seg.add_argument(
+        '--masks', required=True, metavar='DIR', dest='labels', help='maps, laid out as the images'
+    )
+    seg.add_argument('--val-images', metavar='DIR')
+    seg.add_argument('--val-masks', metavar='DIR', dest='val_labels')
+    seg.add_argument(
+        '--ignore', nargs='+', metavar='LABEL', help='labels or colours (R,G,B) that are no class, or none'
+    )
+    seg.add_argument('--skip-missing', action='store_true', help='leave images without a map out')
+    det = tasks.add_parser('det', help='detection: images and annotations in the format of COCO, VOC or YOLO')
+    det.add_argument(
+        '--images', required=True, metavar='DIR', help='images, or folders train and val of them'
+    )
+    det.add_argument(
+        '--annotations',
+        required=True,
+        metavar='FILE',
+        dest='labels',
+        help="COCO's file, or a folder of others",
+    )
+    det.add_argument('--val-images', metavar='DIR')
+    det.add_argument('--val-annotations', metavar='FILE', dest='val_labels')
+    cls = tasks.add_parser('cls', help='classification: a folder for each class')
+    cls.add_argument('images', metavar='DIR', help='folders of the classes, or train and val with them')
+    for parser, methods in ((seg, METHODS['seg']), (det, METHODS['det']), (cls, ())):
+        if methods:
+            parser.add_argument('--method', choices=methods)
+            parser.add_argument('--classes', metavar='NAMES', help='a,b,c or a file with a name in each line')
+        parser.add_argument('--out', metavar='FILE', help='default: my_<method>_<backbone>.py')
+        parser.add_argument('--force', action='store_true', help='write over files that are there')
+        parser.add_argument('--backbone', metavar='NAME', help='default: caformer_s18')
+        parser.add_argument('--weights', metavar='LOCATION', help='default: ImageNet-1K; none: random')
+        parser.add_argument('--val-fraction', type=float, metavar='X', help='held out, default: 0.1')
+        parser.add_argument('--size', type=int, metavar='PIXELS', help='default: by the images')
+        parser.add_argument('--batch-size', type=int, metavar='N')
+        parser.add_argument('--epochs', type=int, metavar='N', help='default: 12 to 100, by the images')
 
 
 def main() -> None:
@@ -91,6 +180,9 @@ def main() -> None:
     command.add_argument('config', metavar='CONFIG')
     command.add_argument('--json', action='store_true', help='print the findings as JSON')
     add_config_options(command)
+    command = commands.add_parser('new', help='write a config for your own data')
+    command.set_defaults(run=run_new)
+    add_new_arguments(command)
     command = commands.add_parser('list', help='list configs, archs or weights')
     command.set_defaults(run=run_list)
     command.add_argument('pattern', nargs='?', default='', help='part of the name (default: all)')

@@ -16,14 +16,16 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry, build_runner_from_cfg
 
-# Modules that need MMDetection, MMPretrain or MMSegmentation, and the names that each registers; imported on
-# first access.
+# Modules that need MMCV, MMDetection, MMPretrain or MMSegmentation, and the names that each registers;
+# imported on first access.
 LAZY = {
     'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
     'mmmeta.evaluation.confusion_matrix': ('ConfusionMatrix',),
+    'mmmeta.datasets.transforms': ('LoadMappedLabels',),
 }
 MODULES = {name: module for module, names in LAZY.items() for name in names}
 
@@ -59,3 +61,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 )
 DATASETS = _LazyRegistry('dataset', parent=MMENGINE_DATASETS, scope='mmmeta')
 METRICS = _LazyRegistry('metric', parent=MMENGINE_METRICS, scope='mmmeta')
+TRANSFORMS = _LazyRegistry('transform', parent=MMENGINE_TRANSFORMS, scope='mmmeta')

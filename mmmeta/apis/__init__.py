@@ -13,6 +13,7 @@ _MODULES = dict(
     evaluate='run',
     list_archs='listing',
     list_models='listing',
+    new='creating',
     load_config='config',
     predict='inference',
     train='run',

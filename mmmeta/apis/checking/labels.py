@@ -16,6 +16,8 @@ from .finding import Finding
 
 # The EXIF tag; from 5 on images are turned by a quarter.
 ORIENTATION = 0x0112
+# Transforms that load annotation maps.
+LOADERS = ('LoadAnnotations', 'LoadMappedLabels')
 # Maps for each class with which a class that never occurs is odd.
 MAPS_PER_CLASS = 10
 
@@ -33,7 +35,7 @@ class _Map:
 def _loader(dataset: Any) -> Any:
     """The transform that loads annotations, or None."""
     transforms = getattr(dataset.pipeline, 'transforms', ())
-    return next((t for t in transforms if type(t).__name__ == 'LoadAnnotations'), None)
+    return next((t for t in transforms if type(t).__name__ in LOADERS), None)
 
 
 def _read_map(dataset: Any, loader: Any, index: int) -> _Map:

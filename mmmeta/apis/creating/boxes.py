@@ -1,0 +1,258 @@
+"""Annotations of objects in COCO's, Pascal VOC's and YOLO's formats, as COCO's."""
+
+import json
+import os
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmmeta.errors import UsageError, shorten
+
+from .folders import image_size
+
+OPTION = '--annotations'
+# Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
+MOST_OUTSIDE = 0.1
+
+
+def read_objects(
+    annotations: Path,
+    images: Path,
+    files: list[str],
+    names: list[str] | None,
+    progress: Callable[[Iterable, int], Iterator],
+) -> tuple[dict[str, Any], str]:
+    """Read annotations of objects.
+
+    Args:
+        annotations (Path): A file of COCO's format, or a folder of Pascal VOC's XML files or YOLO's text
+            files that lie as the images do.
+        images (Path): The folder of the images.
+        files (list[str]): The images, relative to it.
+        names (list[str] | None): Names of the classes, in the order of YOLO's numbers.
+        progress (callable): Wraps the images while their files are read; it is given their number as well.
+
+    Returns:
+        tuple[dict, str]: Images, annotations and categories as COCO has them, checked; and the format:
+        ``'COCO'``, ``'VOC'`` or ``'YOLO'``.
+
+    Raises:
+        UsageError: They are not there, or not in one of these formats.
+    """
+    if annotations.is_file():
+        content = _read_coco(annotations)
+        _check_coco(content, annotations, images, files)
+        return content, 'COCO'
+    if not annotations.is_dir():
+        raise UsageError(f"{OPTION}: there is no file or folder '{annotations}'")
+    endings = Counter(os.path.splitext(name)[1] for _, _, found in os.walk(annotations) for name in found)
+    kinds = {'.xml': _read_voc, '.txt': _read_yolo}
+    found = [ending for ending in kinds if endings[ending]]
+    if len(found) != 1:
+        said = f'both {" and ".join(found)}' if found else f'neither .xml nor .txt files: {shorten(endings)}'
+        raise UsageError(f"{OPTION}: '{annotations}' has {said}; give a file of COCO's format, or one kind")
+    content = kinds[found[0]](annotations, images, files, names, progress)
+    _check_content(content, str(annotations))
+    return content, 'VOC' if found[0] == '.xml' else 'YOLO'
+
+
+def _read_coco(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{OPTION}: '{path}' is no JSON ({error})") from error
+    keys = ('images', 'annotations', 'categories')
+    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        raise UsageError(f"{OPTION}: '{path}' has no list of {', '.join(missing)}, as COCO's format has")
+    return content
+
+
+def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> None:
+    """Check what COCO's readers take for granted."""
+    there = set(files)
+    lost = [image for image in content['images'] if image.get('file_name') not in there]
+    if lost:
+        raise UsageError(
+            f"{OPTION}: {len(lost)} of {len(content['images'])} images of '{path}' are not below '{images}', "
+            f"such as '{lost[0].get('file_name')}': give the folder that file_name is relative to (--images)"
+        )
+    for image in content['images']:
+        if not all(isinstance(image.get(key), int) for key in ('id', 'height', 'width')):
+            raise UsageError(f"{OPTION}: image '{image['file_name']}' of '{path}' lacks id, height or width")
+    twice = [i for i, n in Counter(image['id'] for image in content['images']).items() if n > 1]
+    if twice:
+        raise UsageError(f"{OPTION}: images of '{path}' share the id {shorten(twice)}: give each its own")
+    _check_content(content, str(path))
+
+
+def _check_content(content: dict[str, Any], path: str) -> None:
+    """Check boxes and categories."""
+    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+    categories = {category.get('id'): category.get('name') for category in content['categories']}
+    twice = [name for name, count in Counter(categories.values()).items() if count > 1]
+    if twice:
+        raise UsageError(f"{OPTION}: categories of '{path}' share the name {shorten(twice)}: rename them")
+    outside = boxes = 0
+    for part in content['annotations']:
+        if part.get('image_id') not in sizes:
+            raise UsageError(
+                f"{OPTION}: an object of '{path}' is in image {part.get('image_id')!r}, which is not there"
+            )
+        if part.get('category_id') not in categories:
+            raise UsageError(
+                f"{OPTION}: an object of '{path}' is of category {part.get('category_id')!r}, which is none "
+                f'of {shorten(categories, 8)}'
+            )
+        box = part.get('bbox')
+        if not isinstance(box, list) or len(box) != 4:
+            raise UsageError(f"{OPTION}: object {part.get('id')} of '{path}' has no box: bbox={box!r}")
+        part.setdefault('area', box[2] * box[3])
+        part.setdefault('iscrowd', 0)
+        width, height = sizes[part['image_id']]
+        boxes += 1
+        outside += box[0] + box[2] > width + 2 or box[1] + box[3] > height + 2
+    if not boxes:
+        raise UsageError(f"{OPTION}: '{path}' has no objects")
+    if outside > MOST_OUTSIDE * boxes:
+        raise UsageError(
+            f"{OPTION}: {outside} of {boxes} boxes of '{path}' reach beyond their image; COCO's are left, "
+            'top, width, height in pixels, and corners have to be converted'
+        )
+
+
+def _paired(annotations: Path, files: list[str], suffix: str) -> list[Path | None]:
+    """The annotation file of each image; None where there is none."""
+    paths = [(annotations / name).with_suffix(suffix) for name in files]
+    return [path if path.is_file() else None for path in paths]
+
+
+def _read_voc(
+    annotations: Path,
+    images: Path,
+    files: list[str],
+    names: list[str] | None,
+    progress: Callable[[Iterable, int], Iterator],
+) -> dict[str, Any]:
+    """Pascal VOC's: pixels are counted from 1; a difficult object is a crowd, which is not learnt."""
+    paths = _paired(annotations, files, '.xml')
+    if not any(paths):
+        raise UsageError(f"{OPTION}: no .xml file of '{annotations}' has the name of an image")
+    objects = []
+    for path in progress(paths, len(paths)):
+        objects.append([])
+        for part in _parse_xml(path).iter('object') if path else []:
+            name, box = part.findtext('name'), part.find('bndbox')
+            try:
+                x1, y1, x2, y2 = (float(box.findtext(key)) - 1 for key in ('xmin', 'ymin', 'xmax', 'ymax'))
+            except (AttributeError, TypeError, ValueError) as error:
+                raise UsageError(f"{OPTION}: '{path}' has an object without a box (bndbox)") from error
+            difficult = int(part.findtext('difficult') or 0)
+            objects[-1].append((name, [x1, y1, x2 - x1, y2 - y1], None, difficult))
+    found = sorted({name for part in objects for name, *_ in part})
+    unknown = sorted(set(found) - set(names or found))
+    if unknown:
+        raise UsageError(f"--classes lacks {shorten(unknown)}, which '{annotations}' has")
+    return _as_coco(images, files, objects, names or found)
+
+
+def _parse_xml(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UsageError(f"{OPTION}: '{path}' is no XML ({error})") from error
+
+
+def _read_yolo(
+    annotations: Path,
+    images: Path,
+    files: list[str],
+    names: list[str] | None,
+    progress: Callable[[Iterable, int], Iterator],
+) -> dict[str, Any]:
+    """YOLO's: a line for each object, its class and its box or its outline, over the size of the image."""
+    paths = _paired(annotations, files, '.txt')
+    if not any(paths):
+        raise UsageError(f"{OPTION}: no .txt file of '{annotations}' has the name of an image")
+    names = names or _yolo_names(annotations)
+    objects = []
+    for name, path in progress(list(zip(files, paths, strict=True)), len(files)):
+        objects.append([])
+        if not path:
+            continue
+        height, width = image_size(images / name)
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if line.strip():
+                objects[-1].append(_parse_line(f"'{path}', line {number}", line, width, height))
+    numbers = sorted({part[0] for parts in objects for part in parts})
+    if names is None:
+        names = [f'class_{i}' for i in range(numbers[-1] + 1)] if numbers else []
+    if numbers and numbers[-1] >= len(names):
+        raise UsageError(
+            f"{OPTION}: '{annotations}' has class {numbers[-1]}, and {len(names)} names are numbers up to "
+            f'{len(names) - 1}: give more (--classes)'
+        )
+    named = [[(names[part[0]], *part[1:]) for part in parts] for parts in objects]
+    return _as_coco(images, files, named, names)
+
+
+def _parse_line(place: str, line: str, width: int, height: int) -> tuple[int, list[float], list | None, int]:
+    try:
+        number, *values = (float(value) for value in line.split())
+    except ValueError as error:
+        raise UsageError(f'{OPTION}: {place}: {line!r} is not class and box') from error
+    if number < 0 or number != int(number) or len(values) < 4 or len(values) % 2 or len(values) == 5:
+        raise UsageError(f'{OPTION}: {place}: {line!r} is not class, centre, width and height, or an outline')
+    if not all(-0.01 <= value <= 1.01 for value in values):
+        raise UsageError(
+            f"{OPTION}: {place}: {line!r}: YOLO's numbers are over the size of the image, 0 to 1"
+        )
+    if len(values) == 4:
+        x, y, w, h = values
+        return int(number), [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], None, 0
+    xs, ys = [x * width for x in values[::2]], [y * height for y in values[1::2]]
+    outline = [value for point in zip(xs, ys, strict=True) for value in point]
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return int(number), box, [outline], 0
+
+
+def _yolo_names(annotations: Path) -> list[str] | None:
+    """Names in ``classes.txt`` or the data set's YAML file, in the folder or up to two above it."""
+    for folder in (annotations, *annotations.resolve().parents[:2]):
+        listed = folder / 'classes.txt'
+        if listed.is_file():
+            return [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+        for path in sorted([*folder.glob('*.yaml'), *folder.glob('*.yml')]):
+            content = yaml.safe_load(path.read_text())
+            names = content.get('names') if isinstance(content, dict) else None
+            if isinstance(names, dict):
+                names = [names[key] for key in sorted(names)]
+            if names:
+                return [str(name) for name in names]
+    return None
+
+
+def _as_coco(images: Path, files: list[str], objects: list[list[tuple]], names: list[str]) -> dict[str, Any]:
+    """Images, annotations and categories as COCO has them."""
+    numbers = {name: i + 1 for i, name in enumerate(names)}
+    content = dict(images=[], annotations=[], categories=[dict(id=i, name=n) for n, i in numbers.items()])
+    for image_id, (file_name, parts) in enumerate(zip(files, objects, strict=True), 1):
+        height, width = image_size(images / file_name)
+        content['images'].append(dict(id=image_id, file_name=file_name, height=height, width=width))
+        for name, box, outline, crowd in parts:
+            annotation = dict(
+                id=len(content['annotations']) + 1,
+                image_id=image_id,
+                category_id=numbers[name],
+                bbox=[round(value, 2) for value in box],
+                area=round(box[2] * box[3], 2),
+                iscrowd=crowd,
+            )
+            if outline:
+                annotation['segmentation'] = [[round(value, 2) for value in part] for part in outline]
+            content['annotations'].append(annotation)
+    return content
