@@ -135,9 +135,8 @@ class TestLabels:
         for head in ('decode_head', 'auxiliary_head'):
             options[f'model.{head}.num_classes'] = 2
         pipelines = [f'{loader}.dataset.pipeline' for loader in ('train_dataloader', 'val_dataloader')]
-        options.update(
-            {f'{pipelines[0]}.1.reduce_zero_label': False, f'{pipelines[1]}.2.reduce_zero_label': False}
-        )
+        lowered = [f'{pipelines[0]}.1', f'{pipelines[1]}.2', 'test_dataloader.dataset.pipeline.2']
+        options.update({f'{transform}.reduce_zero_label': False for transform in lowered})
         findings = check_data_of(root, **options)
         assert [finding.key for finding in findings] == pipelines
         assert "class 1 ('road') never occurs; store 1 in place of 255" in findings[0].text

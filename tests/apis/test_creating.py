@@ -272,7 +272,7 @@ class TestRefusals:
                 'is of category 12, which is none of 1, 2',
             ),
             (lambda c: c['annotations'][0].update(image_id=777), 'is in image 777, which is not there'),
-            (lambda c: c['annotations'][0].pop('bbox'), 'has no box: bbox=None'),
+            (lambda c: c['annotations'][0].pop('bbox'), 'has no box of four numbers: bbox=None'),
             (lambda c: c['categories'][1].update(name='person'), 'share the name person'),
             (lambda c: c.update(annotations=[]), 'has no objects'),
             (

@@ -64,12 +64,11 @@ def run(*command: str) -> str:
 def metric(folder: Path) -> float:
     """The last result in a work directory, in percent."""
     keys = {'mIoU': 1, 'coco/bbox_mAP_50': 100, 'accuracy/top1': 1}
-    for path in sorted(folder.glob('*/vis_data/scalars.json'))[::-1] or sorted(folder.glob('*/*.json'))[::-1]:
-        for line in path.read_text().splitlines()[::-1]:
-            values = json.loads(line)
-            for key, scale in keys.items():
-                if key in values:
-                    return scale * values[key]
+    lines = sorted(folder.glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()
+    for values in map(json.loads, lines[::-1]):
+        for key, scale in keys.items():
+            if key in values:
+                return scale * values[key]
     return 0.0
 
 

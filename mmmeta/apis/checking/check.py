@@ -10,12 +10,15 @@ from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.errors import UsageError
 
 from ..checks import build, check_data, explain_data_errors
-from .classes import check_classes
+from .classes import check_class_names, check_classes, check_losses
 from .finding import Finding, bare_model, scope_of
 from .labels import LabelCheck, check_labels
-from .names import check_keys, check_loop, check_pretrained, check_types
+from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
+from .objects import BadObjects, check_objects, parsed_once
+from .pipelines import check_inputs, check_pipelines
 from .pixels import check_optimizer, check_pixels, check_sizes
-from .wiring import check_wiring
+from .schedule import check_schedule, check_together
+from .wiring import check_anchors, check_wiring
 
 # Maps that are read when a run starts.
 SAMPLE = 64
@@ -32,10 +35,15 @@ def check_config(cfg: Config) -> list[Finding]:
         list[Finding]: What is wrong, or likely to be.
     """
     init_default_scope(scope_of(cfg))
-    named = _collect(cfg, check_keys, check_pretrained, check_types, check_loop)
+    named = _collect(
+        *(cfg, check_keys, check_pretrained, check_types, check_types_elsewhere, check_loop, check_together),
+        *(check_class_names, check_schedule, check_pipelines, check_inputs),
+    )
     if any(finding.is_fatal and finding.key.startswith('model') for finding in named):
         return named  # the model cannot be built
-    return named + _collect(cfg, check_wiring, check_classes, check_pixels, check_optimizer)
+    return named + _collect(
+        cfg, check_wiring, check_anchors, check_classes, check_losses, check_pixels, check_optimizer
+    )
 
 
 def _collect(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> list[Finding]:
@@ -68,20 +76,39 @@ def check(
     """
     loaders = [name for name in LOADERS if cfg.get(name)]
     findings = check_config(cfg)
+    if any(finding.is_fatal for finding in findings):
+        return findings  # data sets cannot be built
     check_data(cfg, loaders)
-    for name in loaders:
+    with parsed_once() as parsed:
+        for name in loaders:
+            findings += _check_loader(cfg, name, parsed, count, progress)
+    return findings
+
+
+def _check_loader(
+    cfg: Config,
+    name: str,
+    parsed: dict[str, Any],
+    count: int | None,
+    progress: Callable[[Sequence], Iterator],
+) -> list[Finding]:
+    """Check the data of a loader; see :func:`check`."""
+    try:
         with explain_data_errors(cfg, [name], 'building'):
             dataset = build(DATASETS.build, cfg[name].dataset)
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
-        findings += check_dataset(cfg, name, dataset, count, progress)
-        if name == 'val_dataloader' and len(dataset):
-            with explain_data_errors(cfg, [name], 'reading'):
-                findings += check_sizes(cfg, name, dataset)
-        try:
-            CocoCheckHook().check(dataset)
-        except UsageError as error:
-            findings.append(Finding(f'{name}.dataset', str(error)))
+    except BadObjects as error:
+        return [Finding(f'{name}.dataset.ann_file', str(error))]
+    findings = check_dataset(cfg, name, dataset, count, progress)
+    findings += check_objects(cfg, name, dataset, parsed)
+    if name == 'val_dataloader' and len(dataset):
+        with explain_data_errors(cfg, [name], 'reading'):
+            findings += check_sizes(cfg, name, dataset)
+    try:
+        CocoCheckHook().check(dataset)
+    except UsageError as error:
+        findings.append(Finding(f'{name}.dataset', str(error)))
     return findings
 
 

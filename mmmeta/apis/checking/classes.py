@@ -1,5 +1,6 @@
 """Classes of heads, of the data, and of training against validation and test."""
 
+import os
 from collections.abc import Iterator
 
 from mmengine.config import Config
@@ -69,3 +70,57 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
             f'{key}.num_classes={len(names)}',
             is_warning=scope == 'mmpretrain' and number > len(names),
         )
+
+
+def check_class_names(cfg: Config) -> Iterator[Finding]:
+    """Names of classes as data sets want them: a tuple, under ``classes``, with a colour for each."""
+    for name in LOADERS:
+        for dataset in datasets(cfg.get(name) or {}):
+            key, info = f'{name}.dataset.metainfo', dataset.get('metainfo')
+            if not isinstance(info, dict):
+                continue
+            for word in ('classes', 'palette'):
+                given = next((k for k in info if k.lower() == word), word)
+                if given != word:
+                    yield Finding(f'{key}.{given}', f'nothing reads {key}.{given}: it is written {word}')
+            classes, palette = info.get('classes'), info.get('palette')
+            if isinstance(classes, str) and not os.path.isfile(classes):
+                yield Finding(
+                    f'{key}.classes',
+                    f'{key}.classes={classes!r} is one string, which is read as the name of a file: write '
+                    f'({classes!r},)',
+                    is_fatal=True,
+                )
+            elif isinstance(classes, (list, tuple)) and palette and len(palette) != len(classes):
+                yield Finding(
+                    f'{key}.palette',
+                    f'{key}.palette has {len(palette)} colours, and there are {len(classes)} classes: give '
+                    'one for each, or leave palette out',
+                    is_fatal=True,
+                )
+
+
+def check_losses(cfg: Config) -> Iterator[Finding]:
+    """Outputs of a segmentor's heads against their losses: one output, and weights of the classes."""
+    if scope_of(cfg) != 'mmseg':
+        return
+    for key, part in parts_of(bare_model(cfg)):
+        classes, losses = part.get('num_classes'), part.get('loss_decode')
+        if not isinstance(classes, int) or 'channels' not in part:  # of decoders with queries
+            continue
+        for loss in losses if isinstance(losses, (list, tuple)) else [losses or {}]:
+            outputs = part.get('out_channels') or classes
+            if outputs == 1 and loss.get('type') == 'CrossEntropyLoss' and not loss.get('use_sigmoid'):
+                yield Finding(
+                    f'{key}.loss_decode.use_sigmoid',
+                    f'{key} has one output, whose softmax is always 1, so that its loss is 0: write '
+                    f'{key}.loss_decode.use_sigmoid=True with num_classes=2 and out_channels=1, or '
+                    'num_classes=2 alone',
+                )
+            weights = loss.get('class_weight')
+            if isinstance(weights, (list, tuple)) and len(weights) != outputs:
+                yield Finding(
+                    f'{key}.loss_decode.class_weight',
+                    f'{key}.loss_decode.class_weight has {len(weights)} values, and the head has {outputs} '
+                    'outputs: give one for each',
+                )

@@ -180,6 +180,14 @@ def _check_values(
             f"the maps, such as '{maps[0].path}', have the labels 0 and 255 alone, and 255 is ignored: "
             f"class 1 ('{shorten(classes[1:2])}') never occurs; store 1 in place of 255",
         )
+    elif raised and whole and ignore_index in seen and max(seen.keys() - {ignore_index}) == num_classes - 2:
+        yield Finding(
+            f'{key}.reduce_zero_label',
+            f'the maps have the labels 0 to {num_classes - 1} for {num_classes} classes, and {key} has '
+            f"reduce_zero_label=True, which leaves 0 out: class '{shorten(classes[-1:])}' never occurs; "
+            'write False if 0 is a class',
+            is_warning=True,
+        )
     elif absent and whole and len(maps) >= MAPS_PER_CLASS * num_classes:
         yield Finding(
             f'{key}.metainfo',

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import LOOPS, MODELS, Registry
+from mmengine.registry import DATASETS, LOOPS, METRICS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from mmengine.runner import Runner
 
 from mmmeta.errors import nearest
@@ -28,15 +28,35 @@ FORMER_KEYS = dict(
     log_config='default_hooks.logger',
     evaluation='val_evaluator',
     total_epochs='train_cfg.max_epochs',
+    runner='train_cfg',
+    data='train_dataloader',
 )
+# Said of a type that resembles none.
+MISSING = 'is a module missing in custom_imports, or a package that it needs?'
+# Keys of its predecessor whose names people use for other things, and what is in those of the predecessor.
+FORMER_PARTS = dict(data=('samples_per_gpu', 'workers_per_gpu'), runner=('max_epochs', 'max_iters'))
+
+
+def formers_of(key: str) -> list[str]:
+    """Keys of MMCV 1 in whose place a key stands."""
+    return [former for former, now in FORMER_KEYS.items() if now == key]
 
 
 def check_keys(cfg: Config) -> Iterator[Finding]:
     """Keys at the top that are likely to be misspelt, or of MMCV 1."""
     for key in cfg:
         if key in FORMER_KEYS:
+            value = cfg.get(key)
+            inside = [part for part in FORMER_PARTS.get(key, ()) if isinstance(value, dict) and part in value]
+            now = cfg.get(FORMER_KEYS[key]) or {}
+            if inside and value[inside[0]] != now.get(inside[0]):
+                yield Finding(
+                    f'{key}.{inside[0]}',
+                    f'{key}.{inside[0]}={value[inside[0]]} is of MMCV 1, and nothing reads it: write '
+                    f'{FORMER_KEYS[key]} in its place',
+                )
             # Beside what took its place it is left over.
-            if _lacks(cfg, FORMER_KEYS[key]):
+            elif key not in FORMER_PARTS and _lacks(cfg, FORMER_KEYS[key]):
                 yield Finding(
                     key, f'{key} is of MMCV 1, and nothing reads it: write {FORMER_KEYS[key]} in its place'
                 )
@@ -54,7 +74,8 @@ def _lacks(cfg: Config, key: str) -> bool:
     return value is None
 
 
-def _look_up(registry: Registry, name: str, scope: str) -> Any:
+def look_up(registry: Registry, name: str, scope: str) -> Any:
+    """What is registered under a name, seen from a scope; None if nothing is."""
     with registry.switch_scope_and_registry(scope) as scoped:
         return scoped.get(name)
 
@@ -82,13 +103,13 @@ def check_types(cfg: Config) -> Iterator[Finding]:
         name = part.get('type')
         if not isinstance(name, str):
             continue
-        cls = _look_up(MODELS, name, scope)
+        cls = look_up(MODELS, name, scope)
         if cls is None:
             meant = _similar_type(name, scope)
-            hint = f"write '{meant}'" if meant else 'is a module missing in custom_imports?'
+            hint = f"write '{meant}'" if meant else MISSING
             yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}", is_fatal=True)
         elif inspect.isclass(cls):  # a function stands for a model whose package is missing
-            yield from _check_arguments(key, part, cls)
+            yield from check_arguments(key, part, cls)
 
 
 def check_loop(cfg: Config) -> Iterator[Finding]:
@@ -98,21 +119,25 @@ def check_loop(cfg: Config) -> Iterator[Finding]:
         return
     default = 'EpochBasedTrainLoop' if loop.get('by_epoch', True) else 'IterBasedTrainLoop'
     name = loop.get('type', default)
-    cls = _look_up(LOOPS, name, scope_of(cfg)) if isinstance(name, str) else name
+    cls = look_up(LOOPS, name, scope_of(cfg)) if isinstance(name, str) else name
     if inspect.isclass(cls):
         # Which loop it is, for those that have no type; mmmeta.Runner takes both.
         given = {key: value for key, value in loop.items() if key != 'by_epoch'}
-        yield from _check_arguments('train_cfg', given, cls)
+        yield from check_arguments('train_cfg', given, cls)
 
 
-def _check_arguments(key: str, given: dict, cls: type) -> Iterator[Finding]:
-    """Arguments that a class does not take; nothing of classes that take any."""
-    parameters = inspect.signature(cls.__init__).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    takes = [name for name in parameters if name != 'self']  # 'pretrained' has a check of its own
-    for name in given:
-        if name not in ('type', '_scope_', 'pretrained', *takes):
+def check_arguments(key: str, given: dict, cls: type, bases: bool = False) -> Iterator[Finding]:
+    """Arguments that a class does not take; nothing of classes that take any.
+
+    Args:
+        key (str): Key of the arguments.
+        given (dict): The arguments.
+        cls (type): The class.
+        bases (bool): Whether a class that takes any hands them to its bases. Defaults to False.
+    """
+    takes = dict.fromkeys(_parameters(cls, bases) or ())
+    for name in given if takes else ():
+        if name not in ('type', '_scope_', 'pretrained', *takes):  # 'pretrained' has a check of its own
             meant = nearest(name, takes)
             hint = f'it is written {meant}' if meant else f'it takes {", ".join(takes)}'
             yield Finding(
@@ -120,6 +145,53 @@ def _check_arguments(key: str, given: dict, cls: type) -> Iterator[Finding]:
                 f'{cls.__name__} takes no argument {name!r} ({key}.{name}): {hint}',
                 is_fatal=True,
             )
+
+
+def _parameters(cls: type, bases: bool) -> list[str] | None:
+    """Arguments of a class; None if it takes any."""
+    found = []
+    for part in cls.__mro__ if bases else (cls,):
+        if '__init__' in vars(part) or not bases:
+            parameters = inspect.signature(part.__init__).parameters
+            kinds = {parameter.kind for parameter in parameters.values()}
+            found += [name for name in parameters if name not in ('self', 'args', 'kwargs')]
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                return found
+    return None
+
+
+def check_types_elsewhere(cfg: Config) -> Iterator[Finding]:
+    """Types of data sets, metrics, optimisers and schedulers that are not registered, and their arguments."""
+    scope = cfg.get('default_scope')
+    if scope is None:
+        return
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    for registry, key, parts in (
+        *((DATASETS, f'{name}.dataset', (cfg.get(name) or {}).get('dataset')) for name in loaders),
+        *((METRICS, key, cfg.get(key)) for key in ('val_evaluator', 'test_evaluator')),
+        (OPTIMIZERS, 'optim_wrapper.optimizer', (cfg.get('optim_wrapper') or {}).get('optimizer')),
+        (PARAM_SCHEDULERS, 'param_scheduler', cfg.get('param_scheduler')),
+    ):
+        several = isinstance(parts, (list, tuple))
+        for i, part in enumerate(parts if several else [parts]):
+            yield from _check_part(registry, f'{key}.{i}' if several else key, part, scope)
+
+
+def _check_part(registry: Registry, key: str, part: Any, scope: str) -> Iterator[Finding]:
+    name = part.get('type') if isinstance(part, dict) else None
+    if not isinstance(name, str):
+        return
+    cls = look_up(registry, name, scope)
+    if cls is None:
+        with registry.switch_scope_and_registry(scope) as scoped:
+            scoped.import_from_location()
+            meant = nearest(name.rpartition('.')[2], {*scoped.module_dict, *registry.module_dict})
+        hint = f"write '{meant}'" if meant else MISSING
+        yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}", is_fatal=True)
+    elif registry is DATASETS and inspect.isclass(cls):
+        yield from check_arguments(key, part, cls, bases=True)
+        if isinstance(part.get('dataset'), dict):  # inside a wrapper
+            yield from _check_part(registry, f'{key}.dataset', part['dataset'], scope)
 
 
 def check_pretrained(cfg: Config) -> Iterator[Finding]:

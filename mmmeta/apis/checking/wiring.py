@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from mmmeta.analysis.wiring import Wiring, trace_wiring
 
-from .finding import Finding, bare_model, our_backbone, scope_of
+from .finding import Finding, bare_model, our_backbone, parts_of, scope_of
 
 
 def _taken(part: dict, given: list[int]) -> list[int] | int | None:
@@ -78,3 +78,20 @@ def _explain_part(model: dict, found: str, wiring: Wiring) -> Iterator[Finding]:
 
 def _as_list(value: list[int] | int | None) -> list[int]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def check_anchors(cfg: Config) -> Iterator[Finding]:
+    """Strides of anchors or points against the maps of the neck."""
+    model = bare_model(cfg)
+    neck = model.get('neck')
+    maps = neck.get('num_outs') if isinstance(neck, dict) else None
+    for key, part in parts_of(model) if isinstance(maps, int) else ():
+        for name in ('anchor_generator', 'prior_generator'):
+            generator = part.get(name)
+            strides = generator.get('strides') if isinstance(generator, dict) else None
+            if isinstance(strides, (list, tuple)) and len(strides) != maps:
+                yield Finding(
+                    f'{key}.{name}.strides',
+                    f'{key}.{name}.strides={list(strides)} are for {len(strides)} maps, and the neck gives '
+                    f'{maps} (model.neck.num_outs): give a stride for each',
+                )

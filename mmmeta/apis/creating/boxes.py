@@ -12,11 +12,10 @@ import yaml
 
 from mmmeta.errors import UsageError, shorten
 
+from ..checking.objects import find_missing_values, find_object_errors
 from .folders import image_size
 
 OPTION = '--annotations'
-# Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
-MOST_OUTSIDE = 0.1
 
 
 def read_objects(
@@ -25,7 +24,7 @@ def read_objects(
     files: list[str],
     names: list[str] | None,
     progress: Callable[[Iterable, int], Iterator],
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, Any], str, bool]:
     """Read annotations of objects.
 
     Args:
@@ -37,16 +36,16 @@ def read_objects(
         progress (callable): Wraps the images while their files are read; it is given their number as well.
 
     Returns:
-        tuple[dict, str]: Images, annotations and categories as COCO has them, checked; and the format:
-        ``'COCO'``, ``'VOC'`` or ``'YOLO'``.
+        tuple[dict, str, bool]: Images, annotations and categories as COCO has them, checked; the format:
+        ``'COCO'``, ``'VOC'`` or ``'YOLO'``; and whether the file can be used as it is.
 
     Raises:
         UsageError: They are not there, or not in one of these formats.
     """
     if annotations.is_file():
         content = _read_coco(annotations)
-        _check_coco(content, annotations, images, files)
-        return content, 'COCO'
+        complete = _check_coco(content, annotations, images, files)
+        return content, 'COCO', complete
     if not annotations.is_dir():
         raise UsageError(f"{OPTION}: there is no file or folder '{annotations}'")
     endings = Counter(os.path.splitext(name)[1] for _, _, found in os.walk(annotations) for name in found)
@@ -56,8 +55,8 @@ def read_objects(
         said = f'both {" and ".join(found)}' if found else f'neither .xml nor .txt files: {shorten(endings)}'
         raise UsageError(f"{OPTION}: '{annotations}' has {said}; give a file of COCO's format, or one kind")
     content = kinds[found[0]](annotations, images, files, names, progress)
-    _check_content(content, str(annotations))
-    return content, 'VOC' if found[0] == '.xml' else 'YOLO'
+    _refuse_first(find_object_errors(content, str(annotations)))
+    return content, 'VOC' if found[0] == '.xml' else 'YOLO', False
 
 
 def _read_coco(path: Path) -> dict[str, Any]:
@@ -65,64 +64,29 @@ def _read_coco(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (ValueError, OSError) as error:
         raise UsageError(f"{OPTION}: '{path}' is no JSON ({error})") from error
-    keys = ('images', 'annotations', 'categories')
-    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if missing:
-        raise UsageError(f"{OPTION}: '{path}' has no list of {', '.join(missing)}, as COCO's format has")
     return content
 
 
-def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> None:
-    """Check what COCO's readers take for granted."""
+def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> bool:
+    """Check what COCO's readers take for granted; whether nothing had to be added."""
+    _refuse_first(find_object_errors(content, str(path)))
     there = set(files)
-    lost = [image for image in content['images'] if image.get('file_name') not in there]
+    lost = [image['file_name'] for image in content['images'] if image['file_name'] not in there]
     if lost:
         raise UsageError(
             f"{OPTION}: {len(lost)} of {len(content['images'])} images of '{path}' are not below '{images}', "
-            f"such as '{lost[0].get('file_name')}': give the folder that file_name is relative to (--images)"
+            f"such as '{lost[0]}': give the folder that file_name is relative to (--images)"
         )
-    for image in content['images']:
-        if not all(isinstance(image.get(key), int) for key in ('id', 'height', 'width')):
-            raise UsageError(f"{OPTION}: image '{image['file_name']}' of '{path}' lacks id, height or width")
-    twice = [i for i, n in Counter(image['id'] for image in content['images']).items() if n > 1]
-    if twice:
-        raise UsageError(f"{OPTION}: images of '{path}' share the id {shorten(twice)}: give each its own")
-    _check_content(content, str(path))
-
-
-def _check_content(content: dict[str, Any], path: str) -> None:
-    """Check boxes and categories."""
-    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
-    categories = {category.get('id'): category.get('name') for category in content['categories']}
-    twice = [name for name, count in Counter(categories.values()).items() if count > 1]
-    if twice:
-        raise UsageError(f"{OPTION}: categories of '{path}' share the name {shorten(twice)}: rename them")
-    outside = boxes = 0
+    complete = not any(find_missing_values(content, str(path)))
     for part in content['annotations']:
-        if part.get('image_id') not in sizes:
-            raise UsageError(
-                f"{OPTION}: an object of '{path}' is in image {part.get('image_id')!r}, which is not there"
-            )
-        if part.get('category_id') not in categories:
-            raise UsageError(
-                f"{OPTION}: an object of '{path}' is of category {part.get('category_id')!r}, which is none "
-                f'of {shorten(categories, 8)}'
-            )
-        box = part.get('bbox')
-        if not isinstance(box, list) or len(box) != 4:
-            raise UsageError(f"{OPTION}: object {part.get('id')} of '{path}' has no box: bbox={box!r}")
-        part.setdefault('area', box[2] * box[3])
+        part.setdefault('area', part['bbox'][2] * part['bbox'][3])
         part.setdefault('iscrowd', 0)
-        width, height = sizes[part['image_id']]
-        boxes += 1
-        outside += box[0] + box[2] > width + 2 or box[1] + box[3] > height + 2
-    if not boxes:
-        raise UsageError(f"{OPTION}: '{path}' has no objects")
-    if outside > MOST_OUTSIDE * boxes:
-        raise UsageError(
-            f"{OPTION}: {outside} of {boxes} boxes of '{path}' reach beyond their image; COCO's are left, "
-            'top, width, height in pixels, and corners have to be converted'
-        )
+    return complete
+
+
+def _refuse_first(errors: Iterator[str]) -> None:
+    for error in errors:
+        raise UsageError(f'{OPTION}: {error}')
 
 
 def _paired(annotations: Path, files: list[str], suffix: str) -> list[Path | None]:

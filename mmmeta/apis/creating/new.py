@@ -341,7 +341,9 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
     """Look at images and objects."""
     facts, assumed = [], []
     if options.labels is None or not options.labels.exists():
-        missing = f": there is no file or folder '{options.labels}'" if options.labels else ' names their file'
+        missing = (
+            f": there is no file or folder '{options.labels}'" if options.labels else ' names their file'
+        )
         raise UsageError(f'--annotations{missing}')
     names = folders.read_names(options.classes)
     names = [name for name, _ in names] if names else None
@@ -369,8 +371,8 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
         if folder is None:
             continue
         files = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
-        contents[name], kind = read_objects(file, folder, files, names, options.progress)
-        parts[name] = dict(images=folder, file=file if kind == 'COCO' else None)
+        contents[name], kind, usable = read_objects(file, folder, files, names, options.progress)
+        parts[name] = dict(images=folder, file=file if usable else None)
     if val is None:
         listed = contents['train']['images']
         order = sorted(image['file_name'] for image in listed)

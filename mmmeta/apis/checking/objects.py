@@ -1,0 +1,164 @@
+"""Files of COCO's format: what their readers take for granted."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.fileio import load
+
+from mmmeta.errors import UsageError, shorten
+
+from .finding import Finding, bare_model
+
+# Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
+MOST_OUTSIDE = 0.1
+KEYS = ('images', 'annotations', 'categories')
+
+
+def find_object_errors(content: Any, path: str) -> Iterator[str]:
+    """What is wrong with a file of COCO's format.
+
+    Args:
+        content (dict): What is in it.
+        path (str): Its name.
+
+    Yields:
+        str: One sentence for each kind of mistake, with the first place; after one without which nothing else
+        can be said, no more.
+    """
+    missing = [key for key in KEYS if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        yield f"'{path}' has no list of {', '.join(missing)}, as COCO's format has"
+        return
+    for image in content['images']:
+        lacks = [key for key in ('id', 'file_name', 'height', 'width') if image.get(key) is None]
+        if lacks:
+            name = image.get('file_name', image.get('id'))
+            yield f"image {name!r} of '{path}' lacks {', '.join(lacks)}"
+            return
+    for kind in KEYS:
+        ids = [part.get('id') for part in content[kind]]
+        odd = next((i for i in ids if not isinstance(i, int) or isinstance(i, bool)), 0)
+        if odd != 0:
+            yield f"{kind} of '{path}' have the id {odd!r}, and ids are whole numbers"
+            return
+        twice = [i for i, count in Counter(ids).items() if count > 1]
+        if twice:
+            yield f"{kind} of '{path}' share the id {shorten(twice)}: give each its own"
+    names = Counter(category.get('name') for category in content['categories'])
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        yield f"categories of '{path}' share the name {shorten(twice)}: rename them"
+    if not content['annotations']:
+        yield f"'{path}' has no objects"
+    yield from _find_box_errors(content, path)
+
+
+def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[str]:
+    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    outside = boxes = 0
+    for part in content['annotations']:
+        image, category, box = (part.get(key) for key in ('image_id', 'category_id', 'bbox'))
+        if image not in sizes:
+            yield f"object {part['id']} of '{path}' is in image {image!r}, which is not there"
+            return
+        if category not in categories:
+            yield (
+                f"object {part['id']} of '{path}' is of category {category!r}, which is none of "
+                f'{shorten(sorted(categories), 8)}'
+            )
+            return
+        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+        if not numbers:
+            yield f"object {part['id']} of '{path}' has no box of four numbers: bbox={box!r}"
+            return
+        boxes += 1
+        width, height = sizes[image]
+        outside += box[0] + box[2] > width + 2 or box[1] + box[3] > height + 2
+    if outside > MOST_OUTSIDE * boxes:
+        yield (
+            f"{outside} of {boxes} boxes of '{path}' reach beyond their image; COCO's are left, top, width, "
+            'height in pixels, and corners have to be converted'
+        )
+
+
+def find_missing_values(content: dict[str, Any], path: str) -> Iterator[str]:
+    """Values of objects that MMDetection and COCO's metric read, and some files lack."""
+    for key, value in (('area', 'the area in pixels'), ('iscrowd', '0')):
+        lacks = sum(key not in part for part in content['annotations'])
+        if lacks:
+            objects = f'{lacks} of {len(content["annotations"])} objects'
+            yield f"{objects} of '{path}' lack '{key}', which is read: write {value}"
+
+
+def check_objects(cfg: Config, name: str, dataset: Any, parsed: dict[str, Any]) -> Iterator[Finding]:
+    """Check the annotations of a data set of MMDetection that is built, and what is left of them.
+
+    Args:
+        cfg (Config): The config.
+        name (str): Name of its data loader.
+        dataset (Dataset): The data set.
+        parsed (dict): Contents of annotation files by their names, see :func:`parsed_once`.
+    """
+    path = getattr(dataset, 'ann_file', None)
+    content = parsed.get(str(path))
+    if content is None:
+        return
+    key = f'{name}.dataset.ann_file'
+    roi_head = bare_model(cfg).get('roi_head')
+    objects = [part for part in content['annotations'] if not part.get('iscrowd')]
+    without = sum(not part.get('segmentation') for part in objects)
+    if isinstance(roi_head, dict) and roi_head.get('mask_head') and without:
+        yield Finding(
+            key,
+            f"model.roi_head.mask_head learns masks, and {without} of {len(objects)} objects of '{path}' "
+            'have no segmentation: add them, or take a detector without masks',
+        )
+    if not len(dataset):
+        yield Finding(
+            f'{name}.dataset',
+            f"none of the {len(content['images'])} images of '{path}' is left for {name}: none has an object "
+            f'of the classes {shorten(dataset.metainfo["classes"], 3)} (metainfo, filter_cfg)',
+        )
+
+
+class BadObjects(UsageError):
+    """An annotation file that its readers would fail on, or read wrongly."""
+
+
+@contextmanager
+def parsed_once() -> Iterator[dict[str, Any]]:
+    """Let MMDetection's data sets read each annotation file once, and share what was read.
+
+    Yields:
+        dict[str, Any]: Contents of the files that were read, by their names.
+    """
+    contents: dict[str, Any] = {}
+    try:
+        from mmdet.datasets import CocoDataset
+    except ImportError:
+        yield contents
+        return
+    original = CocoDataset.COCOAPI
+
+    def read(path: str) -> Any:
+        if path not in contents:
+            contents[path] = load(path)
+        errors = (*find_object_errors(contents[path], path), *find_missing_values(contents[path], path))
+        first = next(iter(errors), None)
+        if first:
+            raise BadObjects(first)
+        api = original()
+        api.dataset = contents[path]
+        api.createIndex()
+        api.img_ann_map, api.cat_img_map = api.imgToAnns, api.catToImgs  # as its constructor does
+        return api
+
+    CocoDataset.COCOAPI = staticmethod(read)
+    try:
+        yield contents
+    finally:
+        CocoDataset.COCOAPI = original

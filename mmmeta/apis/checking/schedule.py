@@ -1,0 +1,103 @@
+"""Parts of a run that belong together: loaders, loops, samplers, schedulers, checkpoints."""
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from .finding import Finding
+from .names import formers_of
+
+# What a runner wants together, or not at all.
+TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
+# Schedulers whose rate reaches its end at `end`.
+DECAYING = ('PolyLR', 'CosineAnnealingLR')
+# By how much an end may lie beyond the training: more is that of another schedule.
+SLACK = 1.5
+
+
+def check_together(cfg: Config) -> Iterator[Finding]:
+    """Loaders without a loop or a metric, and the other way round."""
+    if not any(cfg.get(keys[0]) for keys in TOGETHER):  # a part of a config
+        return
+    for keys in TOGETHER:
+        there = [key for key in keys if cfg.get(key) is not None]
+        # What a former key stands for is said by that.
+        missing = [key for key in keys if key not in there]
+        missing = [key for key in missing if not any(one in cfg for one in formers_of(key))]
+        if there and missing and 'default_scope' in cfg:
+            yield Finding(
+                missing[0],
+                f'{" and ".join(there)} {"are" if len(there) > 1 else "is"} there, and '
+                f'{" and ".join(missing)} {"are" if len(missing) > 1 else "is"} not: give all, or none',
+                is_fatal=True,
+            )
+
+
+def _counts_epochs(loop: dict) -> bool | None:
+    """Whether a loop counts epochs; None of loops of other kinds."""
+    name = str(loop.get('type', 'EpochBased' if loop.get('by_epoch', True) else 'IterBased'))
+    name = name.rpartition('.')[2]
+    return True if name.startswith('EpochBased') else False if name.startswith('IterBased') else None
+
+
+def check_schedule(cfg: Config) -> Iterator[Finding]:
+    """Schedulers, checkpoints and samplers that count other things than the loop."""
+    loop = cfg.get('train_cfg')
+    by_epoch = _counts_epochs(loop) if isinstance(loop, dict) else None
+    if by_epoch is None:
+        return
+    last = loop.get('max_epochs' if by_epoch else 'max_iters')
+    schedulers = cfg.get('param_scheduler') or []
+    single = isinstance(schedulers, dict)
+    for i, scheduler in enumerate([schedulers] if single else schedulers):
+        key = 'param_scheduler' if single else f'param_scheduler.{i}'
+        if isinstance(scheduler, dict):
+            yield from _check_scheduler(key, scheduler, by_epoch, last)
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if not by_epoch and checkpoint.get('by_epoch', True) and checkpoint.get('interval', -1) > 0:
+        yield Finding(
+            'default_hooks.checkpoint.by_epoch',
+            'default_hooks.checkpoint counts epochs, and an IterBasedTrainLoop has none, so that the only '
+            'checkpoint is written at the end: write default_hooks.checkpoint.by_epoch=False',
+            is_warning=True,
+        )
+    sampler = (cfg.get('train_dataloader') or {}).get('sampler') or {}
+    if by_epoch and sampler.get('type') == 'InfiniteSampler':
+        yield Finding(
+            'train_dataloader.sampler.type',
+            "train_dataloader.sampler.type='InfiniteSampler' never ends an epoch, and the loop counts them: "
+            "write 'DefaultSampler'",
+        )
+
+
+def _check_scheduler(key: str, scheduler: dict, by_epoch: bool, last: int | None) -> Iterator[Finding]:
+    name, counts = str(scheduler.get('type')), scheduler.get('by_epoch', True)
+    if counts and not by_epoch:
+        yield Finding(
+            f'{key}.by_epoch',
+            f'{key} ({name}) counts epochs, and an IterBasedTrainLoop has none, so that it never acts: write '
+            f'{key}.by_epoch=False',
+        )
+        return
+    end, milestones = scheduler.get('end'), scheduler.get('milestones')
+    if counts != by_epoch or not isinstance(last, int):
+        return
+    unit = 'max_epochs' if by_epoch else 'max_iters'
+    if name in DECAYING and isinstance(end, int) and end > SLACK * last:
+        yield Finding(
+            f'{key}.end',
+            f'{key}.end={end} of {name}, and train_cfg.{unit}={last}: the learning rate is far from its end '
+            f'when training ends; write {key}.end={last}',
+            is_warning=True,
+        )
+    elif isinstance(milestones, (list, tuple)) and milestones and min(milestones) >= last:
+        yield Finding(
+            f'{key}.milestones',
+            f'{key}.milestones={list(milestones)}, and train_cfg.{unit}={last}: none is reached; write '
+            'earlier ones',
+            is_warning=True,
+        )
