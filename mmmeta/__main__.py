@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
@@ -17,8 +18,9 @@ from rich.table import Table
 
 from mmmeta.apis.checking import SAMPLE, Finding, check
 from mmmeta.apis.cli import add_config_options, command_line, print_table
-from mmmeta.apis.config import load_config
+from mmmeta.apis.config import enable_amp, load_config
 from mmmeta.apis.creating import METHODS, new
+from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
@@ -71,7 +73,10 @@ def run_list(args: argparse.Namespace) -> None:
 
 def run_check(args: argparse.Namespace) -> None:
     """``check``: status 1 with findings that are not warnings."""
-    findings = quiet_check(load_config(args.config, args.cfg_options), None)
+    cfg = load_config(args.config, args.cfg_options)
+    if args.amp:
+        enable_amp(cfg)
+    findings = quiet_check(cfg, None)
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -80,6 +85,24 @@ def run_check(args: argparse.Namespace) -> None:
         print(f'{len(findings)} findings' if findings else 'nothing was found')
     if any(not finding.is_warning for finding in findings):
         sys.exit(1)
+    if args.forecast:
+        print_forecast(cfg)
+
+
+def print_forecast(cfg: Config) -> None:
+    """Print what a training step takes."""
+    with redirect_stdout(io.StringIO()):
+        found = forecast(cfg, partial(_track, 'training steps'))
+    smaller, larger = found.batch_sizes
+    height, width = found.shape[-2:]
+    gib = 2**30
+    print(
+        f'memory: {found.peaks[0] / gib:.2f} GiB for a batch of {smaller}, {found.peaks[1] / gib:.2f} for '
+        f'{larger}, {found.bytes_per_image / gib:.2f} for each image of {height}x{width} more; '
+        f'{found.precision}, {found.device}'
+    )
+    print(f'speed: {found.images_per_second:.2f} images/s in a batch of {larger}, without loading them')
+    print(f'largest batch: {found.largest_batch} in 90 % of {found.memory / gib:.1f} GiB, extrapolated')
 
 
 def quiet_check(cfg: Config, count: int | None) -> list[Finding]:
@@ -88,10 +111,13 @@ def quiet_check(cfg: Config, count: int | None) -> list[Finding]:
         return check(cfg, count, progress=_track_maps)
 
 
-def _track_maps(maps: Iterable, count: int | None = None) -> Iterator:
-    """A bar on a terminal while annotations are read."""
+def _track(what: str, values: Iterable, count: int | None = None) -> Iterator:
+    """A bar on a terminal."""
     console = Console(stderr=True)
-    return iter(track(maps, 'reading annotations', count, console=console, disable=not console.is_terminal))
+    return iter(track(values, what, count, console=console, disable=not console.is_terminal))
+
+
+_track_maps = partial(_track, 'reading annotations')
 
 
 def run_new(args: argparse.Namespace) -> None:
@@ -179,6 +205,10 @@ def main() -> None:
     command.set_defaults(run=run_check)
     command.add_argument('config', metavar='CONFIG')
     command.add_argument('--json', action='store_true', help='print the findings as JSON')
+    command.add_argument(
+        '--forecast', action='store_true', help='run some training steps: memory, speed and the largest batch'
+    )
+    command.add_argument('--amp', action='store_true', help='in mixed precision')
     add_config_options(command)
     command = commands.add_parser('new', help='write a config for your own data')
     command.set_defaults(run=run_new)

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from mmmeta.analysis.curves import plot_families
 from mmmeta.apis.cli import command_line
-from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, write_counts
+from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
 from mmmeta.resources import resource_root
 
 
@@ -27,7 +27,7 @@ def main() -> None:
         print(f'written: {path}')
     picture = resource_root() / 'docs/images/families.png'
     picture.parent.mkdir(exist_ok=True)
-    plot_families(picture)
+    plot_families(result_panels(), picture)
     print(f'written: {picture.relative_to(resource_root())}')
 
 

@@ -11,6 +11,7 @@ _MODULES = dict(
     build_backbone='backbones',
     build_model='inference',
     evaluate='run',
+    forecast='forecasting',
     list_archs='listing',
     list_models='listing',
     new='creating',

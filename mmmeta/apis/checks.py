@@ -155,6 +155,12 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) 
         return f"'{missing[1]}' is not there: add it, or take it out of the data set" if missing else None
     if stage != 'building':
         return None
+    folders = re.search(r'The number of subfolders \((\d+)\).*number of specified classes \((\d+)\)', text)
+    if folders:
+        return (
+            f'{loaders[0]} has {folders[1]} folders of classes, and {folders[2]} classes are named: name '
+            'those of the folders in metainfo=dict(classes=...), in their order'
+        )
     owners = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
     # Not getattr, which objects that are half built may answer by failing themselves.
     files = [getattr(owner, '__dict__', {}).get('ann_file') for owner in owners]

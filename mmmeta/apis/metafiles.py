@@ -1,6 +1,8 @@
 """Metafiles, ``model-index.yml`` and the page of the model zoo, from configs and the papers' tables."""
 
 import csv
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +10,7 @@ import yaml
 from mmengine.config import Config
 
 from mmmeta.analysis.complexity import count_config
+from mmmeta.analysis.curves import Panel
 from mmmeta.models import FAMILIES
 from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
@@ -111,34 +114,122 @@ def _metafile(family: str, models: list[Model]) -> dict[str, Any]:
     return {'Collections': [collection], 'Models': entries}
 
 
+METHODS = dict(
+    upernet='UperNet',
+    fpn='Semantic FPN',
+    cascade_mask_rcnn='Cascade Mask R-CNN',
+    mask_rcnn='Mask R-CNN',
+    retinanet='RetinaNet',
+)
+HEAD = """\
+# Model zoo
+
+Every config, what its paper prints (%) and what it costs. Results are the papers'; nothing here was trained
+by this project. Parameters (M) and multiply-accumulates (G, of the given image) are counted by
+`tools/analysis_tools/get_flops.py`. A click on the head of a column sorts by it. `python -m mmmeta list`
+prints the same.
+
+![Results of the papers over multiply-accumulates](images/families.png)
+"""
+# Sections: title, text, task, data sets of the table, and what the columns of results are called.
+SECTIONS = (
+    (
+        'Semantic segmentation',
+        'ADE20K, one scale; multiply-accumulates of 512x2048 pixels. The configs are `configs/NAME.py`.',
+        'Semantic Segmentation',
+        {'mIoU': 'mIoU'},
+    ),
+    (
+        'Detection and instance segmentation',
+        'COCO val2017; multiply-accumulates of 800x1280 pixels. The configs are `configs/NAME.py`.',
+        ('Instance Segmentation', 'Object Detection'),
+        {'AP box': 'AP box', 'AP mask': 'AP mask'},
+    ),
+    (
+        'Classification',
+        'ImageNet-1K, one crop; multiply-accumulates of the given image. The configs are '
+        '`configs/imagenet/NAME.py`; `mmmeta://NAME` without `_in1k` is where the weights are.',
+        'Image Classification',
+        {'top-1': 'top-1'},
+    ),
+)
+FPN_HEAD = """\
+### As MMSegmentation tests them
+
+MMSegmentation's zoo prints these for its own trainings of the same configs, whose [weights](weights.md) are
+at `mmmeta://NAME`: with images whose sides are multiples of 32 (aligned), as they are, and with six scales and
+flips.
+"""
+FPN_COLUMNS = {
+    'mIoU*': 'aligned',
+    'mIoU*, ms+flip': 'aligned, ms+flip',
+    'mIoU, not aligned': 'as they are',
+    'mIoU, ms+flip, not aligned': 'as they are, ms+flip',
+}
+
+
+def _method_of(model: Model) -> str:
+    """The method in the name of a config; nothing for classifiers."""
+    name = model.config.removeprefix('configs/')
+    return next((METHODS[key] for key in METHODS if name.startswith(f'{key}_')), '')
+
+
+def _order(model: Model) -> tuple[str, int, str, int]:
+    """By method, family and size."""
+    families = [cls.__name__ for cls in FAMILIES.values()]
+    return _method_of(model), families.index(model.family), model.dataset, model.macs
+
+
+def _table(models: list[Model], metrics: dict[str, str]) -> list[str]:
+    """Lines of a table with a row for each model."""
+    sizes = len({model.shape for model in models}) > 1
+    methods = any(_method_of(model) for model in models)
+    columns = ['name', *(['method'] if methods else []), *(['image'] if sizes else []), 'params', 'MACs']
+    lines = [f'| {" | ".join([*columns, *metrics.values()])} |']
+    left = 2 if methods else 1
+    lines.append('|' + '---|' * left + '--:|' * (len(columns) + len(metrics) - left))
+    for model in models:
+        printed = {result.metric: result.printed for result in model.results}
+        name = model.config.rpartition('/')[2].removesuffix('.py')
+        cells = [f'`{name}`', *([_method_of(model)] if methods else [])]
+        cells += [f'{model.shape[1]}'] if sizes else []
+        cells += [f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}']
+        cells += [printed.get(metric, '') for metric in metrics]
+        lines.append(f'| {" | ".join(cells)} |')
+    return lines
+
+
 def _page(models: list[Model]) -> str:
     """The page of the documentation that lists all."""
-    lines = [
-        '# Model zoo',
-        '',
-        "Every config, what its paper prints and what it costs. Results are the papers'; nothing here was",
-        'trained by this project. Parameters and multiply-accumulates (G, at the given size) are counted by',
-        '`tools/analysis_tools/get_flops.py`. This page, the metafiles and `model-index.yml` are written by',
-        '`tools/model_zoo.py`; `python -m mmmeta list` prints the same.',
-    ]
-    for family in (cls.__name__ for cls in FAMILIES.values()):
-        lines += [
-            '',
-            f'## {family}',
-            '',
-            '| config | data | size | params (M) | MACs (G) | printed results (%) | weights |',
-            '|---|---|---|---|---|---|---|',
-        ]
-        for model in models:
-            if model.family != family:
+    lines = [HEAD]
+    for title, text, task, metrics in SECTIONS:
+        own = sorted((model for model in models if model.task in task), key=_order)
+        lines += [f'## {title}', '', text, '', *_table(own, metrics), '']
+        if task == 'Semantic Segmentation':
+            own = [model for model in own if _method_of(model) == 'Semantic FPN']
+            lines += [FPN_HEAD, *_table(own, FPN_COLUMNS), '']
+    return '\n'.join(lines)
+
+
+def result_panels() -> list[Panel]:
+    """The papers' results on the three data sets, for a picture."""
+    panels = []
+    for title, dataset, macs, metric in (
+        ('ImageNet-1K top-1 (%)', 'ImageNet-1K', '224x224', 'top-1'),
+        ('ADE20K mIoU (%)', 'ADE20K', '512x2048', 'mIoU'),
+        ('COCO box AP (%)', 'COCO', '800x1280', 'AP box'),
+    ):
+        lines = defaultdict(list)
+        for model in list_models():
+            result = next((r.printed for r in model.results if r.metric == metric), None)
+            # Of the classifiers those that were trained on ImageNet-1K alone, at this size.
+            other = dataset == 'ImageNet-1K' and ('in21' in model.name or model.shape != (224, 224))
+            if model.dataset != dataset or result is None or other:
                 continue
-            printed = '; '.join(dict.fromkeys(f'{r.metric} {r.printed}' for r in model.results))
-            weights = f'`mmmeta://{model.weights}`' if model.weights else ''
-            size = f'{model.shape[0]}x{model.shape[1]}'
-            costs = f'{model.params / 1e6:.1f} | {model.macs / 1e9:.1f}'
-            config = f'`{model.config.removeprefix("configs/")}`'
-            lines.append(f'| {config} | {model.dataset} | {size} | {costs} | {printed} | {weights} |')
-    return '\n'.join(lines) + '\n'
+            size = next(part for part in model.name.split('_') if re.fullmatch(r'[smb]\d\d', part))
+            lines[model.family, _method_of(model)].append((model.macs / 1e9, float(result), size))
+        panels.append(Panel(title, macs, lines))
+    return panels
 
 
 def render_zoo() -> Iterator[tuple[str, str]]:

@@ -31,6 +31,10 @@ def test_every_config_and_every_published_weight_is_there():
     there = {path for path in there if not path.startswith(('configs/_base_', 'configs/demo'))}
     assert listed == {path for path in there if 'robustness' not in path}
     assert {model.weights for model in MODELS.values() if model.weights} == set(ZOO)
+    # The page of the zoo says so instead of listing them.
+    for model in MODELS.values():
+        if model.weights:
+            assert model.weights == model.config.rpartition('/')[2].removesuffix('.py').removesuffix('_in1k')
 
 
 def test_metafiles_name_files_and_models_that_exist():

@@ -7,17 +7,23 @@ DETECTOR = 'tests/data/tiny_mask_rcnn.py'
 CLASSIFIER = 'tests/data/tiny_classifier.py'
 FPN = 'configs/fpn_poolformer_s12_ade20k.py'
 RETINANET = 'configs/retinanet_poolformer_s12_coco.py'
+PARTS = ('train', 'val', 'test')
 CASCADE = 'configs/cascade_mask_rcnn_caformer_s18_coco.py'
 
 
 class Mistake(NamedTuple):
-    """Options that make a config wrong, and the key and a part of the sentence of the one finding."""
+    """Options that make a config wrong, and the key and a part of the sentence of the one finding.
+
+    ``threads`` are public ones about it: D of open-mmlab/mmdetection, S of open-mmlab/mmsegmentation, with
+    the number of the issue or pull request.
+    """
 
     config: str
     options: dict
     key: str
     text: str
     is_warning: bool = False
+    threads: str = ''
 
 
 MISTAKES = [
@@ -206,5 +212,252 @@ MISTAKES = [
         'optim_wrapper.optimizer.lr',
         'lr=10: none of ours',
         True,
+    ),
+    # Schedules.
+    Mistake(
+        SEGMENTOR,
+        {'param_scheduler.1.by_epoch': True},
+        'param_scheduler.1.by_epoch',
+        'write param_scheduler.1.by_epoch=False',
+        threads='S3113',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'param_scheduler.1.end': 160000},
+        'param_scheduler.1.end',
+        'write param_scheduler.1.end=12',
+        True,
+        'D6080',
+    ),
+    Mistake(
+        DETECTOR,
+        {'param_scheduler.1.milestones': [8, 11]},
+        'param_scheduler.1.milestones',
+        'train_cfg.max_epochs=2: none is reached',
+        True,
+    ),
+    Mistake(
+        DETECTOR,
+        {'train_dataloader.sampler.type': 'InfiniteSampler'},
+        'train_dataloader.sampler.type',
+        "write 'DefaultSampler'",
+        threads='S2908',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'default_hooks.checkpoint.by_epoch': True},
+        'default_hooks.checkpoint.by_epoch',
+        'write default_hooks.checkpoint.by_epoch=False',
+        True,
+        'S2566',
+    ),
+    Mistake(SEGMENTOR, {'val_evaluator': None}, 'val_evaluator', 'give all, or none', threads='D11697'),
+    Mistake(DETECTOR, {'optim_wrapper': None}, 'optim_wrapper', 'give all, or none'),
+    # Keys of MMCV 1.
+    Mistake(
+        SEGMENTOR,
+        {'data.samples_per_gpu': 4},
+        'data.samples_per_gpu',
+        'write train_dataloader in its place',
+        threads='S2967 D10287',
+    ),
+    Mistake(DETECTOR, {'runner.max_epochs': 24}, 'runner.max_epochs', 'write train_cfg in its place'),
+    Mistake(
+        DETECTOR,
+        {'total_epochs': 24, 'train_cfg.max_epochs': None},
+        'total_epochs',
+        'write train_cfg.max_epochs',
+    ),
+    # Pipelines.
+    Mistake(
+        DETECTOR,
+        {'train_dataloader.dataset.pipeline.2.img_scale': (144, 96)},
+        'train_dataloader.dataset.pipeline.2.img_scale',
+        "Resize takes no argument 'img_scale'",
+        threads='D10287',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {
+            'train_dataloader.dataset.pipeline': [
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+                dict(type='PackSegInputs'),
+            ]
+        },
+        'train_dataloader.dataset.pipeline.2',
+        'pixels are normalised twice',
+        threads='D10127',
+    ),
+    Mistake(
+        DETECTOR,
+        {'train_dataloader.dataset.pipeline.3.type': 'Collect'},
+        'train_dataloader.dataset.pipeline.3.type',
+        'PackDetInputs does now',
+        threads='D11407',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.dataset.pipeline.3.type': 'PackSegInput'},
+        'train_dataloader.dataset.pipeline.3.type',
+        "write 'PackSegInputs'",
+    ),
+    Mistake(
+        SEGMENTOR,
+        {
+            'train_dataloader.dataset.pipeline': [
+                dict(type='LoadImageFromFile'),
+                dict(type='Resize', scale=(64, 64)),
+                dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='PackSegInputs'),
+            ]
+        },
+        'train_dataloader.dataset.pipeline.2',
+        'load annotations before',
+        threads='S3469',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {
+            'train_dataloader.dataset.pipeline': [
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='Resize', scale=(64, 64)),
+            ]
+        },
+        'train_dataloader.dataset.pipeline',
+        'ends in Resize, and nothing packs what the model takes: add PackSegInputs',
+        threads='D10488',
+    ),
+    Mistake(
+        DETECTOR,
+        {'train_dataloader.dataset.pipeline.1.with_mask': False},
+        'train_dataloader.dataset.pipeline.1.with_mask',
+        'write train_dataloader.dataset.pipeline.1.with_mask=True',
+        threads='D1297 D7702',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.dataset.pipeline.1.reduce_zero_label': False},
+        'train_dataloader.dataset.pipeline.1.reduce_zero_label',
+        'reduce_zero_label=False, and the data set has True',
+        threads='S1714 S2206',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'model.data_preprocessor.size': None},
+        'model.data_preprocessor.size',
+        'has no size, and batches are padded',
+        threads='S2938 S3425',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'model.data_preprocessor.size_divisor': 32},
+        'model.data_preprocessor.size',
+        'has both size=(64, 64) and size_divisor=32',
+        threads='S3058',
+    ),
+    Mistake(
+        FPN,
+        {'train_dataloader.dataset.pipeline.3.crop_size': (256, 256)},
+        'model.data_preprocessor.size',
+        'crops are (256, 256): 75% of what is computed is padding',
+        True,
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.batch_size': 1, 'model.decode_head.norm_cfg': dict(_delete_=True, type='BN')},
+        'train_dataloader.batch_size',
+        'write 2 or more',
+        threads='S272 S2488',
+    ),
+    # Types and arguments elsewhere.
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.dataset.type': 'ADE20kDataset'},
+        'train_dataloader.dataset.type',
+        "write 'ADE20KDataset'",
+        threads='S3652',
+    ),
+    Mistake(
+        DETECTOR,
+        {'train_dataloader.dataset.img_prefix': 'train2017'},
+        'train_dataloader.dataset.img_prefix',
+        "takes no argument 'img_prefix'",
+        threads='D11958',
+    ),
+    Mistake(
+        DETECTOR,
+        {
+            'train_dataloader.dataset': dict(
+                _delete_=True,
+                type='RepeatDataset',
+                times=2,
+                data_root='data/coco',
+                dataset=dict(type='CocoDataset', pipeline=[dict(type='PackDetInputs')]),
+            )
+        },
+        'train_dataloader.dataset.data_root',
+        "RepeatDataset takes no argument 'data_root'",
+        threads='D10674',
+    ),
+    Mistake(
+        SEGMENTOR, {'optim_wrapper.optimizer.type': 'Adamw'}, 'optim_wrapper.optimizer.type', "write 'AdamW'"
+    ),
+    Mistake(SEGMENTOR, {'param_scheduler.1.type': 'PolyLr'}, 'param_scheduler.1.type', "write 'PolyLR'"),
+    Mistake(DETECTOR, {'val_evaluator.type': 'COCOMetric'}, 'val_evaluator.type', "write 'CocoMetric'"),
+    # Names of classes.
+    Mistake(
+        DETECTOR,
+        {'train_dataloader.dataset.metainfo.classes': 'balloon'},
+        'train_dataloader.dataset.metainfo.classes',
+        "write ('balloon',)",
+        threads='D8064 D2906 S3505',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.dataset.metainfo.CLASSES': ('a', 'b')},
+        'train_dataloader.dataset.metainfo.CLASSES',
+        'it is written classes',
+        threads='S2646 D11457',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.dataset.metainfo.palette': [[0, 0, 0]]},
+        'train_dataloader.dataset.metainfo.palette',
+        'has 1 colours, and there are 150 classes',
+        threads='S3285 S3505',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {
+            **{f'{part}_dataloader.dataset.metainfo.classes': ('wall', 'crack') for part in PARTS},
+            **{f'model.{head}.num_classes': 2 for head in ('decode_head', 'auxiliary_head')},
+        },
+        'train_dataloader.dataset.metainfo.classes',
+        "has crack, which ADE20KDataset does not know: write train_dataloader.dataset.type='BaseSegDataset'",
+    ),
+    # Losses and anchors.
+    Mistake(
+        SEGMENTOR,
+        {'model.decode_head.out_channels': 1},
+        'model.decode_head.loss_decode.use_sigmoid',
+        'has one output, whose softmax is always 1',
+        threads='S2201 S1681',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'model.decode_head.loss_decode.class_weight': [1.0, 2.0]},
+        'model.decode_head.loss_decode.class_weight',
+        'has 2 values, and the head has 150 outputs',
+        threads='S3412',
+    ),
+    Mistake(
+        RETINANET,
+        {'model.neck.num_outs': 4},
+        'model.bbox_head.anchor_generator.strides',
+        'are for 5 maps, and the neck gives 4',
+        threads='D2120',
     ),
 ]

@@ -15,7 +15,7 @@ LOADERS = tuple(dict.fromkeys(('train_dataloader', 'val_dataloader', *TEST_LOADE
 
 def _class_info(dataset: dict, scope: str) -> dict:
     """What a data set's config and its class say of the classes."""
-    given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
+    given = dict(dataset.get('metainfo') or {})
     if 'classes' in dataset:
         given.setdefault('classes', dataset['classes'])
     if 'classes' in given:  # those of things and stuff are of the class's own
@@ -74,21 +74,33 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
 
 def check_class_names(cfg: Config) -> Iterator[Finding]:
     """Names of classes as data sets want them: a tuple, under ``classes``, with a colour for each."""
+    seen = []
     for name in LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
             key, info = f'{name}.dataset.metainfo', dataset.get('metainfo')
-            if not isinstance(info, dict):
+            if not isinstance(info, dict) or (dataset.get('type'), info) in seen:
                 continue
+            seen.append((dataset.get('type'), info))
             for word in ('classes', 'palette'):
                 given = next((k for k in info if k.lower() == word), word)
                 if given != word:
                     yield Finding(f'{key}.{given}', f'nothing reads {key}.{given}: it is written {word}')
-            classes, palette = info.get('classes'), info.get('palette')
+            own = (getattr(dataset_class(dataset, scope_of(cfg)), 'METAINFO', None) or {}).get('classes')
+            classes, palette = info.get('classes', own), info.get('palette')
             if isinstance(classes, str) and not os.path.isfile(classes):
                 yield Finding(
                     f'{key}.classes',
                     f'{key}.classes={classes!r} is one string, which is read as the name of a file: write '
                     f'({classes!r},)',
+                    is_fatal=True,
+                )
+                continue
+            odd = [one for one in classes or () if one not in (own or classes)]
+            if odd and scope_of(cfg) == 'mmseg':
+                yield Finding(
+                    f'{key}.classes',
+                    f'{key}.classes has {shorten(odd, 3)}, which {dataset.type} does not know: write '
+                    f"{name}.dataset.type='BaseSegDataset' for data of your own",
                     is_fatal=True,
                 )
             elif isinstance(classes, (list, tuple)) and palette and len(palette) != len(classes):

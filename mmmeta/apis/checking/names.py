@@ -185,7 +185,8 @@ def _check_part(registry: Registry, key: str, part: Any, scope: str) -> Iterator
     if cls is None:
         with registry.switch_scope_and_registry(scope) as scoped:
             scoped.import_from_location()
-            meant = nearest(name.rpartition('.')[2], {*scoped.module_dict, *registry.module_dict})
+            names = {*scoped.module_dict, *registry.module_dict}
+            meant = nearest(name.rpartition('.')[2], names, 0.8)
         hint = f"write '{meant}'" if meant else MISSING
         yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}", is_fatal=True)
     elif registry is DATASETS and inspect.isclass(cls):

@@ -17,8 +17,8 @@ PACKS = dict(mmseg='PackSegInputs', mmdet='PackDetInputs', mmpretrain='PackInput
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Transforms that move pixels; annotations have to be there before.
 GEOMETRIC = ('Resize', 'RandomResize', 'RandomChoiceResize', 'RandomCrop', 'RandomFlip', 'RandomRotate')
-# What turned into the backbone's preprocessor, or into packing, when MMCV 2 came.
-FORMER = ('Normalize', 'DefaultFormatBundle', 'Collect', 'ImageToTensor')
+# What turned into packing when MMCV 2 came.
+FORMER = ('DefaultFormatBundle', 'Collect', 'ImageToTensor')
 # Heads that pool a map to one pixel, of which a batch norm needs two.
 POOLING_HEADS = ('UPerHead', 'PSPHead', 'ASPPHead', 'DepthwiseSeparableASPPHead')
 
@@ -59,8 +59,7 @@ def _check_transforms(cfg: Config, key: str, pipeline: list) -> Iterator[Finding
 
 def _explain_type(key: str, name: str, scope: str) -> str:
     if name in FORMER:
-        place = 'the data_preprocessor of the model' if name == 'Normalize' else PACKS.get(scope, 'packing')
-        return f"{key}.type='{name}' is of MMCV 1, whose work {place} does now: take it out"
+        return f"{key}.type='{name}' is of MMCV 1, whose work {PACKS.get(scope)} does now: take it out"
     with TRANSFORMS.switch_scope_and_registry(scope) as scoped:
         scoped.import_from_location()
         names = {*scoped.module_dict, *TRANSFORMS.module_dict}
@@ -111,8 +110,16 @@ def check_inputs(cfg: Config) -> Iterator[Finding]:
     for name in LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
             yield from _check_zero(f'{name}.dataset', dataset, scope_of(cfg))
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     for dataset in datasets(loader):
         yield from _check_masks(dataset, model)
+        pipeline = dataset.pipeline if isinstance(dataset.pipeline, (list, tuple)) else []
+        if 'Normalize' in (names := _names(pipeline)) and preprocessor.get('mean') is not None:
+            yield Finding(
+                f'train_dataloader.dataset.pipeline.{names.index("Normalize")}',
+                'pixels are normalised twice, by Normalize in the pipeline and by the data_preprocessor with '
+                f'mean={preprocessor["mean"]}: take Normalize out',
+            )
     if scope_of(cfg) == 'mmseg':
         yield from _check_sizes(cfg, loader, model)
         yield from _check_batch(loader, model)

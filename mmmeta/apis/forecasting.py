@@ -1,0 +1,202 @@
+"""Memory and speed of a training, before it is started."""
+
+import copy
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mmmeta.errors import UsageError
+
+from .checks import build, check_data, explain_data_errors
+from .config import adapt_to_device
+
+# Of the memory of a device; the rest is for libraries, fragments and other processes.
+USABLE = 0.9
+# Images of which the largest is taken.
+SAMPLE = 8
+CGROUP = Path('/sys/fs/cgroup/memory.max')
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training step takes.
+
+    Attributes:
+        device (str): Where it was counted.
+        precision (str): ``'float32'``, or that of mixed precision.
+        shape (tuple[int, ...]): Shape of the largest of some images.
+        batch_sizes (tuple[int, int]): Batches that were run.
+        peaks (tuple[int, int]): Bytes of tensors at the peak of a step with each: weights, gradients, state
+            of the optimiser and activations.
+        seconds (float): Time of a step with the larger batch.
+        memory (int): Bytes that the device has.
+    """
+
+    device: str
+    precision: str
+    shape: tuple[int, ...]
+    batch_sizes: tuple[int, int]
+    peaks: tuple[int, int]
+    seconds: float
+    memory: int
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Bytes of one image more."""
+        return (self.peaks[1] - self.peaks[0]) / (self.batch_sizes[1] - self.batch_sizes[0])
+
+    @property
+    def images_per_second(self) -> float:
+        """Images that a process trains on in a second, without the time of loading them."""
+        return self.batch_sizes[1] / self.seconds
+
+    def peak_of(self, batch_size: int) -> float:
+        """Bytes of a step with another batch, on the line through the two that were counted."""
+        return self.peaks[0] + self.bytes_per_image * (batch_size - self.batch_sizes[0])
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch whose step takes 90 % of the memory at most; 0 if none fits."""
+        rest = USABLE * self.memory - self.peak_of(0)
+        return max(int(rest / self.bytes_per_image), 0) if self.bytes_per_image > 0 else 0
+
+
+class _PeakLog(TorchDispatchMode):
+    """Count the bytes of storages that are alive, on any device."""
+
+    def __init__(self, alive: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: set[int] = set()
+        for tensor in alive:
+            self._add(tensor)
+
+    def _add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.bytes += storage.nbytes()
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.bytes -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for result in tree_leaves(results):
+            if isinstance(result, torch.Tensor):
+                self._add(result)
+        return results
+
+
+def forecast(cfg: Config, progress: Callable[[Sequence], Iterator] = iter) -> Forecast:
+    """Run four training steps with two small batches, and say what larger ones would take.
+
+    No weights are loaded, nothing is written, and memory does not run out: what larger batches take is on the
+    line through the two that were counted. On several processes each takes as much, and as much as the
+    gradients once more.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
+        progress (callable): Wraps the steps. Defaults to ``iter``.
+
+    Raises:
+        UsageError: The config cannot be trained, or its data are not there.
+    """
+    missing = [key for key in ('model', 'train_dataloader', 'optim_wrapper') if not cfg.get(key)]
+    if missing:
+        raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: nothing can be trained")
+    cfg = copy.deepcopy(cfg)
+    check_data(cfg, ['train_dataloader'])
+    adapt_to_device(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    device = get_device()
+    with explain_data_errors(cfg, ['train_dataloader'], 'building'):
+        dataset = build(DATASETS.build, cfg.train_dataloader.dataset)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+    with explain_data_errors(cfg, ['train_dataloader'], 'reading'):
+        sample = _largest(dataset)
+    model = revert_sync_batchnorm(build(MODELS.build, cfg.model)).to(device).train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    # A norm over the one pixel of a pooled map needs two.
+    batch_sizes = (2, 3) if cfg.get('default_scope') == 'mmseg' else (1, 2)
+    batches = [_batch_of(cfg, sample, size) for size in batch_sizes]
+    peaks, seconds = [], []
+    # The first step makes the state of the optimiser, the last one is for its time.
+    for i, batch in enumerate(progress([batches[0], *batches, batches[1]])):
+        log = _count(model, optim_wrapper, device) if i < 3 else None
+        start = time.monotonic()
+        with log or nullcontext():
+            model.train_step(batch, optim_wrapper=optim_wrapper)
+        if device == 'cuda':
+            torch.cuda.synchronize()
+        seconds.append(time.monotonic() - start)
+        peaks.append(torch.cuda.max_memory_allocated() if device == 'cuda' else log.peak if log else 0)
+    dtype = str(cfg.optim_wrapper.get('dtype') or ('float16' if device == 'cuda' else 'bfloat16'))
+    amp = cfg.optim_wrapper.get('type') in ('AmpOptimWrapper', 'mmmeta.Bf16OptimWrapper')
+    return Forecast(
+        device=torch.cuda.get_device_name() if device == 'cuda' else device,
+        precision=f'mixed precision ({dtype})' if amp else 'float32',
+        shape=tuple(sample['inputs'].shape),
+        batch_sizes=batch_sizes,
+        peaks=tuple(peaks[1:3]),
+        seconds=seconds[-1],
+        memory=_memory(device),
+    )
+
+
+def _count(model: nn.Module, optim_wrapper: Any, device: str) -> _PeakLog | None:
+    """What counts the bytes of a step: the allocator on a GPU, tensors elsewhere."""
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        return None
+    states = [value for state in optim_wrapper.optimizer.state.values() for value in state.values()]
+    alive = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters()), *states]
+    return _PeakLog([tensor for tensor in alive if isinstance(tensor, torch.Tensor)])
+
+
+def _largest(dataset: Any) -> dict[str, Any]:
+    """The largest of some images, as the pipeline leaves it."""
+    count = len(dataset)
+    samples = [dataset[i] for i in range(0, count, max(1, count // SAMPLE))]
+    return max(samples, key=lambda sample: sample['inputs'].numel())
+
+
+def _batch_of(cfg: Config, sample: dict[str, Any], size: int) -> Any:
+    """A batch of one image, several times."""
+    loader = dict(
+        dataset=[copy.deepcopy(sample) for _ in range(size)],
+        batch_size=size,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    if 'collate_fn' in cfg.train_dataloader:
+        loader['collate_fn'] = cfg.train_dataloader.collate_fn
+    return next(iter(Runner.build_dataloader(loader)))
+
+
+def _memory(device: str) -> int:
+    """Bytes of the device, or of the group of processes that this one is in."""
+    if device == 'cuda':
+        return torch.cuda.get_device_properties(0).total_memory
+    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    limit = CGROUP.read_text().strip() if CGROUP.is_file() else 'max'
+    return min(total, int(limit)) if limit.isdigit() else total

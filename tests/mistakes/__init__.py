@@ -1,0 +1,1 @@
+"""Wrong configs and data, and right ones."""

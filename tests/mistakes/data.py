@@ -1,0 +1,205 @@
+"""Wrong data, each with one mistake, and what is to be said of it."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .configs import CLASSIFIER, DETECTOR, PARTS, SEGMENTOR
+
+
+class DataMistake(NamedTuple):
+    """A change of a generated data set, and a part of what is said; ``threads`` as of a ``Mistake``."""
+
+    name: str
+    config: str
+    change: Callable[[Path], None]
+    text: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    threads: str = ''
+
+
+def _maps(root: Path) -> list[Path]:
+    return sorted((root / 'annotations/training').iterdir())
+
+
+def _each(change: Callable[[np.ndarray], np.ndarray], count: int | None = 1) -> Callable[[Path], None]:
+    """Change the labels of the first maps, or of all."""
+
+    def apply(root: Path) -> None:
+        for path in _maps(root)[:count]:
+            with Image.open(path) as image:
+                labels = np.asarray(image)
+            Image.fromarray(change(labels).astype(np.uint8)).save(path)
+
+    return apply
+
+
+def _coco(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Change the annotation file of training."""
+
+    def apply(root: Path) -> None:
+        path = root / 'annotations/instances_train2017.json'
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
+def _first(content: dict[str, Any]) -> dict[str, Any]:
+    return content['annotations'][0]
+
+
+def _remove_maps(root: Path) -> None:
+    for path in _maps(root)[1:3]:
+        path.unlink()
+
+
+def _rename_images(root: Path) -> None:
+    for path in (root / 'images/training').iterdir():
+        path.rename(path.with_suffix('.jpeg'))
+
+
+def _remove_image(root: Path) -> None:
+    min((root / 'train2017').iterdir()).unlink()
+
+
+def _to_corners(content: dict[str, Any]) -> None:
+    for part in content['annotations']:
+        x, y, w, h = part['bbox']
+        part['bbox'] = [x, y, x + w + 90, y + h + 90]
+
+
+TEN = ('wall', 'building', 'sky', 'floor', 'tree', 'ceiling', 'road', 'grass', 'windowpane', 'cabinet')
+ZERO_IS_A_CLASS = {
+    **{f'{part}_dataloader.dataset.metainfo.classes': TEN for part in PARTS},
+    **{f'model.{head}.num_classes': 10 for head in ('decode_head', 'auxiliary_head')},
+}
+KITES = {f'{part}_dataloader.dataset.metainfo.classes': ('kite',) for part in PARTS}
+
+DATA_MISTAKES = [
+    DataMistake(
+        'out of range',
+        SEGMENTOR,
+        _each(lambda labels: np.where(labels == labels.max(), 183, labels)),
+        'has the label 183, and 150 classes are labels from 1 to 150',
+        threads='S42 S1342 S1600',
+    ),
+    DataMistake(
+        'colours',
+        SEGMENTOR,
+        _each(lambda labels: np.stack([labels] * 3, -1)),
+        'one channel with the number of the class at each pixel',
+        threads='S3055 S2471 S2556',
+    ),
+    DataMistake(
+        'size of a map',
+        SEGMENTOR,
+        _each(lambda labels: labels[:32, :48]),
+        'has 32x48 pixels, and its image 64x',
+        threads='S2763',
+    ),
+    DataMistake(
+        'missing maps', SEGMENTOR, _remove_maps, '2 of 6 images of train_dataloader have no annotation'
+    ),
+    DataMistake('suffix', SEGMENTOR, _rename_images, "img_suffix='.jpeg'", threads='S3015 S840'),
+    DataMistake(
+        '0 is a class, and reduced',
+        SEGMENTOR,
+        _each(lambda labels: np.indices(labels.shape)[1] % 10, None),
+        "reduce_zero_label=True, which leaves 0 out: class 'cabinet' never occurs",
+        ZERO_IS_A_CLASS,
+        'S1714 S1282',
+    ),
+    DataMistake(
+        'misspelt category',
+        DETECTOR,
+        _coco(lambda c: c['categories'][22].update(name='zebar')),
+        "not 'zebra' (is it 'zebar'?)",
+        threads='D2744 D2942',
+    ),
+    DataMistake(
+        'empty after filtering',
+        DETECTOR,
+        _coco(lambda c: [part.update(category_id=1) for part in c['annotations']]),
+        'is left',
+        {**KITES, **{f'model.roi_head.{head}.num_classes': 1 for head in ('bbox_head', 'mask_head')}},
+        'D10161 D11858',
+    ),
+    DataMistake(
+        'objects without area',
+        DETECTOR,
+        _coco(lambda c: _first(c).pop('area')),
+        "lack 'area', which is read",
+        threads='D804',
+    ),
+    DataMistake(
+        'images without height',
+        DETECTOR,
+        _coco(lambda c: c['images'][0].pop('height')),
+        'lacks height',
+        threads='D4139',
+    ),
+    DataMistake(
+        'ids of objects twice',
+        DETECTOR,
+        _coco(lambda c: c['annotations'][1].update(id=_first(c)['id'])),
+        'share the id 1: give each its own',
+        threads='D4897 D4782',
+    ),
+    DataMistake(
+        'ids as text',
+        DETECTOR,
+        _coco(lambda c: [category.update(id=str(category['id'])) for category in c['categories']]),
+        "have the id '1', and ids are whole numbers",
+    ),
+    DataMistake(
+        'corners instead of sizes',
+        DETECTOR,
+        _coco(_to_corners),
+        "reach beyond their image; COCO's are left, top, width, height",
+        threads='D3901 D3559',
+    ),
+    DataMistake(
+        'objects without outline',
+        DETECTOR,
+        _coco(lambda c: _first(c).pop('segmentation')),
+        'model.roi_head.mask_head learns masks, and 1 of',
+        threads='D9993 D1297',
+    ),
+    DataMistake(
+        'object of an image that is not listed',
+        DETECTOR,
+        _coco(lambda c: _first(c).update(image_id=777)),
+        'is in image 777, which is not there',
+    ),
+    DataMistake(
+        'object of no category',
+        DETECTOR,
+        _coco(lambda c: _first(c).update(category_id=12)),
+        'is of category 12, which is none of',
+    ),
+    DataMistake(
+        'folders of other classes',
+        CLASSIFIER,
+        lambda root: [shutil.rmtree(path) for path in sorted((root / 'train').iterdir())[:2]],
+        'train_dataloader has 16 folders of classes, and 18 classes are named',
+        {f'{part}_dataloader.dataset.metainfo.classes': tuple('abcdefghijklmnopqr') for part in PARTS},
+    ),
+    DataMistake('no box', DETECTOR, _coco(lambda c: _first(c).pop('bbox')), 'has no box of four numbers'),
+    DataMistake('image that is not there', DETECTOR, _remove_image, 'images that are not there, such as'),
+    DataMistake(
+        'annotations of another file for the metric',
+        DETECTOR,
+        lambda root: None,
+        'set val_evaluator.ann_file',
+        {'val_evaluator.ann_file': '{root}/annotations/instances_train2017.json'},
+        'D10243 D11407',
+    ),
+]
