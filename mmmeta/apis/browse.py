@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 
 from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 
 from .checks import build, check_data, check_writable, explain_data_errors
+from .pictures import beside, enlarge, scale_of
 
 VISUALIZER_OF = dict(
     mmseg=dict(type='SegLocalVisualizer', alpha=0.6),
@@ -79,6 +82,7 @@ def browse(
 def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, count: int) -> Iterator[Path]:
     """Draw the first samples."""
     visualizer = build_visualizer(scope, dataset.metainfo)
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         with explain_data_errors(cfg, [loader], 'reading'):
             item = dataset[i]
@@ -87,16 +91,27 @@ def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, coun
         source = Path(sample.get('img_path', None) or f'{i}')
         # Several classes may have files of one name.
         path = folder / f'{i:06d}_{source.stem}.png'
-        image = np.ascontiguousarray(image)
-        if scope == 'mmdet':
-            instances = sample.gt_instances
-            instances.bboxes = instances.bboxes.tensor
-            if 'masks' in instances:
-                instances.masks = instances.masks.to_ndarray().astype(bool)
+        scale = scale_of(*image.shape[:2])
+        image = enlarge(np.ascontiguousarray(image), scale)
         with written(path) as draft:
             if scope == 'mmpretrain':
                 classes = dataset.metainfo.get('classes')
                 visualizer.visualize_cls(image, sample, classes, out_file=str(draft))
             else:
-                visualizer.add_datasample('', image, sample, draw_pred=False, out_file=str(draft))
+                _enlarge_annotations(scope, sample, scale)
+                visualizer.add_datasample('', image, sample, draw_pred=False)
+                beside([('image', image), ('annotation', visualizer.get_image())]).save(draft)
         yield path
+
+
+def _enlarge_annotations(scope: str, sample: Any, scale: int) -> None:
+    """Bring annotations to the size of an image that was enlarged."""
+    if scope == 'mmseg':
+        (labels,) = sample.gt_sem_seg.data.numpy()
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(enlarge(labels, scale))[None])
+        return
+    instances = sample.gt_instances
+    instances.bboxes = instances.bboxes.tensor * scale
+    if 'masks' in instances:
+        masks = instances.masks.to_ndarray().astype(bool)
+        instances.masks = masks.repeat(scale, 1).repeat(scale, 2)

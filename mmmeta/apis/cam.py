@@ -14,8 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmmeta.atomic import written
-from mmmeta.errors import UsageError
+from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
+
+from .classify import class_names
+from .pictures import beside, enlarge, scale_of
 
 # Methods without a target work for every network, those with one for classifiers and segmentors.
 WITHOUT_TARGET = ('EigenCAM',)
@@ -55,15 +58,39 @@ def _prepare(model: BaseModel, image: str) -> tuple[Tensor, np.ndarray]:
     return inputs, padded
 
 
+def _names_of(model: BaseModel) -> Sequence[str]:
+    """Names of the classes, or their numbers."""
+    names = (getattr(model, 'dataset_meta', None) or {}).get('classes')
+    if names:
+        return names
+    return class_names(model.head.num_classes) if hasattr(model, 'head') else ()
+
+
+def _find_class(target: int | str | None, names: Sequence[str]) -> int | None:
+    """The number of a class.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if not isinstance(target, str) or target.isdigit():
+        return None if target is None else int(target)
+    found = [i for i, name in enumerate(names) if target in (name, *name.split(', '))]
+    if not found:
+        meant = nearest(target, names)
+        hint = f"is it '{meant}'?" if meant else f'classes are {shorten(names, 8)}'
+        raise UsageError(f"target='{target}' is no class of this network: {hint}")
+    return found[0]
+
+
 def draw_cam(
     model: BaseModel,
     image: str,
     path: str | Path,
     stage: int = 3,
     method: str = 'GradCAM',
-    target: int | None = None,
+    target: int | str | None = None,
     channels: int = 16,
-) -> int | None:
+) -> str | None:
     """Draw what a stage of the backbone responds to.
 
     Args:
@@ -74,12 +101,12 @@ def draw_cam(
         method (str): One of :data:`METHODS`: ``'features'`` draws the channels with the strongest responses
             beside each other, the others are class activation maps of pytorch-grad-cam. Defaults to
             ``'GradCAM'``.
-        target (int | None): Target class of the map. Defaults to None: the one with the highest score, or
-            that covers most.
+        target (int | str | None): Target class of the map, its number or its name. Defaults to None: the one
+            with the highest score, or that covers most.
         channels (int): How many channels ``'features'`` draws. Defaults to 16.
 
     Returns:
-        int | None: The class, for a map that has one.
+        str | None: Name of the class, for a map that has one.
 
     Raises:
         UsageError: An argument does not fit, or pytorch-grad-cam is missing.
@@ -102,18 +129,25 @@ def draw_cam(
     suffix, folder = Path(path).suffix.lower(), Path(path).absolute().parent
     if suffix not in Image.registered_extensions() or not folder.is_dir() or Path(path).is_dir():
         raise UsageError(f"cannot write '{path}': give the path of a PNG file in a folder that exists")
+    names = _names_of(model)
+    target = _find_class(target, names)
     inputs, picture = _prepare(model, image)
     layer = backbone.stages[stage]
     if method == 'features':
         drawn = _draw_features(model, layer, inputs, picture, channels)
     else:
-        drawn, target = _draw_cam(model, layer, inputs, picture, method, target)
+        drawn, target = _draw_cam(model, layer, inputs, picture, method, target, names)
+    name = None if target is None else names[target]
+    shown = [(f'{method}, stage {stage}' + ('' if name is None else f', {name}'), drawn)]
+    if method != 'features':
+        shown.insert(0, ('image', (picture * 255).round().astype(np.uint8)))
+    scale = scale_of(*drawn.shape[:2])
     try:
         with written(path) as draft:
-            Image.fromarray(drawn).save(draft)
+            beside([(title, enlarge(pixels, scale)) for title, pixels in shown]).save(draft)
     except OSError as error:
         raise UsageError(f"cannot write '{path}' ({error.strerror}): choose another folder") from error
-    return target
+    return name
 
 
 def _draw_features(
@@ -143,7 +177,13 @@ def _draw_features(
 
 
 def _draw_cam(
-    model: BaseModel, layer: nn.Module, inputs: Tensor, picture: np.ndarray, method: str, target: int | None
+    model: BaseModel,
+    layer: nn.Module,
+    inputs: Tensor,
+    picture: np.ndarray,
+    method: str,
+    target: int | None,
+    names: Sequence[str],
 ) -> tuple[np.ndarray, int | None]:
     """A class activation map over the picture, and its class."""
     if find_spec('pytorch_grad_cam') is None:
@@ -168,8 +208,8 @@ def _draw_cam(
             mask = (labels == target).float()
             if not mask.any():
                 raise UsageError(
-                    f'target={target}: this class is not predicted for the picture; predicted are '
-                    f'{", ".join(map(str, labels.unique().tolist()))}'
+                    f"target='{names[target]}': this class is not predicted for the picture; predicted are "
+                    f'{", ".join(names[i] for i in labels.unique().tolist())}'
                 )
             targets = [SemanticSegmentationTarget(target, mask.cpu().numpy())]
     else:

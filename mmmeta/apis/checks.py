@@ -155,6 +155,8 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) 
         return f"'{missing[1]}' is not there: add it, or take it out of the data set" if missing else None
     if stage != 'building':
         return None
+    if isinstance(error, ImportError):
+        return f'the data of {loaders[0]} need a package that is not installed: {text}'
     folders = re.search(r'The number of subfolders \((\d+)\).*number of specified classes \((\d+)\)', text)
     if folders:
         return (

@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from PIL import Image, ImageOps
 
 from mmmeta.atomic import written
@@ -23,6 +25,7 @@ from .browse import build_visualizer
 from .checks import build
 from .classify import build_classifier, class_names, classify
 from .config import dataset_class, datasets, iter_dicts, load_config
+from .pictures import beside, enlarge, free_path, scale_of
 
 
 def check_device(device: str) -> None:
@@ -132,7 +135,8 @@ def predict(
     Args:
         model (BaseModel): What :func:`build_model` returns.
         images (Sequence[str]): Files.
-        out_dir (str | Path): Where the pictures go, as PNG files with the names of the images.
+        out_dir (str | Path): Where the pictures go, as PNG files with the names of the images, and a number
+            where there is one of that name: the image beside what was predicted, enlarged to 512 pixels.
         top (int): Number of classes to report per image. Defaults to 5.
         score_thr (float): Objects with a lower score are left out. Defaults to 0.3.
 
@@ -158,9 +162,8 @@ def predict(
     stems = Counter(Path(image).stem for image in images)
     for image in images:
         path = Path(image)
-        picture = folder / (f'{path.stem}.png' if stems[path.stem] == 1 else f'{path.name}.png')
-        if picture.exists() and picture.samefile(path):
-            raise UsageError(f"'{picture}' would be overwritten: choose another folder for the pictures")
+        name = path.stem if stems[path.stem] == 1 else path.name
+        picture = free_path(folder / f'{name}.png')
         with written(picture) as draft:
             prediction = draw(model, image, draft, top, score_thr)
         yield replace(prediction, picture=picture)
@@ -182,6 +185,15 @@ def _read(image: str) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
 
 
+def _draw_beside(
+    scope: str, metainfo: dict, pixels: np.ndarray, sample: Any, picture: Path, **options: Any
+) -> None:
+    """Draw an image beside what was predicted for it."""
+    visualizer = build_visualizer(scope, metainfo)
+    visualizer.add_datasample('', pixels, sample, draw_gt=False, **options)
+    beside([('image', pixels), ('prediction', visualizer.get_image())]).save(picture)
+
+
 def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
     from mmpretrain.structures import DataSample
 
@@ -190,7 +202,8 @@ def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: 
     scores[[guess.label for guess in guesses]] = torch.tensor([guess.score for guess in guesses])
     sample = DataSample().set_pred_label([guess.label for guess in guesses]).set_pred_score(scores)
     visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model.head.num_classes)))
-    visualizer.visualize_cls(_read(image), sample, out_file=str(picture))
+    pixels = _read(image)
+    visualizer.visualize_cls(enlarge(pixels, scale_of(*pixels.shape[:2])), sample, out_file=str(picture))
     rows = [(str(guess.label), guess.name, f'{guess.score:.4f}') for guess in guesses]
     return Prediction(image, picture, ('class', 'name', 'score'), rows)
 
@@ -200,10 +213,12 @@ def _segment(model: BaseModel, image: str, picture: Path, top: int, score_thr: f
 
     sample = inference_model(model, image)
     # MMSegmentation indexes by it, and NumPy takes a tensor of one element for a number.
-    sample.pred_sem_seg.data = sample.pred_sem_seg.data.cpu().numpy()
-    visualizer = build_visualizer('mmseg', model.dataset_meta)
-    visualizer.add_datasample('', _read(image), sample, draw_gt=False, out_file=str(picture))
-    labels = sample.pred_sem_seg.data.flatten().tolist()
+    (found,) = sample.pred_sem_seg.data.cpu().numpy()
+    pixels = _read(image)
+    scale = scale_of(*found.shape)
+    sample.pred_sem_seg = PixelData(data=enlarge(found, scale)[None])
+    _draw_beside('mmseg', model.dataset_meta, enlarge(pixels, scale), sample, picture)
+    labels = found.flatten().tolist()
     names = model.dataset_meta['classes']
     rows = [(names[i], f'{count / len(labels):.1%}') for i, count in Counter(labels).most_common(top)]
     return Prediction(image, picture, ('class', 'area'), rows)
@@ -213,12 +228,17 @@ def _detect(model: BaseModel, image: str, picture: Path, top: int, score_thr: fl
     from mmdet.apis import inference_detector
 
     sample = inference_detector(model, image)
-    visualizer = build_visualizer('mmdet', model.dataset_meta)
-    visualizer.add_datasample(
-        '', _read(image), sample, draw_gt=False, out_file=str(picture), pred_score_thr=score_thr
-    )
     found = sample.pred_instances
     found = found[found.scores >= score_thr]
+    pixels = _read(image)
+    scale = scale_of(*pixels.shape[:2])
+    drawn = found.clone()
+    drawn.bboxes = drawn.bboxes * scale
+    if 'masks' in drawn:
+        drawn.masks = drawn.masks.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    sample.pred_instances = drawn
+    meta = model.dataset_meta
+    _draw_beside('mmdet', meta, enlarge(pixels, scale), sample, picture, pred_score_thr=score_thr)
     names = model.dataset_meta['classes']
     best = {}
     for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):

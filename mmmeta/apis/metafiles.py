@@ -157,8 +157,8 @@ FPN_HEAD = """\
 ### As MMSegmentation tests them
 
 MMSegmentation's zoo prints these for its own trainings of the same configs, whose [weights](weights.md) are
-at `mmmeta://NAME`: with images whose sides are multiples of 32 (aligned), as they are, and with six scales and
-flips.
+at `mmmeta://NAME`: with images whose sides are multiples of 32 (aligned), as they are, and with six scales
+and flips.
 """
 FPN_COLUMNS = {
     'mIoU*': 'aligned',
@@ -180,11 +180,12 @@ def _order(model: Model) -> tuple[str, int, str, int]:
     return _method_of(model), families.index(model.family), model.dataset, model.macs
 
 
-def _table(models: list[Model], metrics: dict[str, str]) -> list[str]:
+def _table(models: list[Model], metrics: dict[str, str], costs: bool = True) -> list[str]:
     """Lines of a table with a row for each model."""
     sizes = len({model.shape for model in models}) > 1
-    methods = any(_method_of(model) for model in models)
-    columns = ['name', *(['method'] if methods else []), *(['image'] if sizes else []), 'params', 'MACs']
+    methods = len({_method_of(model) for model in models}) > 1
+    columns = ['name', *(['method'] if methods else []), *(['image'] if sizes else [])]
+    columns += ['params', 'MACs'] if costs else []
     lines = [f'| {" | ".join([*columns, *metrics.values()])} |']
     left = 2 if methods else 1
     lines.append('|' + '---|' * left + '--:|' * (len(columns) + len(metrics) - left))
@@ -193,7 +194,7 @@ def _table(models: list[Model], metrics: dict[str, str]) -> list[str]:
         name = model.config.rpartition('/')[2].removesuffix('.py')
         cells = [f'`{name}`', *([_method_of(model)] if methods else [])]
         cells += [f'{model.shape[1]}'] if sizes else []
-        cells += [f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}']
+        cells += [f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}'] if costs else []
         cells += [printed.get(metric, '') for metric in metrics]
         lines.append(f'| {" | ".join(cells)} |')
     return lines
@@ -207,7 +208,7 @@ def _page(models: list[Model]) -> str:
         lines += [f'## {title}', '', text, '', *_table(own, metrics), '']
         if task == 'Semantic Segmentation':
             own = [model for model in own if _method_of(model) == 'Semantic FPN']
-            lines += [FPN_HEAD, *_table(own, FPN_COLUMNS), '']
+            lines += [FPN_HEAD, *_table(own, FPN_COLUMNS, costs=False), '']
     return '\n'.join(lines)
 
 

@@ -43,9 +43,10 @@ GENERATED = {
     CLASSIFIER: (generate_imagenet, 18, 18, 64),
 }
 # Configs with mistakes of their own: keys of MMCV 1 that nothing reads, a validation without its loop, a
-# batch of no size or of another than the crops, outputs for other classes than the data have.
+# batch of no size or of another than the crops, outputs for other classes than the data have; and one that
+# needs a package.
 MISTAKEN = re.compile(
-    'hornet|resnest|ipu|in21k|lraspp|upernet_r18_4xb4|knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640|lenet5'
+    'hornet|resnest|ipu|in21k|lraspp|upernet_r18_4xb4|knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640|lenet5|instaboost'
 )
 GIVEN = (
     *('train2017', 'val2017', 'train', 'val', ''),
@@ -112,7 +113,11 @@ def _is_generated(dataset: ConfigDict) -> bool:
     prefix = dataset.get('data_prefix') or {}
     folders = prefix.values() if isinstance(prefix, dict) else [prefix]
     files = ('', 'annotations/instances_train2017.json', 'annotations/instances_val2017.json')
-    return dataset.get('ann_file', '') in files and all(folder.strip('/') in GIVEN for folder in folders)
+    return (
+        'proposal_file' not in dataset
+        and dataset.get('ann_file', '') in files
+        and all(folder.strip('/') in GIVEN for folder in folders)
+    )
 
 
 def put_on_data(cfg: Config, folder: Path) -> bool:

@@ -14,6 +14,7 @@ from mmmeta.apis.browse import browse
 from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_model, predict
+from mmmeta.apis.pictures import GAP, LEAST, TITLE, free_path
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
 
@@ -44,6 +45,15 @@ def image(tools):
     return sorted((tools.data_root / 'images/validation').iterdir())[0]
 
 
+def panels_of(picture, size):
+    """The two pictures of a size, enlarged, that are beside each other in one."""
+    scale = -(-LEAST // max(size))
+    width, height = (side * scale for side in size)
+    assert picture.size == (2 * width + 3 * GAP, height + TITLE + GAP)
+    pixels = np.asarray(picture)[TITLE : TITLE + height]
+    return pixels[:, GAP : GAP + width], pixels[:, 2 * GAP + width : 2 * (GAP + width)]
+
+
 class TestImageDemo:
     def test_segments(self, tools, segmentor, image, tmp_path):
         command = (sys.executable, 'tools/image_demo.py', image.parent, TINY_CONFIG, segmentor)
@@ -52,7 +62,10 @@ class TestImageDemo:
         names = {path.stem for path in image.parent.iterdir()}
         assert {path.stem for path in tmp_path.glob('*.png')} == names
         with Image.open(image) as source, Image.open(tmp_path / f'{image.stem}.png') as picture:
-            assert picture.size == source.size
+            left, right = panels_of(picture, source.size)
+            scale = -(-LEAST // max(source.size))
+            np.testing.assert_array_equal(left[::scale, ::scale], np.asarray(source.convert('RGB')))
+            assert max(left.shape) >= LEAST and (left != right).any()
         # What it prints is what the network sees, at the size of the image.
         from mmseg.apis import inference_model
 
@@ -79,13 +92,13 @@ class TestImageDemo:
             Image.open(none.picture) as plain,
             Image.open(found.picture) as drawn,
         ):
-            image = np.asarray(source.convert('RGB'))
+            image, nothing = panels_of(plain, source.size)
             # Every pixel is one of the image's: before version 3.11 Matplotlib shifts some by one or two.
             places = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
-            equal = [(np.roll(image, place, (0, 1)) == np.asarray(plain)).all(-1) for place in places]
+            equal = [(np.roll(image, place, (0, 1)) == nothing).all(-1) for place in places]
             assert np.any(equal, 0).all()
-            assert plain.size == drawn.size
-            assert (np.asarray(plain) != np.asarray(drawn)).any()
+            same, objects = panels_of(drawn, source.size)
+            assert (same == image).all() and (objects != nothing).any()
 
     @pytest.mark.parametrize(
         ('values', 'message'),
@@ -106,8 +119,18 @@ class TestImageDemo:
         Image.new('RGB', (1, 1)).save(path)
         (prediction,) = predict(build_model(TINY_CONFIG, str(segmentor)), [str(path)], tmp_path / 'out')
         with Image.open(prediction.picture) as picture:
-            assert picture.size == (1, 1)
+            assert [panel.shape for panel in panels_of(picture, (1, 1))] == [(512, 512, 3)] * 2
         assert len(prediction.rows) == 1
+
+    def test_no_picture_is_written_over(self, tools, segmentor, image, tmp_path):
+        model = build_model(TINY_CONFIG, str(segmentor))
+        source = tmp_path / f'{image.stem}.png'
+        with Image.open(image) as opened:
+            opened.save(source)
+        content = source.read_bytes()
+        pictures = [next(iter(predict(model, [str(source)], tmp_path))).picture for _ in range(2)]
+        assert [path.name for path in pictures] == [f'{image.stem}_2.png', f'{image.stem}_3.png']
+        assert source.read_bytes() == content
 
     def test_before_training(self, det_tools, image, tmp_path):
         command = (sys.executable, 'tools/image_demo.py', image, DETECTOR, 'none', '--out-dir', tmp_path)
@@ -130,7 +153,7 @@ class TestBrowse:
         first, *_ = sorted(tmp_path.glob('*.png'))
         assert first.name == '000000_ADE_train_00000001.png'
         with Image.open(first) as picture:
-            assert picture.size == (64, 64)  # of the pipeline, not of the file
+            panels_of(picture, (64, 64))  # of the pipeline, not of the file
 
     @pytest.mark.parametrize('split', ['train', 'val'])
     def test_objects(self, det_tools, tmp_path, split):
@@ -143,7 +166,7 @@ class TestBrowse:
         count, pictures = browse(load_config('tests/data/tiny_classifier.py', options), 'train', tmp_path, 1)
         (path,) = pictures
         with Image.open(path) as picture:
-            assert (count, picture.size) == (1, (64, 64))
+            assert (count, picture.size) == (1, (512, 512))
 
     def test_mistakes(self, tools, tmp_path):
         cfg = load_config(TINY_CONFIG)
@@ -160,11 +183,23 @@ class TestCam:
     def test_the_command_line(self, tools, segmentor, image, tmp_path):
         command = (sys.executable, 'tools/analysis_tools/vis_cam.py', image, TINY_CONFIG, segmentor)
         out = tools.run(*command, '--stage', 1, '--out', tmp_path / 'cam.png')
-        assert f'written: {tmp_path}/cam.png, class ' in out
+        assert f"written: {tmp_path}/cam.png, class '" in out
         with Image.open(image) as source, Image.open(tmp_path / 'cam.png') as picture:
             # As the network sees it: 64 high, or wide for an upright image.
             scale = min(192 / max(source.size), 64 / min(source.size))
-            assert picture.size == tuple(round(side * scale) for side in source.size)
+            panels_of(picture, tuple(round(side * scale) for side in source.size))
+
+    def test_the_class_by_its_name(self, tools, segmentor, image, tmp_path):
+        model = build_model(TINY_CONFIG, str(segmentor))
+        names = model.dataset_meta['classes']
+        number = names.index(draw_cam(model, str(image), tmp_path / 'a.png'))
+        assert draw_cam(model, str(image), tmp_path / 'b.png', target=names[number]) == names[number]
+        assert draw_cam(model, str(image), tmp_path / 'c.png', target=str(number)) == names[number]
+        assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+        with pytest.raises(
+            UsageError, match="target='windowpain' is no class of this network: is it 'window"
+        ):
+            draw_cam(model, str(image), tmp_path / 'd.png', target='windowpain')
 
     def test_the_gradient_of_a_linear_head_weights_the_channels(self, tmp_path, image):
         """GradCAM by hand: weights of a classifier's class average to those of the channels."""
@@ -184,10 +219,10 @@ class TestCam:
         draw_cam(model, str(image), tmp_path / 'cam.png', target=5)
         heat = kept[0][0, 7].relu()
         with Image.open(tmp_path / 'cam.png') as picture:
-            drawn = np.asarray(picture, float)
+            drawn = panels_of(picture, (64, 64))[1].astype(float)
         # Red is where the channel is large, blue where it is not.
         redness = drawn[..., 0] - drawn[..., 2]
-        step = 64 // heat.shape[0]
+        step = len(drawn) // heat.shape[0]
         peak = divmod(int(heat.argmax()), heat.shape[1])
         trough = divmod(int(heat.argmin()), heat.shape[1])
         at = [redness[y * step + step // 2, x * step + step // 2] for y, x in (peak, trough)]
@@ -245,3 +280,16 @@ def test_confusion(tools, segmentor, tmp_path):
         assert picture.width == picture.height
     message = tools.fail(*command[:2], DETECTOR, segmentor)
     assert message == f"error: '{DETECTOR}' is no segmentor: give a config of MMSegmentation"
+
+
+def test_free_path(tmp_path):
+    folder = tmp_path / 'new' / 'browse'
+    assert free_path(folder) == folder and folder.parent.is_dir()
+    folder.mkdir()
+    assert free_path(folder) == folder  # empty
+    (folder / 'a.png').touch()
+    assert free_path(folder) == tmp_path / 'new/browse_2'
+    (tmp_path / 'b.tar.png').touch()
+    assert free_path(tmp_path / 'b.tar.png') == tmp_path / 'b.tar_2.png'
+    with pytest.raises(UsageError, match='choose a place in another folder'):
+        free_path(folder / 'a.png' / 'b.png')

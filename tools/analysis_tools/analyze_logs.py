@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mmmeta.analysis.curves import plot_curves, read_curves, summarise
 from mmmeta.apis.cli import command_line, print_table
+from mmmeta.apis.pictures import free_path
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work directories, or files scalars.json')
     parser.add_argument('--keys', nargs='+', default=['loss'], metavar='NAME', help='default: loss')
-    parser.add_argument('--out', default='curves.png', help='the picture (default: %(default)s)')
+    parser.add_argument('--out', default='work_dirs/curves.png', help='the picture (default: %(default)s)')
     args = parser.parse_args()
     curves = {run: read_curves(run, args.keys) for run in args.runs}
     table = Table('run', 'name', 'points', 'first', 'last', 'lowest', 'highest', 'at step')
@@ -27,8 +28,9 @@ def main() -> None:
         for key, points in found.items():
             table.add_row(run, key, *summarise(points))
     print_table(table)
-    plot_curves(curves, args.out)
-    print(f'written: {args.out}')
+    path = free_path(args.out)
+    plot_curves(curves, path)
+    print(f'written: {path}')
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from rich.progress import track
 from mmmeta.apis.browse import browse
 from mmmeta.apis.cli import add_config_options, command_line
 from mmmeta.apis.config import load_config
+from mmmeta.apis.pictures import free_path
 
 
 def main() -> None:
@@ -23,10 +24,11 @@ def main() -> None:
     add_config_options(parser)
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    count, pictures = browse(cfg, args.split, args.out_dir, args.number)
+    folder = free_path(args.out_dir)
+    count, pictures = browse(cfg, args.split, folder, args.number)
     for _ in track(pictures, f'{args.split} of {args.config}', total=count):
         pass
-    print(f'{count} pictures in {args.out_dir}')
+    print(f'{count} pictures in {folder}')
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.classify import find_images
 from mmmeta.apis.cli import add_model_arguments, command_line
 from mmmeta.apis.inference import build_model
+from mmmeta.apis.pictures import free_path
 from mmmeta.weights import trust
 
 
@@ -18,15 +19,22 @@ def main() -> None:
     add_model_arguments(parser)
     parser.add_argument('--stage', type=int, default=3, help='stage, counted from 0 (default: 3)')
     parser.add_argument('--method', default='GradCAM', help=f'{", ".join(METHODS)} (default: GradCAM)')
-    parser.add_argument('--target', type=int, help='class (default: the likeliest, or the most common one)')
+    parser.add_argument(
+        '--target', help='name or number of the class (default: the likeliest, or the most common one)'
+    )
     parser.add_argument('--channels', type=int, default=16, help='channels drawn by features (default: 16)')
-    parser.add_argument('--out', default='cam.png', help='the picture (default: cam.png)')
+    parser.add_argument(
+        '--out',
+        default='work_dirs/cam.png',
+        help='the picture (default: %(default)s), numbered if it is there',
+    )
     args = parser.parse_args()
     (image, *_) = find_images(args.image)
     trust([args.checkpoint] if args.trust_checkpoint else [])
     model = build_model(args.model, args.checkpoint, args.device, args.cfg_options)
-    target = draw_cam(model, image, args.out, args.stage, args.method, args.target, args.channels)
-    print(f'written: {args.out}' + ('' if target is None else f', class {target}'))
+    path = free_path(args.out)
+    target = draw_cam(model, image, path, args.stage, args.method, args.target, args.channels)
+    print(f'written: {path}' + ('' if target is None else f", class '{target}'"))
 
 
 if __name__ == '__main__':

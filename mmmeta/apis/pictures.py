@@ -1,0 +1,91 @@
+"""Pictures that people look at: large enough, with titles, and never over another."""
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mmmeta.errors import UsageError
+
+# Pixels of the longer side of a picture, at least.
+LEAST = 512
+# Height of titles, and distance between pictures beside each other.
+TITLE, GAP = 28, 8
+
+
+def free_path(path: str | Path) -> Path:
+    """A path that nothing has: that which is given, or one with a number.
+
+    Args:
+        path (str | Path): A file, or a folder, which is free if nothing is in it.
+
+    Raises:
+        UsageError: Its folder cannot be made.
+    """
+    path = Path(path)
+    for number in count(2):
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            break
+        stem = path.stem if path.suffix else path.name
+        stem = stem.removesuffix(f'_{number - 1}')
+        path = path.with_name(f'{stem}_{number}{path.suffix}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write '{path}' ({error.strerror}): choose a place in another folder"
+        ) from error
+    return path
+
+
+def scale_of(height: int, width: int) -> int:
+    """How many times a picture has to be enlarged to have :data:`LEAST` pixels on its longer side."""
+    return -(-LEAST // max(height, width))
+
+
+def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """Show each pixel as a square.
+
+    Args:
+        pixels (np.ndarray): ``(H, W)`` or ``(H, W, C)``.
+        scale (int): Side of the squares in pixels.
+    """
+    return pixels.repeat(scale, 0).repeat(scale, 1)
+
+
+def beside(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
+    """Pictures of one height beside each other, each below its title.
+
+    Args:
+        panels (Sequence[tuple[str, np.ndarray]]): Titles and RGB arrays.
+    """
+    return grid([title for title, _ in panels], [[pixels for _, pixels in panels]])
+
+
+def grid(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
+    """Pictures in rows, with a title above each column.
+
+    Args:
+        titles (Sequence[str]): Of the columns.
+        rows (Sequence[Sequence[np.ndarray]]): RGB arrays; those of a column are centred.
+    """
+    widths = [max(row[i].shape[1] for row in rows) for i in range(len(titles))]
+    heights = [max(pixels.shape[0] for pixels in row) for row in rows]
+    size = sum(widths) + GAP * (len(widths) + 1), TITLE + sum(heights) + GAP * len(heights)
+    picture = Image.new('RGB', size, 'white')
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TITLE * 0.6)
+    left = GAP
+    for title, width in zip(titles, widths, strict=True):
+        draw.text((left + width / 2, TITLE / 2), title, 'black', font, anchor='mm')
+        left += width + GAP
+    top = TITLE
+    for row, height in zip(rows, heights, strict=True):
+        left = GAP
+        for pixels, width in zip(row, widths, strict=True):
+            place = left + (width - pixels.shape[1]) // 2, top + (height - pixels.shape[0]) // 2
+            picture.paste(Image.fromarray(pixels), place)
+            left += width + GAP
+        top += height + GAP
+    return picture
