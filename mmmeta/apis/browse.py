@@ -81,27 +81,38 @@ def browse(
 
 def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, count: int) -> Iterator[Path]:
     """Draw the first samples."""
-    visualizer = build_visualizer(scope, dataset.metainfo)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         with explain_data_errors(cfg, [loader], 'reading'):
             item = dataset[i]
-        sample = item['data_samples']
-        image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first
-        source = Path(sample.get('img_path', None) or f'{i}')
+        source = Path(item['data_samples'].get('img_path', None) or f'{i}')
         # Several classes may have files of one name.
         path = folder / f'{i:06d}_{source.stem}.png'
-        scale = scale_of(*image.shape[:2])
-        image = enlarge(np.ascontiguousarray(image), scale)
         with written(path) as draft:
-            if scope == 'mmpretrain':
-                classes = dataset.metainfo.get('classes')
-                visualizer.visualize_cls(image, sample, classes, out_file=str(draft))
-            else:
-                _enlarge_annotations(scope, sample, scale)
-                visualizer.add_datasample('', image, sample, draw_pred=False)
-                beside([('image', image), ('annotation', visualizer.get_image())]).save(draft)
+            beside(draw_item(scope, item, dataset.metainfo)).save(draft)
         yield path
+
+
+def draw_item(scope: str, item: dict[str, Any], metainfo: dict) -> list[tuple[str, np.ndarray]]:
+    """Draw a sample with its annotations.
+
+    Args:
+        scope (str): ``default_scope`` of the config, one of :data:`VISUALIZER_OF`.
+        item (dict): What the data set's pipeline returns; its annotations are enlarged.
+        metainfo (dict): Classes and palette of the data set.
+
+    Returns:
+        list[tuple[str, np.ndarray]]: Pictures with their titles, the last one of the annotation.
+    """
+    sample, visualizer = item['data_samples'], build_visualizer(scope, metainfo)
+    image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first
+    scale = scale_of(*image.shape[:2])
+    image = enlarge(np.ascontiguousarray(image), scale)
+    if scope == 'mmpretrain':
+        return [('annotation', visualizer.visualize_cls(image, sample, metainfo.get('classes')))]
+    _enlarge_annotations(scope, sample, scale)
+    visualizer.add_datasample('', image, sample, draw_pred=False)
+    return [('image', image), ('annotation', visualizer.get_image())]
 
 
 def _enlarge_annotations(scope: str, sample: Any, scale: int) -> None:

@@ -1,5 +1,6 @@
 """The first run: train a real config on a small data set, and show what it learned."""
 
+import argparse
 import json
 import os
 import shutil
@@ -9,12 +10,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.analysis.curves import plot_curves, read_curves
 from mmmeta.analysis.segmentation import most_common_class_miou
+from mmmeta.atomic import written
 from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
+
+from .browse import draw_item
+from .checks import build
+from .cli import add_config_options
+from .config import load_config
+from .inference import build_model, show
+from .pictures import grid
 
 
 @dataclass(frozen=True)
@@ -130,13 +142,50 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
     after = evaluate('after', checkpoint, '--show-dir', str(pictures))
     plot_curves({'train': read_curves(work / 'train', ['loss'])}, work / 'loss.png')
 
+    draw_grid(demo.config, checkpoint, _parse(options), work / 'demo.png')
+
     print(f'\n{demo.title:36}{"before":>10}{"after":>10}{"ratio":>10}')
     for name, value in before.items():
         print(f'{name + " (%)":36}{value:10.2f}{after[name]:10.2f}{after[name] / max(value, 0.01):9.1f}x')
     if task == 'segmentation':
         guess = most_common_class_miou(data_root / 'annotations/validation')
         print(f'{"mIoU (%) of the most common class":36}{guess:10.2f}{guess:10.2f}')
-    print(f'\nannotation | prediction: {pictures}/{demo.pictures}')
-    print(f'loss curve:              {work}/loss.png')
-    print(f'checkpoint:              {checkpoint}')
-    print(f'time:                    {time.monotonic() - start:.0f} s')
+    print(f'\nbefore and after: {work}/demo.png')
+    print(f'all predictions:  {pictures}/{demo.pictures}')
+    print(f'loss curve:       {work}/loss.png')
+    print(f'checkpoint:       {checkpoint}')
+    print(f'time:             {time.monotonic() - start:.0f} s')
+
+
+def _parse(options: list[str]) -> dict[str, Any]:
+    """``--cfg-options`` as a tool reads them."""
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    return parser.parse_args(options).cfg_options
+
+
+def draw_grid(config: str, checkpoint: str, options: dict[str, Any], path: Path, count: int = 3) -> None:
+    """Draw some images with their annotations, and with what is predicted before and after training.
+
+    Args:
+        config (str): The config.
+        checkpoint (str): Checkpoint of the trained network.
+        options (dict): Overrides of the config.
+        path (Path): The PNG file.
+        count (int): Number of images. Defaults to 3.
+    """
+    cfg = load_config(str(resource_root() / config), options)
+    init_default_scope(cfg.default_scope)
+    dataset = build(DATASETS.build, cfg.test_dataloader.dataset)
+    rows, images = [], []
+    for i in range(min(count, len(dataset))):
+        item = dataset[i]
+        images.append(item['data_samples'].img_path)
+        rows.append([pixels for _, pixels in draw_item(cfg.default_scope, item, dataset.metainfo)])
+    for weights in ('none', checkpoint):
+        model = build_model(str(resource_root() / config), weights, options=options)
+        for row, image in zip(rows, images, strict=True):
+            row.append(show(model, image)[0][-1][1])
+    titles = 'image', 'annotation', 'prediction before training', 'prediction after training'
+    with written(path) as draft:
+        grid(titles, rows).save(draft)

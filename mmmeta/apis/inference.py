@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +155,16 @@ def predict(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
-    scope = model.cfg.default_scope
-    init_default_scope(scope)
     _keep_scores(model, score_thr)
-    draw = dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope]
     stems = Counter(Path(image).stem for image in images)
     for image in images:
         path = Path(image)
         name = path.stem if stems[path.stem] == 1 else path.name
         picture = free_path(folder / f'{name}.png')
+        panels, header, rows = show(model, image, top, score_thr)
         with written(picture) as draft:
-            prediction = draw(model, image, draft, top, score_thr)
-        yield replace(prediction, picture=picture)
+            beside(panels).save(draft)
+        yield Prediction(image, picture, header, rows)
 
 
 def _keep_scores(model: BaseModel, score_thr: float) -> None:
@@ -185,16 +183,36 @@ def _read(image: str) -> np.ndarray:
         return np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
 
 
-def _draw_beside(
-    scope: str, metainfo: dict, pixels: np.ndarray, sample: Any, picture: Path, **options: Any
-) -> None:
-    """Draw an image beside what was predicted for it."""
+Panels = list[tuple[str, np.ndarray]]
+Shown = tuple[Panels, tuple[str, ...], list[tuple[str, ...]]]
+
+
+def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> Shown:
+    """Predict what an image shows, and draw it.
+
+    Args:
+        model (BaseModel): What :func:`build_model` returns.
+        image (str): The file.
+        top (int): Number of classes to report. Defaults to 5.
+        score_thr (float): Objects with a lower score are left out. Defaults to 0.3.
+
+    Returns:
+        tuple: Pictures with their titles, the last one of the prediction, enlarged; and ``header`` and
+        ``rows`` of a :class:`Prediction`.
+    """
+    scope = model.cfg.default_scope
+    init_default_scope(scope)
+    return dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope](model, image, top, score_thr)
+
+
+def _draw(scope: str, metainfo: dict, pixels: np.ndarray, sample: Any, **options: Any) -> Panels:
+    """Draw what was predicted for an image."""
     visualizer = build_visualizer(scope, metainfo)
     visualizer.add_datasample('', pixels, sample, draw_gt=False, **options)
-    beside([('image', pixels), ('prediction', visualizer.get_image())]).save(picture)
+    return [('image', pixels), ('prediction', visualizer.get_image())]
 
 
-def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
+def _classify(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     from mmpretrain.structures import DataSample
 
     ((_, guesses),) = classify(model, [image], top)
@@ -203,28 +221,27 @@ def _classify(model: BaseModel, image: str, picture: Path, top: int, score_thr: 
     sample = DataSample().set_pred_label([guess.label for guess in guesses]).set_pred_score(scores)
     visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model.head.num_classes)))
     pixels = _read(image)
-    visualizer.visualize_cls(enlarge(pixels, scale_of(*pixels.shape[:2])), sample, out_file=str(picture))
+    drawn = visualizer.visualize_cls(enlarge(pixels, scale_of(*pixels.shape[:2])), sample)
     rows = [(str(guess.label), guess.name, f'{guess.score:.4f}') for guess in guesses]
-    return Prediction(image, picture, ('class', 'name', 'score'), rows)
+    return [('prediction', drawn)], ('class', 'name', 'score'), rows
 
 
-def _segment(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
+def _segment(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     from mmseg.apis import inference_model
 
     sample = inference_model(model, image)
     # MMSegmentation indexes by it, and NumPy takes a tensor of one element for a number.
     (found,) = sample.pred_sem_seg.data.cpu().numpy()
-    pixels = _read(image)
     scale = scale_of(*found.shape)
     sample.pred_sem_seg = PixelData(data=enlarge(found, scale)[None])
-    _draw_beside('mmseg', model.dataset_meta, enlarge(pixels, scale), sample, picture)
+    panels = _draw('mmseg', model.dataset_meta, enlarge(_read(image), scale), sample)
     labels = found.flatten().tolist()
     names = model.dataset_meta['classes']
     rows = [(names[i], f'{count / len(labels):.1%}') for i, count in Counter(labels).most_common(top)]
-    return Prediction(image, picture, ('class', 'area'), rows)
+    return panels, ('class', 'area'), rows
 
 
-def _detect(model: BaseModel, image: str, picture: Path, top: int, score_thr: float) -> Prediction:
+def _detect(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     from mmdet.apis import inference_detector
 
     sample = inference_detector(model, image)
@@ -237,12 +254,11 @@ def _detect(model: BaseModel, image: str, picture: Path, top: int, score_thr: fl
     if 'masks' in drawn:
         drawn.masks = drawn.masks.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     sample.pred_instances = drawn
-    meta = model.dataset_meta
-    _draw_beside('mmdet', meta, enlarge(pixels, scale), sample, picture, pred_score_thr=score_thr)
+    panels = _draw('mmdet', model.dataset_meta, enlarge(pixels, scale), sample, pred_score_thr=score_thr)
     names = model.dataset_meta['classes']
     best = {}
     for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):
         best[label] = max(score, best.get(label, 0.0))
     counts = Counter(found.labels.tolist()).most_common(top)
     rows = [(names[i], str(count), f'{best[i]:.3f}') for i, count in counts]
-    return Prediction(image, picture, ('class', 'objects', 'best score'), rows)
+    return panels, ('class', 'objects', 'best score'), rows

@@ -11,6 +11,7 @@ from timm_peer import randomise
 
 from mmmeta.apis.classify import zoo_config_path
 from mmmeta.apis.config import load_config
+from mmmeta.apis.pictures import GAP, TITLE
 from mmmeta.weights import ZOO
 
 pytest.importorskip('mmpretrain', reason="classification is MMPretrain's")
@@ -161,7 +162,7 @@ class TestImageDemo:
             assert line.strip('│ ').split('│')[0].strip() == str(int(label))
             assert abs(float(line.strip('│ ').split('│')[2]) - value) < 2e-4
         with Image.open(tmp_path / 'cats.png') as picture:
-            assert picture.size == (200, 150)
+            assert picture.size == (3 * 200 + 2 * GAP, 3 * 150 + TITLE + GAP)  # 512 pixels or more
 
     @pytest.mark.parametrize(
         ('arguments', 'message'),

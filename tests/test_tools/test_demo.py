@@ -35,6 +35,9 @@ def test_demo_reports_before_and_after(tools, run_small_demo, tmp_path):
     guess = most_common_class_miou(tools.data_root / 'annotations/validation')
     assert re.search(rf'of the most common class +{guess:.2f} +{guess:.2f}', out)
     assert len(list((work_dir / 'after/pictures/vis_data/vis_image').glob('*.png'))) == 4
+    with Image.open(work_dir / 'demo.png') as picture:
+        assert picture.width > 4 * 512 and picture.height > 3 * 512 / 1.5
+        assert f'before and after: {work_dir}/demo.png' in out
     with Image.open(work_dir / 'loss.png') as curve:
         assert curve.size == (720, 480)
     assert (work_dir / 'train/iter_12.pth').is_file()
@@ -46,7 +49,9 @@ def test_demo_of_a_detector(det_tools, run_small_demo, tmp_path):
     out = run_small_demo('detection', det_tools.config, det_tools.data_root.parent, *options)
     for name in ('AP50 box', 'AP50 mask'):
         assert re.search(rf'\n{name} \(%\) +[\d.]+ +[\d.]+ +[\d.]+x', out)
-    pictures = re.search(r'annotation \| prediction: (.+)', out)[1]
+    with Image.open(work_dir / 'demo.png') as picture:
+        assert picture.width > 4 * 512  # image, annotation, before, after
+    pictures = re.search(r'all predictions: +(.+)', out)[1]
     assert len(list(Path(pictures).glob('*.jpg'))) == 4
     assert (work_dir / 'loss.png').is_file()
     assert (work_dir / 'train/epoch_1.pth').is_file()

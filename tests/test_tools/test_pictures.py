@@ -166,7 +166,7 @@ class TestBrowse:
         count, pictures = browse(load_config('tests/data/tiny_classifier.py', options), 'train', tmp_path, 1)
         (path,) = pictures
         with Image.open(path) as picture:
-            assert (count, picture.size) == (1, (512, 512))
+            assert (count, picture.size) == (1, (512 + 2 * GAP, 512 + TITLE + GAP))
 
     def test_mistakes(self, tools, tmp_path):
         cfg = load_config(TINY_CONFIG)
