@@ -25,6 +25,13 @@ SHORTER = {
     f'&& mv {WORK}/iter_1.pth {WORK}/iter_75.pth',
 }
 # The error that the beginning of a command ends with, where there is neither ADE20K nor a network.
+SHORTER.update(
+    {
+        'python tools/generate_dataset.py data/shapes': '--num-train 8 --num-val 2 --size 64',
+        'python -m mmmeta new': '--weights none --size 64 --epochs 1',
+        'python tools/train.py my_upernet': '--cfg-options default_hooks.checkpoint.save_optimizer=False',
+    }
+)
 ERRORS = {
     'tools/dist_train.sh': "the data of train_dataloader are missing: looked for images or annotations in '",
     'tools/dist_test.sh': "the data of test_dataloader are missing: looked for images or annotations in '",
@@ -41,7 +48,7 @@ def commands_of(page):
     for snippet in re.findall(r'^```bash\n(.+?)^```', (ROOT / page).read_text(), re.M | re.S):
         for command in snippet.replace('\\\n', ' ').splitlines():
             if not re.match('make (demo|demo-det|test)\\b', command):
-                yield re.sub(' +', ' ', command)
+                yield re.sub(' +', ' ', re.sub(' +# .*', '', command))
 
 
 @pytest.fixture
@@ -61,13 +68,31 @@ def run(checkout, script, **variables):
     return run_command(['bash', '-c', script], checkout, env, TIMEOUT)
 
 
-@pytest.mark.parametrize('page', ['README.md', 'docs/start.md'])
+def make_own_data(folder):
+    """Images with masks, objects and classes, which nobody has split."""
+    from mmmeta.datasets import generate_coco, generate_imagenet
+
+    coco = generate_coco(folder / 'source', 8, 1, 64)
+    shutil.copytree(coco / 'train2017', folder / 'images')
+    shutil.copy(coco / 'annotations/instances_train2017.json', folder / 'objects.json')
+    (folder / 'masks').mkdir()
+    for path in (folder / 'images').iterdir():
+        with Image.open(path) as image:
+            image.convert('L').point(lambda value: (value > 99) + (value > 180)).save(
+                folder / 'masks' / f'{path.stem}.png'
+            )
+    classes = generate_imagenet(folder / 'source', 36, 18, 64)
+    shutil.copytree(classes / 'train', folder / 'classes')
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/start.md', 'docs/your_data.md'])
 def test_a_page_from_top_to_bottom(page, checkout):
     pytest.importorskip('mmseg', reason='the pages are about segmentation')
     if not (checkout / '.venv/bin/activate').is_file():
         pytest.skip('this is no virtual environment')
     generate_ade20k(checkout / 'data/shapes', num_train=8, num_val=2, size=64)
     Image.new('RGB', (96, 64), 'teal').save(checkout / 'picture.jpg')
+    make_own_data(checkout / 'data')
     commands = list(commands_of(page))
     assert commands.count('source .venv/bin/activate') == 1
     script = ''

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
+from PIL import Image
 
 from mmmeta.atomic import written
 from mmmeta.errors import UsageError
@@ -89,30 +90,40 @@ def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, coun
         # Several classes may have files of one name.
         path = folder / f'{i:06d}_{source.stem}.png'
         with written(path) as draft:
-            beside(draw_item(scope, item, dataset.metainfo)).save(draft)
+            beside(draw_item(scope, item, dataset)).save(draft)
         yield path
 
 
-def draw_item(scope: str, item: dict[str, Any], metainfo: dict) -> list[tuple[str, np.ndarray]]:
+def draw_item(scope: str, item: dict[str, Any], dataset: Any) -> list[tuple[str, np.ndarray]]:
     """Draw a sample with its annotations.
 
     Args:
         scope (str): ``default_scope`` of the config, one of :data:`VISUALIZER_OF`.
         item (dict): What the data set's pipeline returns; its annotations are enlarged.
-        metainfo (dict): Classes and palette of the data set.
+        dataset (Dataset): The data set, for its classes, colours and the order of its pipeline.
 
     Returns:
         list[tuple[str, np.ndarray]]: Pictures with their titles, the last one of the annotation.
     """
-    sample, visualizer = item['data_samples'], build_visualizer(scope, metainfo)
+    sample, visualizer = item['data_samples'], build_visualizer(scope, dataset.metainfo)
     image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first
+    if _annotates_original(dataset):
+        shown = Image.fromarray(np.ascontiguousarray(image)).resize(sample.ori_shape[::-1])
+        image = np.asarray(shown)
     scale = scale_of(*image.shape[:2])
     image = enlarge(np.ascontiguousarray(image), scale)
     if scope == 'mmpretrain':
-        return [('annotation', visualizer.visualize_cls(image, sample, metainfo.get('classes')))]
+        return [('annotation', visualizer.visualize_cls(image, sample, dataset.metainfo.get('classes')))]
     _enlarge_annotations(scope, sample, scale)
     visualizer.add_datasample('', image, sample, draw_pred=False)
     return [('image', image), ('annotation', visualizer.get_image())]
+
+
+def _annotates_original(dataset: Any) -> bool:
+    """Whether annotations are those of the file: loaded after the image was resized, as for tests."""
+    names = [type(transform).__name__ for transform in getattr(dataset.pipeline, 'transforms', ())]
+    loads = [i for i, name in enumerate(names) if name.startswith('Load') and name != 'LoadImageFromFile']
+    return any('Resize' in name for name in names[: loads[0]]) if loads else False
 
 
 def _enlarge_annotations(scope: str, sample: Any, scale: int) -> None:

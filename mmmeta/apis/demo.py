@@ -181,7 +181,7 @@ def draw_grid(config: str, checkpoint: str, options: dict[str, Any], path: Path,
     for i in range(min(count, len(dataset))):
         item = dataset[i]
         images.append(item['data_samples'].img_path)
-        rows.append([pixels for _, pixels in draw_item(cfg.default_scope, item, dataset.metainfo)])
+        rows.append([pixels for _, pixels in draw_item(cfg.default_scope, item, dataset)])
     for weights in ('none', checkpoint):
         model = build_model(str(resource_root() / config), weights, options=options)
         for row, image in zip(rows, images, strict=True):

@@ -5,7 +5,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -107,6 +105,72 @@ class _PeakLog(TorchDispatchMode):
         return results
 
 
+class TrainingStep:
+    """Training steps of a config with batches of one image, several times: no weights are loaded.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
+
+    Raises:
+        UsageError: The config cannot be trained, or its data are not there.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        missing = [key for key in ('model', 'train_dataloader', 'optim_wrapper') if not cfg.get(key)]
+        if missing:
+            raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: nothing can be trained")
+        self.cfg = cfg = copy.deepcopy(cfg)
+        check_data(cfg, ['train_dataloader'])
+        adapt_to_device(cfg)
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        self.device = get_device()
+        with explain_data_errors(cfg, ['train_dataloader'], 'building'):
+            dataset = build(DATASETS.build, cfg.train_dataloader.dataset)
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+        with explain_data_errors(cfg, ['train_dataloader'], 'reading'):
+            self.sample = _largest(dataset)
+        model = revert_sync_batchnorm(build(MODELS.build, cfg.model))
+        self.model = model.to(self.device).train()
+        self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+
+    def run(self, batch_size: int) -> float:
+        """Run a step; its seconds."""
+        batch = self._batch(batch_size)
+        self._wait()
+        start = time.monotonic()
+        self.model.train_step(batch, optim_wrapper=self.optim_wrapper)
+        self._wait()
+        return time.monotonic() - start
+
+    def count(self, batch_size: int) -> int:
+        """Run a step; bytes of tensors at its peak: by the allocator on a GPU, one by one elsewhere."""
+        if self.device == 'cuda':
+            torch.cuda.reset_peak_memory_stats()
+            self.run(batch_size)
+            return torch.cuda.max_memory_allocated()
+        states = [value for state in self.optim_wrapper.optimizer.state.values() for value in state.values()]
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        alive = [*self.model.parameters(), *self.model.buffers(), *gradients, *states]
+        with _PeakLog([tensor for tensor in alive if isinstance(tensor, torch.Tensor)]) as log:
+            self.run(batch_size)
+        return log.peak
+
+    def _batch(self, size: int) -> Any:
+        loader = dict(
+            dataset=[copy.deepcopy(self.sample) for _ in range(size)],
+            batch_size=size,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        )
+        if 'collate_fn' in self.cfg.train_dataloader:
+            loader['collate_fn'] = self.cfg.train_dataloader.collate_fn
+        return next(iter(Runner.build_dataloader(loader)))
+
+    def _wait(self) -> None:
+        if self.device == 'cuda':
+            torch.cuda.synchronize()
+
+
 def forecast(cfg: Config, progress: Callable[[Sequence], Iterator] = iter) -> Forecast:
     """Run four training steps with two small batches, and say what larger ones would take.
 
@@ -121,57 +185,25 @@ def forecast(cfg: Config, progress: Callable[[Sequence], Iterator] = iter) -> Fo
     Raises:
         UsageError: The config cannot be trained, or its data are not there.
     """
-    missing = [key for key in ('model', 'train_dataloader', 'optim_wrapper') if not cfg.get(key)]
-    if missing:
-        raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: nothing can be trained")
-    cfg = copy.deepcopy(cfg)
-    check_data(cfg, ['train_dataloader'])
-    adapt_to_device(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    device = get_device()
-    with explain_data_errors(cfg, ['train_dataloader'], 'building'):
-        dataset = build(DATASETS.build, cfg.train_dataloader.dataset)
-        if hasattr(dataset, 'full_init'):
-            dataset.full_init()
-    with explain_data_errors(cfg, ['train_dataloader'], 'reading'):
-        sample = _largest(dataset)
-    model = revert_sync_batchnorm(build(MODELS.build, cfg.model)).to(device).train()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    step = TrainingStep(cfg)
     # A norm over the one pixel of a pooled map needs two.
-    batch_sizes = (2, 3) if cfg.get('default_scope') == 'mmseg' else (1, 2)
-    batches = [_batch_of(cfg, sample, size) for size in batch_sizes]
-    peaks, seconds = [], []
-    # The first step makes the state of the optimiser, the last one is for its time.
-    for i, batch in enumerate(progress([batches[0], *batches, batches[1]])):
-        log = _count(model, optim_wrapper, device) if i < 3 else None
-        start = time.monotonic()
-        with log or nullcontext():
-            model.train_step(batch, optim_wrapper=optim_wrapper)
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        seconds.append(time.monotonic() - start)
-        peaks.append(torch.cuda.max_memory_allocated() if device == 'cuda' else log.peak if log else 0)
-    dtype = str(cfg.optim_wrapper.get('dtype') or ('float16' if device == 'cuda' else 'bfloat16'))
-    amp = cfg.optim_wrapper.get('type') in ('AmpOptimWrapper', 'mmmeta.Bf16OptimWrapper')
+    smaller, larger = (2, 3) if cfg.get('default_scope') == 'mmseg' else (1, 2)
+    # The first step makes the state of the optimiser.
+    calls = [step.run, step.count, step.count, step.run]
+    sizes = [smaller, smaller, larger, larger]
+    _, *peaks, seconds = [calls[i](sizes[i]) for i in progress(range(len(calls)))]
+    wrapper, on_gpu = step.cfg.optim_wrapper, step.device == 'cuda'
+    amp = wrapper.get('type') in ('AmpOptimWrapper', 'mmmeta.Bf16OptimWrapper')
+    dtype = wrapper.get('dtype') or ('float16' if on_gpu else 'bfloat16')
     return Forecast(
-        device=torch.cuda.get_device_name() if device == 'cuda' else device,
+        device=torch.cuda.get_device_name() if on_gpu else step.device,
         precision=f'mixed precision ({dtype})' if amp else 'float32',
-        shape=tuple(sample['inputs'].shape),
-        batch_sizes=batch_sizes,
-        peaks=tuple(peaks[1:3]),
-        seconds=seconds[-1],
-        memory=_memory(device),
+        shape=tuple(step.sample['inputs'].shape),
+        batch_sizes=(smaller, larger),
+        peaks=tuple(peaks),
+        seconds=seconds,
+        memory=_memory(step.device),
     )
-
-
-def _count(model: nn.Module, optim_wrapper: Any, device: str) -> _PeakLog | None:
-    """What counts the bytes of a step: the allocator on a GPU, tensors elsewhere."""
-    if device == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        return None
-    states = [value for state in optim_wrapper.optimizer.state.values() for value in state.values()]
-    alive = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters()), *states]
-    return _PeakLog([tensor for tensor in alive if isinstance(tensor, torch.Tensor)])
 
 
 def _largest(dataset: Any) -> dict[str, Any]:
@@ -179,18 +211,6 @@ def _largest(dataset: Any) -> dict[str, Any]:
     count = len(dataset)
     samples = [dataset[i] for i in range(0, count, max(1, count // SAMPLE))]
     return max(samples, key=lambda sample: sample['inputs'].numel())
-
-
-def _batch_of(cfg: Config, sample: dict[str, Any], size: int) -> Any:
-    """A batch of one image, several times."""
-    loader = dict(
-        dataset=[copy.deepcopy(sample) for _ in range(size)],
-        batch_size=size,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
-    if 'collate_fn' in cfg.train_dataloader:
-        loader['collate_fn'] = cfg.train_dataloader.collate_fn
-    return next(iter(Runner.build_dataloader(loader)))
 
 
 def _memory(device: str) -> int:

@@ -108,18 +108,22 @@ def _fetch_from(place: str) -> str:
 
 
 def _fetch_from_hub(repo: str, file: str, revision: str = 'main') -> str:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
 
     try:
+        if not isinstance(try_to_load_from_cache(repo, file, revision=revision), str):
+            # One try: the download makes six, which take most of a minute where there is no network.
+            get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
         return hf_hub_download(repo, file, revision=revision)
-    except LocalEntryNotFoundError as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise _UnreachableError('not in the cache, and the hub cannot be reached') from error
     except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
         raise _UnreachableError('the hub has no such file') from error
@@ -129,6 +133,11 @@ def _fetch_from_hub(repo: str, file: str, revision: str = 'main') -> str:
         if error.errno == errno.ENOSPC:
             raise
         raise _UnreachableError(f'{type(error).__name__}: {error}') from error
+    except Exception as error:
+        # Of the HTTP library, which is httpx, httpx2 or requests, by the version of huggingface_hub.
+        if 'TransportError' not in (cls.__name__ for cls in type(error).__mro__):
+            raise
+        raise _UnreachableError('not in the cache, and the hub cannot be reached') from error
 
 
 def _fetch_from_web(url: str) -> str:

@@ -1,21 +1,26 @@
 """Mistakes in configs and data are found, and right ones are left alone."""
 
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import ROOT, TINY_CONFIG
 from mistakes.configs import CASCADE, CLASSIFIER, DETECTOR, FPN, MISTAKES, RETINANET, SEGMENTOR
-from mmengine.registry import DATASETS, init_default_scope
+from mistakes.data import DATA_MISTAKES
+from mistakes.run import generate_all, packages_configs, run_data_mistake, run_right
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mmmeta.apis import check
+from mmmeta.apis import check, forecast
 from mmmeta.apis.checking import check_config, check_while_reading
 from mmmeta.apis.checks import explain_data_errors
 from mmmeta.apis.config import load_config
+from mmmeta.apis.forecasting import TrainingStep
 from mmmeta.datasets import generate_ade20k
 from mmmeta.errors import UsageError
 
@@ -31,6 +36,20 @@ def test_a_mistake_is_found(mistake):
 @pytest.mark.parametrize('config', [SEGMENTOR, DETECTOR, CLASSIFIER, FPN, RETINANET, CASCADE])
 def test_right_configs_are_left_alone(config):
     assert check_config(load_config(str(ROOT / config))) == []
+
+
+@pytest.mark.parametrize('i', range(len(DATA_MISTAKES)), ids=[m.name for m in DATA_MISTAKES])
+def test_a_mistake_in_data_is_found(i):
+    assert run_data_mistake(i) == (DATA_MISTAKES[i].name, None)
+
+
+def test_right_configs_of_the_packages_are_left_alone(tmp_path):
+    """A sample of what ``tests/mistakes/run.py`` checks."""
+    for package in ('mmdet', 'mmseg', 'mmpretrain'):
+        pytest.importorskip(package, reason='its configs are checked')
+    generate_all(tmp_path)
+    for config in packages_configs(9, seed=1):
+        assert run_right((config, str(tmp_path))) == (config, None)
 
 
 @pytest.fixture
@@ -168,3 +187,40 @@ def test_annotations_of_objects(det_tools, tmp_path):
     findings = check(load_config(str(ROOT / DETECTOR), dict(option.split('=', 1) for option in options)))
     assert [finding.key for finding in findings] == ['train_dataloader.dataset']
     assert "not 'zebra' (is it 'zebar'?)" in findings[0].text
+
+
+class TestForecast:
+    def options(self, root):
+        return {'train_dataloader.dataset.data_root': str(root)}
+
+    def test_larger_batches_are_on_the_line(self, ade_root):
+        """What is forecast for a batch is what is counted with it."""
+        cfg = load_config(str(ROOT / TINY_CONFIG), self.options(ade_root))
+        found = forecast(cfg)
+        assert (found.batch_sizes, found.precision, found.device) == ((2, 3), 'float32', 'cpu')
+        assert found.shape[0] == 3 and found.images_per_second > 0
+        weights = sum(p.numel() for p in MODELS.build(cfg.model).parameters())
+        # Weights and two moments of AdamW; gradients come when activations go.
+        assert found.peak_of(0) == pytest.approx(3 * 4 * weights, rel=0.05)
+        model = replace(found, memory=int(found.peak_of(7) / 0.9) + 1)
+        assert model.largest_batch == 7
+        assert replace(model, memory=1000).largest_batch == 0
+        step = TrainingStep(cfg)
+        step.run(2)  # makes the state of the optimiser
+        assert step.count(6) == pytest.approx(found.peak_of(6), rel=0.02)
+
+    def test_the_command_line(self, tools):
+        command = (sys.executable, '-m', 'mmmeta', 'check', TINY_CONFIG, '--forecast', '--cfg-options')
+        out = tools.run(*command, *tools.data_options)
+        assert 'nothing was found' in out
+        assert re.search(
+            r'memory: 0\.0\d GiB for a batch of 2, .* each image of 64x64 more; float32, cpu', out
+        )
+        assert re.search(r'speed: [\d.]+ images/s in a batch of 3, without loading them', out)
+        assert re.search(r'largest batch: \d+ in 90 % of [\d.]+ GiB, extrapolated', out)
+
+    def test_nothing_to_train(self):
+        cfg = load_config(str(ROOT / TINY_CONFIG))
+        cfg.optim_wrapper = None
+        with pytest.raises(UsageError, match='has no optim_wrapper: nothing can be trained'):
+            forecast(cfg)

@@ -243,6 +243,14 @@ class TestRefusals:
         assert said.startswith(text)
         assert not (tmp_path / 'my.py').exists()
 
+    @pytest.mark.parametrize('fraction', [0.0, 1.0, 0.7])
+    def test_fractions(self, sparse, tmp_path, fraction):
+        parts = sparse / 'images/train', sparse / 'masks/train'
+        said = self.refuse('seg', *parts, tmp_path / 'my.py', ignore=['0'], val_fraction=fraction)
+        assert said.startswith(
+            f'--val-fraction {fraction}: of 10 images none would be for validation, or none'
+        )
+
     def test_folders(self, sparse, tmp_path):
         out = tmp_path / 'my.py'
         assert self.refuse('seg', tmp_path / 'no', sparse / 'masks', out) == (

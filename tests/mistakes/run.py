@@ -98,8 +98,11 @@ def run_data_mistake(i: int) -> tuple[str, str | None]:
     return mistake.name, None if good and len(found) == 1 else f'found {found}'
 
 
-def _add_classes(root: Path) -> None:
-    """Give ImageNet's layout a thousand folders, as its data sets want."""
+def generate_all(root: Path) -> None:
+    """Generate a data set of each layout, that of ImageNet with a thousand folders, as its data sets want."""
+    for generate, size in ((generate_ade20k, 64), (generate_coco, 96), (generate_imagenet, 64)):
+        generate(root, 18, 18, size, progress=lambda message: None)
+    root = root / 'imagenet'
     for split in ('train', 'val'):
         image = min((root / split).glob('*/*'))
         for i in range(1000 - len(list((root / split).iterdir()))):
@@ -190,9 +193,7 @@ def main() -> None:
     jobs = [('config', i) for i in range(len(MISTAKES))] + [('data', i) for i in range(len(DATA_MISTAKES))]
     counts = dict(config=[0, 0], data=[0, 0], right=[0, 0])
     with tempfile.TemporaryDirectory() as folder:
-        for generate, size in ((generate_ade20k, 64), (generate_coco, 96), (generate_imagenet, 64)):
-            generate(folder, 18, 18, size, progress=lambda message: None)
-        _add_classes(Path(folder) / 'imagenet')
+        generate_all(Path(folder))
         ours = [str(path) for path in sorted((ROOT / 'configs').glob('*.py'))]
         jobs += [('right', (path, folder)) for path in (*ours, *packages_configs(args.right, args.seed))]
         with get_context('spawn').Pool(2, maxtasksperchild=60) as pool:

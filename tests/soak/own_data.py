@@ -22,20 +22,25 @@ from conventions import MASKS, store_masks, store_voc, store_yolo  # noqa: E402
 
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  # noqa: E402
 
-SEGMENTATION = ('--size', '64', '--epochs', '8')
-DETECTION = ('--size', '128', '--epochs', '5', '--batch-size', '4')
+SMALL = ('--backbone', 'poolformer_s12')
+SEGMENTATION = (*SMALL, '--method', 'fpn', '--size', '64', '--epochs', '10')
+DETECTION = (*SMALL, '--size', '128', '--epochs', '10', '--batch-size', '4')
 BOXES = (*DETECTION, '--method', 'mask_rcnn')
+
+
+def _quiet(message: str) -> None:
+    """Print nothing."""
 
 
 def prepare(name: str, folder: Path) -> list[str]:
     """Write the data, and return the arguments of ``new``."""
     if name in MASKS:
-        store_masks(generate_ade20k(folder, 160, 24, 96), folder, name)
+        store_masks(generate_ade20k(folder, 160, 24, 96, progress=_quiet), folder, name)
         images = ['--images', f'{folder}/images', '--masks', f'{folder}/masks']
         return ['seg', *images, *MASKS[name][1], *SEGMENTATION]
     if name == 'folders':
-        return ['cls', str(generate_imagenet(folder, 720, 90, 64)), '--epochs', '10']
-    coco = generate_coco(folder, 160, 40, 128)
+        return ['cls', str(generate_imagenet(folder, 720, 90, 64, progress=_quiet)), '--epochs', '20', *SMALL]
+    coco = generate_coco(folder, 160, 40, 128, progress=_quiet)
     if name == 'COCO':
         given = [
             '--images',

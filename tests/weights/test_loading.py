@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import time
 import urllib.error
 
 import peers
@@ -205,6 +206,18 @@ class TestPlaces:
     def test_nobody_there(self, torch_hub):
         with pytest.raises(UsageError, match=r"cannot get 'http://127.0.0.1:9/no.pth' \(.*refused\)"):
             pretrained('http://127.0.0.1:9/no.pth')
+
+    def test_the_hub_is_tried_once(self, tmp_path, monkeypatch):
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hf'))
+        monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', 'http://127.0.0.1:9')
+        monkeypatch.setattr(
+            'huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE',
+            'http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}',
+        )
+        start = time.monotonic()
+        with pytest.raises(UsageError, match=r"cannot get 'timm://caformer_s18' \(.*hub cannot be reached\)"):
+            fetch('timm://caformer_s18')
+        assert time.monotonic() - start < 10  # 23 s and more with its six tries
 
     def test_other_places_of_the_same_weights(self, hub_cache, torch_hub, monkeypatch):
         def unreachable(*_args, **_kwargs):

@@ -56,7 +56,7 @@ def hold_out(names: Sequence[str], fraction: float) -> tuple[list[str], list[str
     Raises:
         UsageError: The fraction leaves one of the two empty.
     """
-    step = round(1 / fraction) if 0 < fraction < 1 else 0
+    step = min(round(1 / fraction), len(names)) if 0 < fraction < 1 else 0  # one image at least
     val = names[step - 1 :: step] if step > 1 else []
     if not val:
         raise UsageError(

@@ -210,7 +210,7 @@ def _schedule(options: Options, task: str, count: int, assumed: list[str]) -> di
     """Batch size and epochs."""
     batch = min(options.batch_size or BATCH_SIZES[task], count)
     epochs = options.epochs or next(epochs for least, epochs in EPOCHS if count >= least)
-    iterations = max(count // batch * epochs, 1)
+    iterations = max(count // batch * epochs, 2)  # one to warm up
     assumed.append(
         f'{epochs} epochs of {count} images in batches of {batch}: {iterations} iterations (--epochs, '
         '--batch-size)'

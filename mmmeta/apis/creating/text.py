@@ -58,8 +58,8 @@ def write_config(
         batch_size=data['batch_size'],
         epochs=data['epochs'],
         max_iters=data['iterations'],
-        warmup=min(data['iterations'] // 10, 500),
-        interval=min(50, max(data['iterations'] // 10, 1)),
+        warmup=min(max(data['iterations'] // 10, 1), 500),
+        interval=min(10, max(data['iterations'] // 10, 1)),
         val_interval=max(data['iterations'] // 10, 1),
     )
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]
