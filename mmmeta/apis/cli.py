@@ -4,6 +4,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -23,6 +24,17 @@ from mmmeta.stack import StackError
 
 # Columns where there is no terminal.
 WIDTH = 250
+# Beginnings of what the packages below warn of at every start, on every process, whatever the config; nobody
+# who uses them can act on it. setuptools is held to versions that have pkg_resources.
+STACK_WARNINGS = (
+    'pkg_resources is deprecated',
+    '``build_loss`` would be deprecated',
+    'Default ``avg_non_ignore`` is False',
+    '`reduce_zero_label` will be deprecated',
+    'The draw is False',
+    'Setting OMP_NUM_THREADS environment variable',
+    'Setting MKL_NUM_THREADS environment variable',
+)
 
 
 def command_line(main: Callable[[], None]) -> None:
@@ -30,8 +42,8 @@ def command_line(main: Callable[[], None]) -> None:
 
     So is a disk that is full. Under torchrun the message is passed to the launcher, which prints it once.
     """
-    # MMEngine imports it again for each base of a config; setuptools is held to versions that have it.
-    warnings.filterwarnings('ignore', message='pkg_resources is deprecated', category=UserWarning)
+    for beginning in () if '--verbose' in sys.argv else STACK_WARNINGS:
+        warnings.filterwarnings('ignore', re.escape(beginning), UserWarning)
     try:
         main()
         _leave_group()

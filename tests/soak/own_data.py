@@ -69,7 +69,9 @@ def run(*command: str) -> str:
 def metric(folder: Path) -> float:
     """The last result in a work directory, in percent."""
     keys = {'mIoU': 1, 'coco/bbox_mAP_50': 100, 'accuracy/top1': 1}
-    lines = sorted(folder.glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()
+    # A line for each entry of a training's log; a test has one file of one line.
+    logs = sorted(folder.glob('*/vis_data/scalars.json')) or sorted(folder.glob('*/2*.json'))
+    lines = logs[-1].read_text().splitlines() if logs else []
     for values in map(json.loads, lines[::-1]):
         for key, scale in keys.items():
             if key in values:
