@@ -58,7 +58,7 @@ def _prepare(model: BaseModel, image: str) -> tuple[Tensor, np.ndarray]:
     return inputs, padded
 
 
-def _names_of(model: BaseModel) -> Sequence[str]:
+def _class_names_of(model: BaseModel) -> Sequence[str]:
     """Names of the classes, or their numbers."""
     names = (getattr(model, 'dataset_meta', None) or {}).get('classes')
     if names:
@@ -129,7 +129,7 @@ def draw_cam(
     suffix, folder = Path(path).suffix.lower(), Path(path).absolute().parent
     if suffix not in Image.registered_extensions() or not folder.is_dir() or Path(path).is_dir():
         raise UsageError(f"cannot write '{path}': give the path of a PNG file in a folder that exists")
-    names = _names_of(model)
+    names = _class_names_of(model)
     target = _find_class(target, names)
     inputs, picture = _prepare(model, image)
     layer = backbone.stages[stage]

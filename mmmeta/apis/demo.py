@@ -142,7 +142,7 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
     after = evaluate('after', checkpoint, '--show-dir', str(pictures))
     plot_curves({'train': read_curves(work / 'train', ['loss'])}, work / 'loss.png')
 
-    draw_grid(demo.config, checkpoint, _parse(options), work / 'demo.png')
+    draw_grid(demo.config, checkpoint, _parse_options(options), work / 'demo.png')
 
     print(f'\n{demo.title:36}{"before":>10}{"after":>10}{"ratio":>10}')
     for name, value in before.items():
@@ -157,7 +157,7 @@ def run_demo(task: str, data: str | None, work_dir: str, processes: int, options
     print(f'time:             {time.monotonic() - start:.0f} s')
 
 
-def _parse(options: list[str]) -> dict[str, Any]:
+def _parse_options(options: list[str]) -> dict[str, Any]:
     """``--cfg-options`` as a tool reads them."""
     parser = argparse.ArgumentParser()
     add_config_options(parser)

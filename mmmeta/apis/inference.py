@@ -205,7 +205,7 @@ def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> 
     return dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope](model, image, top, score_thr)
 
 
-def _draw(scope: str, metainfo: dict, pixels: np.ndarray, sample: Any, **options: Any) -> Panels:
+def _draw_prediction(scope: str, metainfo: dict, pixels: np.ndarray, sample: Any, **options: Any) -> Panels:
     """Draw what was predicted for an image."""
     visualizer = build_visualizer(scope, metainfo)
     visualizer.add_datasample('', pixels, sample, draw_gt=False, **options)
@@ -234,7 +234,7 @@ def _segment(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     (found,) = sample.pred_sem_seg.data.cpu().numpy()
     scale = scale_of(*found.shape)
     sample.pred_sem_seg = PixelData(data=enlarge(found, scale)[None])
-    panels = _draw('mmseg', model.dataset_meta, enlarge(_read(image), scale), sample)
+    panels = _draw_prediction('mmseg', model.dataset_meta, enlarge(_read(image), scale), sample)
     labels = found.flatten().tolist()
     names = model.dataset_meta['classes']
     rows = [(names[i], f'{count / len(labels):.1%}') for i, count in Counter(labels).most_common(top)]
@@ -254,7 +254,9 @@ def _detect(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     if 'masks' in drawn:
         drawn.masks = drawn.masks.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     sample.pred_instances = drawn
-    panels = _draw('mmdet', model.dataset_meta, enlarge(pixels, scale), sample, pred_score_thr=score_thr)
+    panels = _draw_prediction(
+        'mmdet', model.dataset_meta, enlarge(pixels, scale), sample, pred_score_thr=score_thr
+    )
     names = model.dataset_meta['classes']
     best = {}
     for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):

@@ -174,7 +174,7 @@ def _method_of(model: Model) -> str:
     return next((METHODS[key] for key in METHODS if name.startswith(f'{key}_')), '')
 
 
-def _order(model: Model) -> tuple[str, int, str, int]:
+def _sort_key(model: Model) -> tuple[str, int, str, int]:
     """By method, family and size."""
     families = [cls.__name__ for cls in FAMILIES.values()]
     return _method_of(model), families.index(model.family), model.dataset, model.macs
@@ -204,7 +204,7 @@ def _page(models: list[Model]) -> str:
     """The page of the documentation that lists all."""
     lines = [HEAD]
     for title, text, task, metrics in SECTIONS:
-        own = sorted((model for model in models if model.task in task), key=_order)
+        own = sorted((model for model in models if model.task in task), key=_sort_key)
         lines += [f'## {title}', '', text, '', *_table(own, metrics), '']
         if task == 'Semantic Segmentation':
             own = [model for model in own if _method_of(model) == 'Semantic FPN']

@@ -34,8 +34,11 @@ class TestTwoProcesses:
 
     def test_on_one_machine(self, tools, one_process, tmp_path):
         command = ('tools/dist_train.sh', TINY_CONFIG, 2, '--work-dir', tmp_path)
-        tools.run(*command, '--cfg-options', *tools.data_options, *self.options)
+        output = tools.run(*command, '--cfg-options', *tools.data_options, *self.options)
         self.check(losses(tmp_path), one_process)
+        lines = output.splitlines()
+        assert next(i for i, line in enumerate(lines) if 'loss: ' in line) < 40
+        assert 'UserWarning' not in output  # of the stack, once for each process
 
     def test_as_two_machines(self, tools, one_process, tmp_path):
         for machine in tools.start_machines(TINY_CONFIG, tmp_path, self.options):

@@ -135,7 +135,7 @@ def check_arguments(key: str, given: dict, cls: type, bases: bool = False) -> It
         cls (type): The class.
         bases (bool): Whether a class that takes any hands them to its bases. Defaults to False.
     """
-    takes = dict.fromkeys(_parameters(cls, bases) or ())
+    takes = dict.fromkeys(_arguments_of(cls, bases) or ())
     for name in given if takes else ():
         if name not in ('type', '_scope_', 'pretrained', *takes):  # 'pretrained' has a check of its own
             meant = nearest(name, takes)
@@ -147,7 +147,7 @@ def check_arguments(key: str, given: dict, cls: type, bases: bool = False) -> It
             )
 
 
-def _parameters(cls: type, bases: bool) -> list[str] | None:
+def _arguments_of(cls: type, bases: bool) -> list[str] | None:
     """Arguments of a class; None if it takes any."""
     found = []
     for part in cls.__mro__ if bases else (cls,):

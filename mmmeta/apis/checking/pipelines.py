@@ -112,7 +112,7 @@ def check_inputs(cfg: Config) -> Iterator[Finding]:
             yield from _check_zero(f'{name}.dataset', dataset, scope_of(cfg))
     preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     for dataset in datasets(loader):
-        yield from _check_masks(dataset, model)
+        yield from _check_mask_loading(dataset, model)
         pipeline = dataset.pipeline if isinstance(dataset.pipeline, (list, tuple)) else []
         if 'Normalize' in (names := _names(pipeline)) and preprocessor.get('mean') is not None:
             yield Finding(
@@ -148,7 +148,7 @@ def _check_zero(key: str, dataset: dict, scope: str) -> Iterator[Finding]:
             )
 
 
-def _check_masks(dataset: dict, model: dict) -> Iterator[Finding]:
+def _check_mask_loading(dataset: dict, model: dict) -> Iterator[Finding]:
     roi_head = model.get('roi_head')
     if not isinstance(roi_head, dict) or not roi_head.get('mask_head'):
         return
@@ -174,12 +174,12 @@ def _check_sizes(cfg: Config, loader: dict, model: dict) -> Iterator[Finding]:
         for transform in iter_dicts(dataset.pipeline)
         if transform.get('type') == 'RandomCrop'
     ]
-    crop = _pair(crops[0]) if len(crops) == 1 else None
+    crop = _as_pair(crops[0]) if len(crops) == 1 else None
     if (size is None) == (divisor is None):
         said = f'{key} has both size={size} and size_divisor={divisor}' if size else f'{key} has no size'
         wanted = f'{key}.size={crop}' if crop else f'{key}.size'
         yield Finding(f'{key}.size', f'{said}, and batches are padded to one of the two: write {wanted}')
-    elif crop and (size := _pair(size)) and size[0] * size[1] > crop[0] * crop[1]:
+    elif crop and (size := _as_pair(size)) and size[0] * size[1] > crop[0] * crop[1]:
         share = 1 - crop[0] * crop[1] / (size[0] * size[1])
         yield Finding(
             f'{key}.size',
@@ -189,7 +189,7 @@ def _check_sizes(cfg: Config, loader: dict, model: dict) -> Iterator[Finding]:
         )
 
 
-def _pair(value: Any) -> tuple[int, int] | None:
+def _as_pair(value: Any) -> tuple[int, int] | None:
     if isinstance(value, int):
         return value, value
     ints = isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) for v in value)

@@ -41,14 +41,14 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class _Map:
+class _StoredMap:
     is_colour: bool
     values: frozenset[int]
     size: tuple[int, int]
     palette: tuple[int, ...] | None
 
 
-def _look(path: Path) -> _Map:
+def _look(path: Path) -> _StoredMap:
     try:
         with Image.open(path) as image:
             is_colour = image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'LA')
@@ -56,7 +56,7 @@ def _look(path: Path) -> _Map:
         labels = read_labels(path.read_bytes())
     except (OSError, Image.DecompressionBombError) as error:
         raise UsageError(f"--masks: '{path}' cannot be read as an image ({error})") from error
-    return _Map(is_colour, frozenset(map(int, np.unique(labels))), labels.shape, palette)
+    return _StoredMap(is_colour, frozenset(map(int, np.unique(labels))), labels.shape, palette)
 
 
 def examine_masks(
@@ -116,7 +116,7 @@ def examine_masks(
     return labels
 
 
-def _parse(text: str, is_colour: bool, option: str) -> Label:
+def _parse_label(text: str, is_colour: bool, option: str) -> Label:
     """A label, or a colour, as a user writes it.
 
     Raises:
@@ -136,7 +136,7 @@ def _interpret(
     is_colour = isinstance(stored[0], tuple)
     given = None
     if ignore is not None:
-        given = [] if ignore == ['none'] else [_parse(text, is_colour, '--ignore') for text in ignore]
+        given = [] if ignore == ['none'] else [_parse_label(text, is_colour, '--ignore') for text in ignore]
     if names and any(value for _, value in names):
         if not all(value for _, value in names):
             raise UsageError('--classes: say for each class what the masks store, or for none')
@@ -159,7 +159,7 @@ def _interpret(
             'say what is stored for each (road:7), or what is no class (--ignore)'
         )
     if listed is None:
-        listed = _names_of(rest)
+        listed = _default_names(rest)
         assumed.append(f'{len(rest)} classes are named {shorten(listed, 3)} (--classes)')
     return Labels(rest, given, listed, None, assumed)
 
@@ -168,7 +168,7 @@ def _by_name(
     stored: list[Label], names: list[tuple[str, str | None]], ignore: list[Label] | None, is_colour: bool
 ) -> Labels:
     """Labels that the user said one by one."""
-    classes = [_parse(value, is_colour, '--classes') for _, value in names]
+    classes = [_parse_label(value, is_colour, '--classes') for _, value in names]
     left = [label for label in stored if label not in classes and label not in (ignore or ())]
     if left and not (ignore is None and left == [IGNORED]):
         raise UsageError(
@@ -213,7 +213,7 @@ def _guess_ignored(stored: list[Label], names: list[str] | None, is_colour: bool
     )
 
 
-def _names_of(labels: list[Label]) -> list[str]:
+def _default_names(labels: list[Label]) -> list[str]:
     if labels in ([0, 1], [0, IGNORED]):
         return ['background', 'foreground']
     return [

@@ -233,6 +233,21 @@ def _splits(options: Options, folder: Path, assumed: list[str]) -> tuple[Path, P
     return folder / splits[0], folder / splits[1]
 
 
+def _label_splits(options: Options, option: str) -> tuple[Path, Path]:
+    """The folders of labels for training and for validation, of images that have both.
+
+    Raises:
+        UsageError: There are no such folders.
+    """
+    splits = folders.find_splits(options.labels)
+    if splits is None:
+        raise UsageError(
+            f"{option}: '{options.images}' has folders for training and validation, and '{options.labels}' "
+            'has not: lay both out alike'
+        )
+    return options.labels / splits[0], options.labels / splits[1]
+
+
 def _segmentation(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
     """Look at images and annotation maps."""
     facts, assumed = [], []
@@ -242,19 +257,13 @@ def _segmentation(options: Options) -> tuple[dict[str, Any], list[str], list[str
     train, val = _splits(options, options.images, assumed)
     train_maps, val_maps = options.labels, options.val_labels or options.labels
     if options.val_images is None and val is not None:
-        splits = folders.find_splits(options.labels)
-        if splits is None:
-            raise UsageError(
-                f"--masks: '{options.images}' has folders for training and validation, and "
-                f"'{options.labels}' has not: lay the masks out as the images are"
-            )
-        train_maps, val_maps = options.labels / splits[0], options.labels / splits[1]
+        train_maps, val_maps = _label_splits(options, '--masks')
     parts, beside, paths, images = {}, {}, [], []
     suffixes = None
     for name, folder, maps in (('train', train, train_maps), ('val', val, val_maps)):
         if folder is None:
             continue
-        stems, suffixes, complete = _pair(options, folder, maps, suffixes)
+        stems, suffixes, complete = _pair_files(options, folder, maps, suffixes)
         parts[name] = dict(images=folder, masks=maps, stems=stems, listed=not complete)
         paths += [maps / f'{stem}{suffixes[1]}' for stem in stems]
         images += [folder / f'{stem}{suffixes[0]}' for stem in stems]
@@ -294,7 +303,7 @@ def _segmentation(options: Options) -> tuple[dict[str, Any], list[str], list[str
     return data, facts, assumed + found.assumed
 
 
-def _pair(
+def _pair_files(
     options: Options, folder: Path, maps: Path, suffixes: tuple[str, str] | None
 ) -> tuple[list[str], tuple[str, str], bool]:
     """Names of images that have a map, the endings of both, and whether these are all images.
@@ -359,13 +368,7 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
         train, val = _splits(options, options.images, assumed)
     train_file, val_file = options.labels, options.val_labels
     if val is not None and val_file is None:
-        splits = folders.find_splits(options.labels)
-        if splits is None:
-            raise UsageError(
-                f"--annotations: '{options.images}' has folders for training and validation, and "
-                f"'{options.labels}' has not: lay both out alike, or give --val-annotations"
-            )
-        train_file, val_file = options.labels / splits[0], options.labels / splits[1]
+        train_file, val_file = _label_splits(options, '--annotations')
     contents, beside, parts = {}, {}, {}
     for name, folder, file in (('train', train, train_file), ('val', val, val_file)):
         if folder is None:
@@ -383,11 +386,11 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
             parts[name] = dict(images=train, file=None)
     used = [_used_categories(content) for content in contents.values()]
     present = list(dict.fromkeys(name for part in used for name in part))
-    names = names or _order(contents, present, assumed)
+    names = names or _class_order(contents, present, assumed)
     unknown = [name for name in present if name not in names]
     if unknown and options.classes is not None:
         assumed.append(f'objects of {shorten(unknown)} are left out, as --classes does not name them')
-    masked = _check_masks(contents['train'], options.method, assumed)
+    masked = _check_outlines(contents['train'], options.method, assumed)
     for name, part in parts.items():
         if part['file'] is None:
             beside[f'{name}.json'] = json.dumps(contents[name])
@@ -434,7 +437,7 @@ def _used_categories(content: dict[str, Any]) -> list[str]:
     return [category['name'] for category in categories if category['id'] in used]
 
 
-def _order(contents: dict[str, dict], present: list[str], assumed: list[str]) -> list[str]:
+def _class_order(contents: dict[str, dict], present: list[str], assumed: list[str]) -> list[str]:
     """Names of the classes: the categories that have objects, as the file orders them."""
     ordered = sorted(contents['train']['categories'], key=lambda category: category['id'])
     listed = [category['name'] for category in ordered]
@@ -444,7 +447,7 @@ def _order(contents: dict[str, dict], present: list[str], assumed: list[str]) ->
     return [name for name in dict.fromkeys([*listed, *present]) if name in present]
 
 
-def _check_masks(content: dict[str, Any], method: str | None, assumed: list[str]) -> bool:
+def _check_outlines(content: dict[str, Any], method: str | None, assumed: list[str]) -> bool:
     """Whether all objects have outlines.
 
     Raises:
