@@ -135,20 +135,20 @@ prints the same.
 SECTIONS = (
     (
         'Semantic segmentation',
-        'ADE20K, one scale; multiply-accumulates of 512x2048 pixels. The configs are `configs/NAME.py`.',
+        'ADE20K, one scale; multiply-accumulates of 512x2048 pixels. The configs are in `configs/`.',
         'Semantic Segmentation',
         {'mIoU': 'mIoU'},
     ),
     (
         'Detection and instance segmentation',
-        'COCO val2017; multiply-accumulates of 800x1280 pixels. The configs are `configs/NAME.py`.',
+        'COCO val2017; multiply-accumulates of 800x1280 pixels. The configs are in `configs/`.',
         ('Instance Segmentation', 'Object Detection'),
         {'AP box': 'AP box', 'AP mask': 'AP mask'},
     ),
     (
         'Classification',
         'ImageNet-1K, one crop; multiply-accumulates of the given image. The configs are '
-        '`configs/imagenet/NAME.py`; `mmmeta://NAME` without `_in1k` is where the weights are.',
+        'in `configs/imagenet/`; `mmmeta://NAME` without `_in1k` is where the weights are.',
         'Image Classification',
         {'top-1': 'top-1'},
     ),
