@@ -27,7 +27,7 @@ from mmmeta.errors import UsageError
 
 @pytest.mark.parametrize('mistake', MISTAKES, ids=lambda m: f'{m.key}-{m.text[:20]}')
 def test_a_mistake_is_found(mistake):
-    config = load_config(str(ROOT / mistake.config), dict(mistake.options))
+    config = load_config(mistake.path, dict(mistake.options))
     (finding,) = check_config(config)
     assert (finding.key, finding.is_warning) == (mistake.key, mistake.is_warning)
     assert mistake.text in finding.text

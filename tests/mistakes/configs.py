@@ -1,6 +1,9 @@
 """Wrong configs, each with one mistake, and what is to be said of it."""
 
+from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SEGMENTOR = 'tests/data/tiny_upernet.py'
 DETECTOR = 'tests/data/tiny_mask_rcnn.py'
@@ -8,6 +11,10 @@ CLASSIFIER = 'tests/data/tiny_classifier.py'
 FPN = 'configs/fpn_poolformer_s12_ade20k.py'
 RETINANET = 'configs/retinanet_poolformer_s12_coco.py'
 PARTS = ('train', 'val', 'test')
+MASK2FORMER = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
+PANOPTIC = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py'
+QUERIES = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
+DINO = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 CASCADE = 'configs/cascade_mask_rcnn_caformer_s18_coco.py'
 
 
@@ -24,6 +31,11 @@ class Mistake(NamedTuple):
     text: str
     is_warning: bool = False
     threads: str = ''
+
+    @property
+    def path(self) -> str:
+        """The config, one of a package or of ours."""
+        return self.config if '::' in self.config else str(ROOT / self.config)
 
 
 MISTAKES = [
@@ -438,6 +450,33 @@ MISTAKES = [
         'train_dataloader.dataset.metainfo.classes',
         "has crack, which ADE20KDataset does not know: write train_dataloader.dataset.type='BaseSegDataset'",
     ),
+    # Heads with queries.
+    Mistake(
+        MASK2FORMER,
+        {'model.panoptic_head.num_things_classes': 5, 'model.panoptic_head.loss_cls.class_weight': [1.0] * 6},
+        'model.panoptic_head.num_things_classes',
+        'write model.panoptic_head.num_things_classes=80',
+    ),
+    Mistake(
+        PANOPTIC,
+        {'model.panoptic_fusion_head.num_stuff_classes': 54},
+        'model.panoptic_fusion_head.num_stuff_classes',
+        'write model.panoptic_fusion_head.num_stuff_classes=53',
+    ),
+    Mistake(
+        QUERIES,
+        {'model.decode_head.loss_cls.class_weight': [1.0] * 150},
+        'model.decode_head.loss_cls.class_weight',
+        'write [1.0] * 150 + [0.1]',
+        threads='S3811',
+    ),
+    Mistake(
+        QUERIES,
+        {'model.decode_head.num_classes': 19, 'model.decode_head.loss_cls.class_weight': [1.0] * 20},
+        'model.decode_head.num_classes',
+        'num_classes=150',
+    ),
+    Mistake(DINO, {'model.bbox_head.num_classes': 5}, 'model.bbox_head.num_classes', 'num_classes=80'),
     # Losses and anchors.
     Mistake(
         SEGMENTOR,

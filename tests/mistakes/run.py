@@ -67,7 +67,7 @@ def on_data(config: str, root: Path) -> dict[str, str]:
 def run_mistake(i: int) -> tuple[str, str | None]:
     """Name of a wrong config, and what is wrong with what was found."""
     mistake = MISTAKES[i]
-    found = check_config(load_config(str(ROOT / mistake.config), dict(mistake.options)))
+    found = check_config(load_config(mistake.path, dict(mistake.options)))
     name = f'{mistake.key}: {mistake.text}'
     if [(one.key, one.is_warning) for one in found] != [(mistake.key, mistake.is_warning)]:
         return name, f'found {[(one.key, one.text) for one in found]}'

@@ -10,7 +10,7 @@ from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.errors import UsageError
 
 from ..checks import build, check_data, explain_data_errors
-from .classes import check_class_names, check_classes, check_losses
+from .classes import check_class_names, check_classes, check_losses, check_queries
 from .finding import Finding, bare_model, scope_of
 from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
@@ -42,7 +42,14 @@ def check_config(cfg: Config) -> list[Finding]:
     if any(finding.is_fatal and finding.key.startswith('model') for finding in named):
         return named  # the model cannot be built
     return named + _collect(
-        cfg, check_wiring, check_anchors, check_classes, check_losses, check_pixels, check_optimizer
+        cfg,
+        check_wiring,
+        check_anchors,
+        check_classes,
+        check_losses,
+        check_queries,
+        check_pixels,
+        check_optimizer,
     )
 
 

@@ -136,3 +136,36 @@ def check_losses(cfg: Config) -> Iterator[Finding]:
                     f'{key}.loss_decode.class_weight has {len(weights)} values, and the head has {outputs} '
                     'outputs: give one for each',
                 )
+
+
+def check_queries(cfg: Config) -> Iterator[Finding]:
+    """Heads with queries: things and stuff against the data, and a weight for each class and for none."""
+    model, scope = bare_model(cfg), scope_of(cfg)
+    dataset = next(datasets(cfg.get('train_dataloader') or {}), None)
+    info = _class_info(dataset, scope) if dataset else {}
+    for name in ('panoptic_head', 'panoptic_fusion_head', 'decode_head', 'bbox_head'):
+        part = model.get(name)
+        if not isinstance(part, dict):
+            continue
+        things, stuff = part.get('num_things_classes'), part.get('num_stuff_classes')
+        classes = info.get('classes')
+        if isinstance(things, int) and isinstance(stuff, int) and classes and not isinstance(classes, str):
+            panoptic = 'stuff_classes' in info
+            expected = len(info['thing_classes']) if panoptic else len(classes)
+            rest = len(info['stuff_classes']) if panoptic else 0
+            for word, given, right in (('things', things, expected), ('stuff', stuff, rest)):
+                if given != right:
+                    key = f'model.{name}.num_{word}_classes'
+                    yield Finding(
+                        key,
+                        f'{key}={given}, and the data set of train_dataloader has {right} ({word}): write '
+                        f'{key}={right}',
+                    )
+        outputs = part.get('num_classes') or (things + stuff if isinstance(things, int) else None)
+        weights = (part.get('loss_cls') or {}).get('class_weight')
+        if outputs and isinstance(weights, (list, tuple)) and len(weights) != outputs + 1:
+            yield Finding(
+                f'model.{name}.loss_cls.class_weight',
+                f'model.{name}.loss_cls.class_weight has {len(weights)} values, and {outputs} classes and '
+                f'"none" need {outputs + 1}: write [1.0] * {outputs} + [0.1]',
+            )

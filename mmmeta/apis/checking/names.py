@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, LOOPS, METRICS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
+from mmengine.registry import (
+    DATASETS,
+    EVALUATOR,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    Registry,
+)
 from mmengine.runner import Runner
 
 from mmmeta.errors import nearest
@@ -182,6 +191,8 @@ def _check_part(registry: Registry, key: str, part: Any, scope: str) -> Iterator
     if not isinstance(name, str):
         return
     cls = look_up(registry, name, scope)
+    if cls is None and registry is METRICS:  # what evaluates may be of either kind
+        cls = look_up(EVALUATOR, name, scope)
     if cls is None:
         with registry.switch_scope_and_registry(scope) as scoped:
             scoped.import_from_location()
