@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
@@ -137,7 +138,8 @@ def run_new(args: argparse.Namespace) -> None:
         print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
     for path in (created.config, *created.files):
         print(f'wrote:   {path}')
-    print(f'\ntrain:   python {relative_path(resource_root() / "tools/train.py")} {created.config}')
+    tool = relative_path(resource_root() / 'tools/train.py')
+    print(f'\ntrain:   python {shlex.quote(tool)} {shlex.quote(str(created.config))}')
 
 
 def relative_path(path: Path) -> str:

@@ -18,6 +18,7 @@ from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
 
 from .classify import class_names
+from .inference import without_annotations
 from .pictures import beside, enlarge, scale_of
 
 # Methods without a target work for every network, those with one for classifiers and segmentors.
@@ -45,9 +46,7 @@ class _Scores(nn.Module):
 def _prepare(model: BaseModel, image: str) -> tuple[Tensor, np.ndarray]:
     """The preprocessed input of the network, and the same as RGB between 0 and 1."""
     init_default_scope(model.cfg.default_scope)
-    pipeline = [
-        step for step in model.cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'
-    ]
+    pipeline = without_annotations(model.cfg.test_dataloader.dataset.pipeline)
     item = Compose(pipeline)(dict(img_path=image, img_id=0))
     data = model.data_preprocessor(pseudo_collate([item]), training=False)
     height, width = item['inputs'].shape[1:]
@@ -63,7 +62,7 @@ def _class_names_of(model: BaseModel) -> Sequence[str]:
     names = (getattr(model, 'dataset_meta', None) or {}).get('classes')
     if names:
         return names
-    return class_names(model.head.num_classes) if hasattr(model, 'head') else ()
+    return class_names(model) if hasattr(model, 'head') else ()
 
 
 def _find_class(target: int | str | None, names: Sequence[str]) -> int | None:

@@ -100,8 +100,21 @@ def build_classifier(
     return model.to(device).eval()
 
 
-def class_names(num_classes: int) -> Sequence[str]:
-    """Names of the classes of ImageNet-1K, for 1000, or ImageNet-21K, for 21841; numbers for others."""
+def class_names(model: BaseModel) -> Sequence[str]:
+    """Names of the classes of a classifier.
+
+    Args:
+        model (BaseModel): What :func:`build_classifier` returns.
+
+    Returns:
+        Sequence[str]: Those of the data that its config tests on; else of ImageNet-1K, for 1000, or
+        ImageNet-21K, for 21841; numbers for others.
+    """
+    num_classes = model.head.num_classes
+    dataset = (model._config.get('test_dataloader') or {}).get('dataset') or {}
+    named = (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(named, (list, tuple)) and len(named) == num_classes:
+        return named
     if num_classes == 1000:
         from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
@@ -160,7 +173,7 @@ def classify(
     if top < 1:
         raise UsageError(f'top={top}: give a positive number')
     inferencer = ImageClassificationInferencer(model)
-    names = class_names(model.head.num_classes)
+    names = class_names(model)
     for image in images:
         scores = torch.from_numpy(inferencer(image)[0]['pred_scores'])
         values, labels = scores.topk(min(top, len(scores)))

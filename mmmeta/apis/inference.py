@@ -22,6 +22,7 @@ from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
 
 from .browse import build_visualizer
+from .checking.labels import LOADERS as ANNOTATION_LOADERS
 from .checks import build
 from .classify import build_classifier, class_names, classify
 from .config import dataset_class, datasets, iter_dicts, load_config
@@ -85,6 +86,7 @@ def build_model(
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     # Where mmseg and mmdet expect the pipeline; the data set may be wrapped or concatenated.
+    dataset.pipeline = without_annotations(dataset.pipeline)
     cfg.test_pipeline = dataset.pipeline
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
@@ -97,6 +99,11 @@ def build_model(
     return model.to(device).eval()
 
 
+def without_annotations(pipeline: Sequence[dict]) -> list[dict]:
+    """A pipeline for images that nobody has annotated."""
+    return [step for step in pipeline if step['type'].rpartition('.')[2] not in ANNOTATION_LOADERS]
+
+
 def _metainfo(dataset: ConfigDict, scope: str) -> dict:
     """Classes and palette of a data set."""
     own = dataset_class(dataset, scope).METAINFO
@@ -105,8 +112,10 @@ def _metainfo(dataset: ConfigDict, scope: str) -> dict:
         # Colours of the classes that the data set knows; any for others.
         known = dict(zip(own['classes'], own['palette'], strict=True)) if own.get('palette') else {}
         random = np.random.default_rng(0)
-        colours = [known.get(name, random.integers(0, 256, 3).tolist()) for name in given['classes']]
+        colours = [known.get(name, tuple(random.integers(0, 256, 3).tolist())) for name in given['classes']]
         given['palette'] = colours
+    if given.get('palette'):
+        given['palette'] = [tuple(colour) for colour in given['palette']]
     return {**own, **given}
 
 
@@ -219,7 +228,7 @@ def _classify(model: BaseModel, image: str, top: int, score_thr: float) -> Shown
     scores = torch.zeros(model.head.num_classes)
     scores[[guess.label for guess in guesses]] = torch.tensor([guess.score for guess in guesses])
     sample = DataSample().set_pred_label([guess.label for guess in guesses]).set_pred_score(scores)
-    visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model.head.num_classes)))
+    visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model)))
     pixels = _read(image)
     drawn = visualizer.visualize_cls(enlarge(pixels, scale_of(*pixels.shape[:2])), sample)
     rows = [(str(guess.label), guess.name, f'{guess.score:.4f}') for guess in guesses]

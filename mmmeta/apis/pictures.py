@@ -24,13 +24,12 @@ def free_path(path: str | Path) -> Path:
     Raises:
         UsageError: Its folder cannot be made.
     """
-    path = Path(path)
+    given = path = Path(path)
+    stem, suffix = (given.name, '') if given.is_dir() else (given.stem, given.suffix)
     for number in count(2):
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             break
-        stem = path.stem if path.suffix else path.name
-        stem = stem.removesuffix(f'_{number - 1}')
-        path = path.with_name(f'{stem}_{number}{path.suffix}')
+        path = given.with_name(f'{stem}_{number}{suffix}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

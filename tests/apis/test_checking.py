@@ -189,6 +189,45 @@ def test_annotations_of_objects(det_tools, tmp_path):
     assert "not 'zebra' (is it 'zebar'?)" in findings[0].text
 
 
+class TestToleratedAnnotations:
+    """What MMDetection reads is no error."""
+
+    @pytest.mark.parametrize(
+        ('change', 'text'),
+        [
+            (lambda c: c['images'].pop(0), 'which is not there'),
+            (lambda c: c['annotations'][0].update(id=0), "which COCO's metric takes for none"),
+            (lambda c: c['annotations'][0].update(ignore=1, area=None), None),
+            (lambda c: [part.pop('iscrowd') for part in c['annotations']], None),
+            (lambda c: c['categories'].append(dict(id=200, name='person')), None),
+        ],
+    )
+    def test_files(self, det_tools, tmp_path, change, text):
+        root = tmp_path / 'coco'
+        shutil.copytree(det_tools.data_root, root)
+        path = root / 'annotations/instances_train2017.json'
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        options = [option.replace(str(det_tools.data_root), str(root)) for option in det_tools.data_options]
+        findings = check(load_config(str(ROOT / DETECTOR), dict(option.split('=', 1) for option in options)))
+        assert [text in finding.text for finding in findings] == [True] * (text is not None)
+        assert all(finding.is_warning for finding in findings)
+
+    def test_schedulers_that_wait_or_are_converted(self):
+        for scheduler in (
+            dict(type='ReduceOnPlateauLR', monitor='mIoU', by_epoch=True),
+            dict(type='LinearLR', by_epoch=True, convert_to_iter_based=True, begin=0, end=1),
+        ):
+            cfg = load_config(str(ROOT / SEGMENTOR))
+            cfg.param_scheduler = [scheduler]
+            assert check_config(cfg) == []
+
+    def test_palettes_that_are_longer(self):
+        options = {'train_dataloader.dataset.metainfo.palette': [[0, 0, 0]] * 151}
+        assert check_config(load_config(str(ROOT / SEGMENTOR), options)) == []
+
+
 class TestForecast:
     def options(self, root):
         return {'train_dataloader.dataset.data_root': str(root)}

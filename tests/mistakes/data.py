@@ -157,7 +157,7 @@ DATA_MISTAKES = [
         'ids as text',
         DETECTOR,
         _coco(lambda c: [category.update(id=str(category['id'])) for category in c['categories']]),
-        "have the id '1', and ids are whole numbers",
+        "is of category 33, which is none of '1', '2'",
     ),
     DataMistake(
         'corners instead of sizes',

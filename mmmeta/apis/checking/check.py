@@ -109,7 +109,8 @@ def _check_loader(
         return [Finding(f'{name}.dataset.ann_file', str(error))]
     findings = check_dataset(cfg, name, dataset, count, progress)
     findings += check_objects(cfg, name, dataset, parsed)
-    if name == 'val_dataloader' and len(dataset):
+    readable = all(finding.is_warning for finding in findings)
+    if name == 'val_dataloader' and len(dataset) and readable:
         with explain_data_errors(cfg, [name], 'reading'):
             findings += check_sizes(cfg, name, dataset)
     try:

@@ -103,12 +103,14 @@ def check_class_names(cfg: Config) -> Iterator[Finding]:
                     f"{name}.dataset.type='BaseSegDataset' for data of your own",
                     is_fatal=True,
                 )
-            elif isinstance(classes, (list, tuple)) and palette and len(palette) != len(classes):
+            short = isinstance(classes, (list, tuple)) and palette and len(palette) < len(classes)
+            if short and not odd:
                 yield Finding(
                     f'{key}.palette',
                     f'{key}.palette has {len(palette)} colours, and there are {len(classes)} classes: give '
                     'one for each, or leave palette out',
-                    is_fatal=True,
+                    is_warning=scope_of(cfg) != 'mmseg',
+                    is_fatal=scope_of(cfg) == 'mmseg',
                 )
 
 

@@ -17,7 +17,7 @@ MOST_OUTSIDE = 0.1
 KEYS = ('images', 'annotations', 'categories')
 
 
-def find_object_errors(content: Any, path: str) -> Iterator[str]:
+def find_object_errors(content: Any, path: str) -> Iterator[tuple[str, bool]]:
     """What is wrong with a file of COCO's format.
 
     Args:
@@ -25,55 +25,71 @@ def find_object_errors(content: Any, path: str) -> Iterator[str]:
         path (str): Its name.
 
     Yields:
-        str: One sentence for each kind of mistake, with the first place; after one without which nothing else
-        can be said, no more.
+        tuple[str, bool]: One sentence for each kind of mistake, with the first place, and whether MMDetection
+        can read the file nevertheless; after one without which nothing else can be said, no more.
     """
     missing = [key for key in KEYS if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
-        yield f"'{path}' has no list of {', '.join(missing)}, as COCO's format has"
+        yield f"'{path}' has no list of {', '.join(missing)}, as COCO's format has", False
         return
+    for kind in KEYS:
+        odd = next((part for part in content[kind] if not isinstance(part, dict)), None)
+        if odd is not None:
+            yield f"{kind} of '{path}' has {odd!r}, which is no object with keys", False
+            return
     for image in content['images']:
         lacks = [key for key in ('id', 'file_name', 'height', 'width') if image.get(key) is None]
         if lacks:
             name = image.get('file_name', image.get('id'))
-            yield f"image {name!r} of '{path}' lacks {', '.join(lacks)}"
+            yield f"image {name!r} of '{path}' lacks {', '.join(lacks)}", False
             return
     for kind in KEYS:
         ids = [part.get('id') for part in content[kind]]
         odd = next((i for i in ids if not isinstance(i, int) or isinstance(i, bool)), 0)
         if odd != 0:
-            yield f"{kind} of '{path}' have the id {odd!r}, and ids are whole numbers"
-            return
-        twice = [i for i, count in Counter(ids).items() if count > 1]
+            yield f"{kind} of '{path}' have the id {odd!r}, and ids are whole numbers", odd is not None
+        twice = [i for i, count in Counter(map(str, ids)).items() if count > 1]
         if twice:
-            yield f"{kind} of '{path}' share the id {shorten(twice)}: give each its own"
-    names = Counter(category.get('name') for category in content['categories'])
+            yield f"{kind} of '{path}' share the id {shorten(twice)}: give each its own", False
+            return
+    unnamed = [category['id'] for category in content['categories'] if not category.get('name')]
+    if unnamed:
+        yield f"category {unnamed[0]} of '{path}' has no name", False
+        return
+    used = {part.get('category_id') for part in content['annotations']}
+    names = Counter(category['name'] for category in content['categories'] if category['id'] in used)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        yield f"categories of '{path}' share the name {shorten(twice)}: rename them"
+        yield f"categories of '{path}' share the name {shorten(twice)}: rename them", False
     if not content['annotations']:
-        yield f"'{path}' has no objects"
+        yield f"'{path}' has no objects", True
+    if any(part['id'] == 0 for part in content['annotations']):
+        yield (
+            f"an object of '{path}' has the id 0, which COCO's metric takes for none: count objects from 1",
+            True,
+        )
     yield from _find_box_errors(content, path)
 
 
-def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[str]:
+def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[tuple[str, bool]]:
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
     categories = {category['id'] for category in content['categories']}
     outside = boxes = 0
     for part in content['annotations']:
         image, category, box = (part.get(key) for key in ('image_id', 'category_id', 'bbox'))
         if image not in sizes:
-            yield f"object {part['id']} of '{path}' is in image {image!r}, which is not there"
+            yield f"object {part['id']} of '{path}' is in image {image!r}, which is not there", True
             return
         if category not in categories:
             yield (
                 f"object {part['id']} of '{path}' is of category {category!r}, which is none of "
-                f'{shorten(sorted(categories), 8)}'
+                f'{shorten(map(repr, sorted(categories, key=lambda i: str(i).zfill(9))), 8)}',
+                False,
             )
             return
         numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
         if not numbers:
-            yield f"object {part['id']} of '{path}' has no box of four numbers: bbox={box!r}"
+            yield f"object {part['id']} of '{path}' has no box of four numbers: bbox={box!r}", False
             return
         boxes += 1
         width, height = sizes[image]
@@ -81,17 +97,25 @@ def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[str]:
     if outside > MOST_OUTSIDE * boxes:
         yield (
             f"{outside} of {boxes} boxes of '{path}' reach beyond their image; COCO's are left, top, width, "
-            'height in pixels, and corners have to be converted'
+            'height in pixels, and corners have to be converted',
+            False,
         )
 
 
-def find_missing_values(content: dict[str, Any], path: str) -> Iterator[str]:
-    """Values of objects that MMDetection and COCO's metric read, and some files lack."""
-    for key, value in (('area', 'the area in pixels'), ('iscrowd', '0')):
-        lacks = sum(key not in part for part in content['annotations'])
+def find_missing_values(content: dict[str, Any], path: str, metric: bool = True) -> Iterator[str]:
+    """Values of objects that MMDetection and COCO's metric read, and some files lack.
+
+    Args:
+        content (dict): What is in the file.
+        path (str): Its name.
+        metric (bool): Whether the metric reads it. Defaults to True.
+    """
+    objects = [part for part in content['annotations'] if not part.get('ignore')]
+    for key, value in (('area', 'the area in pixels'), *((('iscrowd', '0'),) if metric else ())):
+        lacks = sum(part.get(key) is None for part in objects)
         if lacks:
-            objects = f'{lacks} of {len(content["annotations"])} objects'
-            yield f"{objects} of '{path}' lack '{key}', which is read: write {value}"
+            said = f'{lacks} of {len(objects)} objects'
+            yield f"{said} of '{path}' lack '{key}', which is read: write {value}"
 
 
 def check_objects(cfg: Config, name: str, dataset: Any, parsed: dict[str, Any]) -> Iterator[Finding]:
@@ -108,6 +132,10 @@ def check_objects(cfg: Config, name: str, dataset: Any, parsed: dict[str, Any]) 
     if content is None:
         return
     key = f'{name}.dataset.ann_file'
+    for text, readable in find_object_errors(content, path):
+        yield Finding(key, text, is_warning=readable)
+    if name != 'train_dataloader':
+        yield from (Finding(key, text) for text in find_missing_values(content, path))
     roi_head = bare_model(cfg).get('roi_head')
     objects = [part for part in content['annotations'] if not part.get('iscrowd')]
     without = sum(not part.get('segmentation') for part in objects)
@@ -147,10 +175,13 @@ def parsed_once() -> Iterator[dict[str, Any]]:
     def read(path: str) -> Any:
         if path not in contents:
             contents[path] = load(path)
-        errors = (*find_object_errors(contents[path], path), *find_missing_values(contents[path], path))
-        first = next(iter(errors), None)
-        if first:
-            raise BadObjects(first)
+        if isinstance(contents[path], dict):  # of images that nobody has annotated
+            contents[path].setdefault('annotations', [])
+        errors = [text for text, readable in find_object_errors(contents[path], path) if not readable]
+        if not errors:
+            errors = list(find_missing_values(contents[path], path, metric=False))
+        if errors:
+            raise BadObjects(errors[0])
         api = original()
         api.dataset = contents[path]
         api.createIndex()

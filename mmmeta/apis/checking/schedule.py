@@ -76,7 +76,9 @@ def check_schedule(cfg: Config) -> Iterator[Finding]:
 
 def _check_scheduler(key: str, scheduler: dict, by_epoch: bool, last: int | None) -> Iterator[Finding]:
     name, counts = str(scheduler.get('type')), scheduler.get('by_epoch', True)
-    if counts and not by_epoch:
+    # A rate that waits for a metric acts after validations, by epochs alone.
+    acts = scheduler.get('convert_to_iter_based') or name.startswith('ReduceOnPlateau')
+    if counts and not by_epoch and not acts:
         yield Finding(
             f'{key}.by_epoch',
             f'{key} ({name}) counts epochs, and an IterBasedTrainLoop has none, so that it never acts: write '

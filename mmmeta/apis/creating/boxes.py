@@ -2,6 +2,7 @@
 
 import json
 import os
+import posixpath
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ import yaml
 from mmmeta.errors import UsageError, shorten
 
 from ..checking.objects import find_missing_values, find_object_errors
-from .folders import image_size
+from .folders import image_size, read_text
 
 OPTION = '--annotations'
 
@@ -61,7 +62,7 @@ def read_objects(
 
 def _read_coco(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except (ValueError, OSError) as error:
         raise UsageError(f"{OPTION}: '{path}' is no JSON ({error})") from error
     return content
@@ -69,23 +70,34 @@ def _read_coco(path: Path) -> dict[str, Any]:
 
 def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> bool:
     """Check what COCO's readers take for granted; whether nothing had to be added."""
+    renumbered = _count_from_one(content)
     _refuse_first(find_object_errors(content, str(path)))
     there = set(files)
-    lost = [image['file_name'] for image in content['images'] if image['file_name'] not in there]
+    names = [posixpath.normpath(image['file_name']) for image in content['images']]
+    lost = [name for name in names if name not in there]
     if lost:
         raise UsageError(
             f"{OPTION}: {len(lost)} of {len(content['images'])} images of '{path}' are not below '{images}', "
             f"such as '{lost[0]}': give the folder that file_name is relative to (--images)"
         )
-    complete = not any(find_missing_values(content, str(path)))
+    complete = not renumbered and not any(find_missing_values(content, str(path)))
     for part in content['annotations']:
         part.setdefault('area', part['bbox'][2] * part['bbox'][3])
         part.setdefault('iscrowd', 0)
     return complete
 
 
-def _refuse_first(errors: Iterator[str]) -> None:
-    for error in errors:
+def _count_from_one(content: Any) -> bool:
+    """Give objects new numbers where one has 0, which COCO's metric takes for none; whether that was so."""
+    parts = content.get('annotations') if isinstance(content, dict) else None
+    found = isinstance(parts, list) and any(isinstance(part, dict) and part.get('id') == 0 for part in parts)
+    for number, part in enumerate(parts if found else (), 1):
+        part['id'] = number
+    return found
+
+
+def _refuse_first(errors: Iterator[tuple[str, bool]]) -> None:
+    for error, _ in errors:
         raise UsageError(f'{OPTION}: {error}')
 
 
@@ -110,12 +122,14 @@ def _read_voc(
     for path in progress(paths, len(paths)):
         objects.append([])
         for part in _parse_xml(path).iter('object') if path else []:
-            name, box = part.findtext('name'), part.find('bndbox')
+            name, box = (part.findtext('name') or '').strip(), part.find('bndbox')
             try:
                 x1, y1, x2, y2 = (float(box.findtext(key)) - 1 for key in ('xmin', 'ymin', 'xmax', 'ymax'))
             except (AttributeError, TypeError, ValueError) as error:
                 raise UsageError(f"{OPTION}: '{path}' has an object without a box (bndbox)") from error
-            difficult = int(part.findtext('difficult') or 0)
+            if not name:
+                raise UsageError(f"{OPTION}: '{path}' has an object without a name")
+            difficult = int((part.findtext('difficult') or '').strip().lower() in ('1', 'true'))
             objects[-1].append((name, [x1, y1, x2 - x1, y2 - y1], None, difficult))
     found = sorted({name for part in objects for name, *_ in part})
     unknown = sorted(set(found) - set(names or found))
@@ -149,7 +163,7 @@ def _read_yolo(
         if not path:
             continue
         height, width = image_size(images / name)
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             if line.strip():
                 objects[-1].append(_parse_line(f"'{path}', line {number}", line, width, height))
     numbers = sorted({part[0] for parts in objects for part in parts})
@@ -167,9 +181,10 @@ def _read_yolo(
 def _parse_line(place: str, line: str, width: int, height: int) -> tuple[int, list[float], list | None, int]:
     try:
         number, *values = (float(value) for value in line.split())
-    except ValueError as error:
+        number = int(number) if number == int(number) else -1
+    except (ValueError, OverflowError) as error:
         raise UsageError(f'{OPTION}: {place}: {line!r} is not class and box') from error
-    if number < 0 or number != int(number) or len(values) < 4 or len(values) % 2 or len(values) == 5:
+    if number < 0 or len(values) < 4 or len(values) % 2 or len(values) == 5:
         raise UsageError(f'{OPTION}: {place}: {line!r} is not class, centre, width and height, or an outline')
     if not all(-0.01 <= value <= 1.01 for value in values):
         raise UsageError(
@@ -189,9 +204,12 @@ def _yolo_names(annotations: Path) -> list[str] | None:
     for folder in (annotations, *annotations.resolve().parents[:2]):
         listed = folder / 'classes.txt'
         if listed.is_file():
-            return [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+            return [line.strip() for line in read_text(listed).splitlines() if line.strip()]
         for path in sorted([*folder.glob('*.yaml'), *folder.glob('*.yml')]):
-            content = yaml.safe_load(path.read_text())
+            try:
+                content = yaml.safe_load(read_text(path))
+            except yaml.YAMLError:  # of something else
+                continue
             names = content.get('names') if isinstance(content, dict) else None
             if isinstance(names, dict):
                 names = [names[key] for key in sorted(names)]

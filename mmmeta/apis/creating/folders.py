@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from math import floor
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +11,8 @@ from PIL import Image
 from mmmeta.errors import UsageError, shorten
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+# The EXIF tag; from 5 on images are turned by a quarter.
+ORIENTATION = 0x0112
 # Names of folders of the two parts.
 TRAIN = ('train', 'training', 'train2017')
 VAL = ('val', 'valid', 'validation', 'val2017')
@@ -56,9 +59,11 @@ def hold_out(names: Sequence[str], fraction: float) -> tuple[list[str], list[str
     Raises:
         UsageError: The fraction leaves one of the two empty.
     """
-    step = min(round(1 / fraction), len(names)) if 0 < fraction < 1 else 0  # one image at least
-    val = names[step - 1 :: step] if step > 1 else []
-    if not val:
+    count = len(names)
+    val = [names[i] for i in range(count) if floor((i + 1) * fraction) > floor(i * fraction)]
+    if not val and 0 < fraction < 1 < count:
+        val = [names[-1]]  # one at least
+    if not 0 < len(val) < count:
         raise UsageError(
             f'--val-fraction {fraction}: of {len(names)} images none would be for validation, or none for '
             'training; give a fraction such as 0.2, or --val-images'
@@ -84,16 +89,29 @@ def suffix_of(names: Sequence[str], option: str) -> str:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width as stored.
+    """Height and width as the image is to be seen, which is how pipelines read it.
 
     Raises:
         UsageError: It cannot be read as an image.
     """
     try:
         with Image.open(path) as image:
-            return image.size[::-1]
+            turned = image.getexif().get(ORIENTATION, 1) > 4
+            return image.size if turned else image.size[::-1]
     except (OSError, Image.DecompressionBombError) as error:
         raise UsageError(f"'{path}' cannot be read as an image ({error})") from error
+
+
+def read_text(path: Path) -> str:
+    """Text of a file of the user, with or without a byte order mark.
+
+    Raises:
+        UsageError: It is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise UsageError(f"'{path}' is no text in UTF-8 ({error.reason}): save it as that") from error
 
 
 def read_names(given: str | None) -> list[tuple[str, str | None]] | None:
@@ -111,7 +129,7 @@ def read_names(given: str | None) -> list[tuple[str, str | None]] | None:
     is_file = os.path.isfile(given)
     if not is_file and (os.sep in given or given.endswith('.txt')):
         raise UsageError(f"--classes: there is no file '{given}'")
-    lines = Path(given).read_text().splitlines() if is_file else given.split(',')
+    lines = read_text(Path(given)).splitlines() if is_file else given.split(',')
     lines = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
     names = []
     for line in lines:

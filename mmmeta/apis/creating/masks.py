@@ -26,6 +26,7 @@ class Labels:
         names (list[str]): Names of the classes.
         palette (list[tuple[int, int, int]] | None): Their colours, if the maps have them.
         assumed (list[str]): What was assumed, and the options that would say otherwise.
+        unusual (bool): Whether MMSegmentation would read the files as something else. Defaults to False.
     """
 
     classes: list[Label]
@@ -33,11 +34,16 @@ class Labels:
     names: list[str]
     palette: list[tuple[int, int, int]] | None
     assumed: list[str] = field(default_factory=list)
+    unusual: bool = False
 
     @property
     def is_mapped(self) -> bool:
         """Whether stored labels are not those of the classes."""
-        return self.classes != list(range(len(self.classes))) or not set(self.ignore) <= {IGNORED}
+        return (
+            self.unusual
+            or self.classes != list(range(len(self.classes)))
+            or not set(self.ignore) <= {IGNORED}
+        )
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class _StoredMap:
     values: frozenset[int]
     size: tuple[int, int]
     palette: tuple[int, ...] | None
+    unusual: bool
 
 
 def _look(path: Path) -> _StoredMap:
@@ -53,10 +60,11 @@ def _look(path: Path) -> _StoredMap:
         with Image.open(path) as image:
             is_colour = image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'LA')
             palette = tuple(image.getpalette() or ()) if image.mode == 'P' else None
+            unusual = image.mode == 'LA'
         labels = read_labels(path.read_bytes())
     except (OSError, Image.DecompressionBombError) as error:
         raise UsageError(f"--masks: '{path}' cannot be read as an image ({error})") from error
-    return _StoredMap(is_colour, frozenset(map(int, np.unique(labels))), labels.shape, palette)
+    return _StoredMap(is_colour, frozenset(map(int, np.unique(labels))), labels.shape, palette, unusual)
 
 
 def examine_masks(
@@ -99,7 +107,7 @@ def examine_masks(
         odd = next(path for path, part in zip(paths, maps, strict=True) if part.is_colour)
         raise UsageError(f"--masks: some have one channel, and '{odd}' has colours: convert them to one kind")
     stored = sorted(frozenset().union(*(part.values for part in maps)))
-    if len(stored) > MOST_LABELS + 1:
+    if len(stored) > MOST_LABELS:
         raise UsageError(
             f'--masks: {len(stored)} different values, which are no labels of classes: smoothed edges, a '
             f"lossy format or photographs ('{paths[0]}' is the first)"
@@ -109,11 +117,29 @@ def examine_masks(
         labels.palette = list(labels.classes)
         return labels
     labels = _interpret(stored, names, ignore)
-    palettes = {part.palette for part in maps}
-    if len(palettes) == 1 and (palette := palettes.pop()):
-        colours = [tuple(palette[3 * i : 3 * i + 3]) for i in labels.classes]
-        labels.palette = colours if all(len(colour) == 3 for colour in colours) else None
+    labels.unusual = any(part.unusual for part in maps)
+    colours = _shared_palette(maps)
+    if all(label in colours for label in labels.classes):
+        labels.palette = [colours[label] for label in labels.classes]
     return labels
+
+
+def _shared_palette(maps: list[_StoredMap]) -> dict[int, tuple[int, ...]]:
+    """Colours of the indices of palette images.
+
+    Raises:
+        UsageError: One index has two colours, so that indices mean nothing.
+    """
+    colours = {}
+    for part in maps:
+        for i in part.values if part.palette else ():
+            colour = part.palette[3 * i : 3 * i + 3]
+            if colours.setdefault(i, colour) != colour:
+                raise UsageError(
+                    f'--masks: palettes differ: index {i} is {colours[i]} in one map, {colour} in another; '
+                    'save all with one palette, or as colours (RGB)'
+                )
+    return {i: colour for i, colour in colours.items() if len(colour) == 3}
 
 
 def _parse_label(text: str, is_colour: bool, option: str) -> Label:
@@ -151,8 +177,10 @@ def _interpret(
             assumed.append(f'label {shorten(given)} means no class and is left out (--ignore)')
     if not rest:
         raise UsageError(f'--ignore: all labels of the masks, {shorten(stored)}, are left out')
-    if listed is not None and not is_colour and max(rest) < len(listed):
-        rest = list(range(len(listed)))  # some do not occur
+    numbers = range(len(listed or ()))
+    named_all = listed is not None and not is_colour and rest and max(rest) < len(listed)
+    if named_all and not {*given} & {*numbers}:
+        rest = list(numbers)  # some do not occur
     elif listed is not None and len(listed) != len(rest):
         raise UsageError(
             f'--classes has {len(listed)} names, and the masks have {len(rest)} labels: {shorten(rest, 20)}; '
@@ -161,6 +189,11 @@ def _interpret(
     if listed is None:
         listed = _default_names(rest)
         assumed.append(f'{len(rest)} classes are named {shorten(listed, 3)} (--classes)')
+    if len(rest) < 2:
+        raise UsageError(
+            f'the masks have one class, label {rest[0]}, and a segmentor tells two or more apart: name the '
+            'background a class too (--ignore none)'
+        )
     return Labels(rest, given, listed, None, assumed)
 
 
@@ -169,6 +202,9 @@ def _by_name(
 ) -> Labels:
     """Labels that the user said one by one."""
     classes = [_parse_label(value, is_colour, '--classes') for _, value in names]
+    twice = [label for label in classes if classes.count(label) > 1 or label in (ignore or ())]
+    if twice:
+        raise UsageError(f'--classes and --ignore: label {twice[0]} is given twice; give each one meaning')
     left = [label for label in stored if label not in classes and label not in (ignore or ())]
     if left and not (ignore is None and left == [IGNORED]):
         raise UsageError(
@@ -197,6 +233,8 @@ def _guess_ignored(stored: list[Label], names: list[str] | None, is_colour: bool
     inner = [label for label in stored if label != IGNORED]
     if inner == list(range(len(inner))):
         return stored[len(inner) :]
+    if names is not None and IGNORED in stored and max(inner) < len(names):
+        return [IGNORED]  # and some classes do not occur
     # Sparse labels: 0 and 255 may be classes, or not.
     doubtful = [label for label in stored if label in (0, IGNORED)]
     if not doubtful:

@@ -154,6 +154,9 @@ def new(
         raise UsageError(f"--out '{path}': a config is a .py file")
     beside = {path.with_name(f'{path.stem}_{end}'): content for end, content in data.pop('beside').items()}
     there = [str(file) for file in (path, *beside) if file.exists()]
+    folder = next((file for file in (path, *beside) if file.is_dir()), None)
+    if folder:
+        raise UsageError(f"--out: '{folder}' is a folder; name a file")
     if there and not force:
         raise UsageError(f'{shorten(there)} is there: choose another --out, or --force')
     if not path.parent.is_dir():
@@ -161,8 +164,10 @@ def new(
     config = text.write_config(task, path, backbone, arch['dims'], weights, data)
     for file, content in {**beside, path: config}.items():
         with written(file) as draft:
-            draft.write_text(content)
+            draft.write_text(content, encoding='utf-8')
     assumed.append(_say_weights(weights))
+    if not Path(images).is_absolute():
+        assumed.append('paths of the data are relative to the folder that commands are run in')
     return Created(path, list(beside), facts, assumed)
 
 
@@ -209,8 +214,10 @@ def _side(options: Options, task: str, sizes: list[tuple[int, int]], assumed: li
 def _schedule(options: Options, task: str, count: int, assumed: list[str]) -> dict[str, int]:
     """Batch size and epochs."""
     batch = min(options.batch_size or BATCH_SIZES[task], count)
+    if task == 'seg':
+        batch = max(batch, 2)  # pooled maps of one pixel are normalised over the batch
     epochs = options.epochs or next(epochs for least, epochs in EPOCHS if count >= least)
-    iterations = max(count // batch * epochs, 2)  # one to warm up
+    iterations = max(count * epochs // batch, 2)  # one to warm up
     assumed.append(
         f'{epochs} epochs of {count} images in batches of {batch}: {iterations} iterations (--epochs, '
         '--batch-size)'
@@ -312,19 +319,27 @@ def _pair_files(
         UsageError: Images have no map.
     """
     images = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
+    if maps != folder and maps.is_relative_to(folder):
+        inside = maps.relative_to(folder).as_posix() + '/'
+        images = [image for image in images if not image.startswith(inside)]
     masks = set(folders.list_files(maps, (*folders.IMAGE_SUFFIXES,), '--masks'))
     of_image = folders.suffix_of(images, '--images')
     stems = [name.removesuffix(of_image) for name in images]
     # Maps may have more at the end of their name, such as _labelIds.png.
     ends = Counter(
-        mask[len(stem) :] for stem in stems[:50] for mask in masks if mask.startswith(stem)
-    ).most_common(1)
+        mask[len(stem) :] for stem in stems[:50] for mask in sorted(masks) if mask.startswith(stem)
+    ).most_common(2)
     if not ends:
         raise UsageError(
             f"--masks: no file below '{maps}' has the name of an image, such as '{stems[0]}': lay the masks "
             'out as the images are, with the same names'
         )
     end = ends[0][0]
+    if len(ends) > 1 and ends[1][1] == ends[0][1] and len(stems) > 1:
+        raise UsageError(
+            f"--masks: '{maps}' has several files for an image, which end in {end} and {ends[1][0]}: move "
+            'those that are no maps of classes elsewhere'
+        )
     if suffixes not in (None, (of_image, end)):
         raise UsageError(
             f'images and masks of training end in {suffixes}, and those of validation in {(of_image, end)}: '
@@ -378,7 +393,9 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
         parts[name] = dict(images=folder, file=file if usable else None)
     if val is None:
         listed = contents['train']['images']
-        order = sorted(image['file_name'] for image in listed)
+        # Of those that have objects: a validation without any measures nothing.
+        shown = {part['image_id'] for part in contents['train']['annotations']}
+        order = sorted(image['file_name'] for image in listed if image['id'] in shown)
         held = set(folders.hold_out(order, options.val_fraction)[1])
         for name in ('val', 'train'):
             inside = [image for image in listed if (image['file_name'] in held) == (name == 'val')]
@@ -387,10 +404,18 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
     used = [_used_categories(content) for content in contents.values()]
     present = list(dict.fromkeys(name for part in used for name in part))
     names = names or _class_order(contents, present, assumed)
+    listed = {category['name'] for content in contents.values() for category in content['categories']}
+    nowhere = [name for name in names if name not in listed]
+    if nowhere:
+        meant = nearest(nowhere[0], listed)
+        hint = f"is it '{meant}'?" if meant else f'categories are {shorten(sorted(listed), 8)}'
+        raise UsageError(f"--classes: no category is called '{nowhere[0]}': {hint}")
+    for part in contents:
+        _complete_categories(contents[part], names, parts[part])
     unknown = [name for name in present if name not in names]
     if unknown and options.classes is not None:
         assumed.append(f'objects of {shorten(unknown)} are left out, as --classes does not name them')
-    masked = _check_outlines(contents['train'], options.method, assumed)
+    masked = _check_outlines(contents.values(), options.method, assumed)
     for name, part in parts.items():
         if part['file'] is None:
             beside[f'{name}.json'] = json.dumps(contents[name])
@@ -430,6 +455,17 @@ def _part_of(content: dict[str, Any], images: list[dict[str, Any]]) -> dict[str,
     return dict(images=images, annotations=annotations, categories=content['categories'])
 
 
+def _complete_categories(content: dict[str, Any], names: list[str], part: dict[str, Any]) -> None:
+    """Give a file the categories that only the other part has; MMDetection would count them otherwise."""
+    own = {category['name'] for category in content['categories']}
+    number = max((category['id'] for category in content['categories']), default=0)
+    for name in names:
+        if name not in own:
+            number += 1
+            content['categories'] = [*content['categories'], dict(id=number, name=name)]
+            part['file'] = None  # written beside the config
+
+
 def _used_categories(content: dict[str, Any]) -> list[str]:
     """Names of the categories that objects have, by their identifiers."""
     used = {part['category_id'] for part in content['annotations']}
@@ -447,13 +483,13 @@ def _class_order(contents: dict[str, dict], present: list[str], assumed: list[st
     return [name for name in dict.fromkeys([*listed, *present]) if name in present]
 
 
-def _check_outlines(content: dict[str, Any], method: str | None, assumed: list[str]) -> bool:
+def _check_outlines(contents: Iterable[dict[str, Any]], method: str | None, assumed: list[str]) -> bool:
     """Whether all objects have outlines.
 
     Raises:
         UsageError: They have not, and the method needs them.
     """
-    objects = [part for part in content['annotations'] if not part['iscrowd']]
+    objects = [part for content in contents for part in content['annotations'] if not part['iscrowd']]
     without = sum(not part.get('segmentation') for part in objects)
     if without and method in ('mask_rcnn', 'cascade_mask_rcnn'):
         raise UsageError(
@@ -462,9 +498,9 @@ def _check_outlines(content: dict[str, Any], method: str | None, assumed: list[s
         )
     if method is None and 0 < without < len(objects):
         assumed.append(f'{without} of {len(objects)} objects have no mask: boxes alone (--method)')
-    elif method is None and not without:
+    elif method is None and objects and not without:
         assumed.append('all objects have masks: boxes and masks are learnt (--method retinanet for boxes)')
-    return not without
+    return bool(objects) and not without
 
 
 def _classification(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
@@ -491,13 +527,15 @@ def _classification(options: Options) -> tuple[dict[str, Any], list[str], list[s
                 f"classes are the folders of '{train}'"
             )
         sizes += [folders.image_size(folder / file) for file in files]
-        parts[name] = dict(images=folder, files=files, listed=False)
+        parts[name] = dict(images=folder, files=files)
     if val is None:
         kept, held = folders.hold_out(parts['train']['files'], options.val_fraction)
-        for name, files in (('val', held), ('train', kept)):
-            parts[name] = dict(images=train, files=files, listed=True)
-            lines = [f'{file} {classes.index(file.partition("/")[0])}' for file in files]
-            beside[f'{name}.txt'] = '\n'.join(lines) + '\n'
+        parts = dict(train=dict(images=train, files=kept), val=dict(images=train, files=held))
+    for name, part in parts.items():
+        # In lists, since folders are read by other rules: hidden ones, other suffixes, other classes.
+        part['listed'] = True
+        lines = [f'{file} {classes.index(file.partition("/")[0])}' for file in part['files']]
+        beside[f'{name}.txt'] = '\n'.join(lines) + '\n'
     counts = Counter(file.partition('/')[0] for file in parts['train']['files'])
     empty = [name for name in classes if not counts[name]]
     if empty:
