@@ -426,6 +426,18 @@ class TestMeanings:
         ):
             new('seg', *folders, tmp_path / 'my.py')
 
+    def test_masks_below_the_images(self, tmp_path):
+        images, masks = write_masks(tmp_path, [[0, 1]] * 4)
+        shutil.move(masks, images / 'masks')
+        created = new('seg', images, images / 'masks', tmp_path / 'my.py', weights='none')
+        assert len(created.files) == 2 and check(load_config(str(created.config))) == []
+
+    def test_windows_where_images_are_large(self, sparse, tmp_path):
+        options = dict(ignore=['0'], weights='none', force=True)
+        for size, window in ((64, None), (512, 13)):
+            new('seg', sparse / 'images', sparse / 'masks', tmp_path / 'my.py', size=size, **options)
+            assert load_config(str(tmp_path / 'my.py')).model.backbone.get('window') == window
+
     def test_two_in_a_batch(self, tmp_path):
         assert self.new(tmp_path, [[0, 1]] * 2).train_dataloader.batch_size == 2
 

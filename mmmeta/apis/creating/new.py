@@ -303,7 +303,8 @@ def _segmentation(options: Options) -> tuple[dict[str, Any], list[str], list[str
         suffixes=suffixes,
         labels=found,
         side=side,
-        largest=4 * side,
+        # Short sides are scaled to the crops.
+        largest=side * max(max(size) / min(size) for size in sizes),
         window=13,
         **_schedule(options, 'seg', count, assumed),
     )
@@ -319,9 +320,10 @@ def _pair_files(
         UsageError: Images have no map.
     """
     images = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
-    if maps != folder and maps.is_relative_to(folder):
-        inside = maps.relative_to(folder).as_posix() + '/'
-        images = [image for image in images if not image.startswith(inside)]
+    inside = maps != folder and maps.is_relative_to(folder)
+    if inside:
+        below = maps.relative_to(folder).as_posix() + '/'
+        images = [image for image in images if not image.startswith(below)]
     masks = set(folders.list_files(maps, (*folders.IMAGE_SUFFIXES,), '--masks'))
     of_image = folders.suffix_of(images, '--images')
     stems = [name.removesuffix(of_image) for name in images]
@@ -352,7 +354,7 @@ def _pair_files(
             f"--masks: {len(lost)} of {len(stems)} images have no mask, such as '{maps}/{lost[0]}{end}': add "
             'them, or leave these images out (--skip-missing)'
         )
-    return paired, (of_image, end), not lost
+    return paired, (of_image, end), not lost and not inside
 
 
 def _range(sizes: list[tuple[int, int]]) -> str:
