@@ -188,4 +188,4 @@ def draw_grid(config: str, checkpoint: str, options: dict[str, Any], path: Path,
             row.append(show(model, image)[0][-1][1])
     titles = 'image', 'annotation', 'prediction before training', 'prediction after training'
     with written(path) as draft:
-        grid(titles, rows).save(draft)
+        grid(titles, rows, height=80).save(draft)  # to be read where all is as wide as a page

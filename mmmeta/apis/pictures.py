@@ -63,28 +63,29 @@ def beside(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:
     return grid([title for title, _ in panels], [[pixels for _, pixels in panels]])
 
 
-def grid(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
+def grid(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]], height: int = TITLE) -> Image.Image:
     """Pictures in rows, with a title above each column.
 
     Args:
         titles (Sequence[str]): Of the columns.
         rows (Sequence[Sequence[np.ndarray]]): RGB arrays; those of a column are centred.
+        height (int): Height of the titles in pixels. Defaults to 28.
     """
     widths = [max(row[i].shape[1] for row in rows) for i in range(len(titles))]
     heights = [max(pixels.shape[0] for pixels in row) for row in rows]
-    size = sum(widths) + GAP * (len(widths) + 1), TITLE + sum(heights) + GAP * len(heights)
+    size = sum(widths) + GAP * (len(widths) + 1), height + sum(heights) + GAP * len(heights)
     picture = Image.new('RGB', size, 'white')
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TITLE * 0.6)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(height * 0.6)
     left = GAP
     for title, width in zip(titles, widths, strict=True):
-        draw.text((left + width / 2, TITLE / 2), title, 'black', font, anchor='mm')
+        draw.text((left + width / 2, height / 2), title, 'black', font, anchor='mm')
         left += width + GAP
-    top = TITLE
-    for row, height in zip(rows, heights, strict=True):
+    top = height
+    for row, tallest in zip(rows, heights, strict=True):
         left = GAP
         for pixels, width in zip(row, widths, strict=True):
-            place = left + (width - pixels.shape[1]) // 2, top + (height - pixels.shape[0]) // 2
+            place = left + (width - pixels.shape[1]) // 2, top + (tallest - pixels.shape[0]) // 2
             picture.paste(Image.fromarray(pixels), place)
             left += width + GAP
-        top += height + GAP
+        top += tallest + GAP
     return picture
