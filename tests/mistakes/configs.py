@@ -50,6 +50,7 @@ MISTAKES = [
         {'lr_config.policy': 'poly', 'param_scheduler': None},
         'lr_config',
         'write param_scheduler in its place',
+        threads='D10243',
     ),
     Mistake(
         SEGMENTOR,
@@ -67,7 +68,13 @@ MISTAKES = [
     Mistake(SEGMENTOR, {'model.backbone.out_indexes': (3,)}, 'model.backbone.out_indexes', 'out_indices'),
     Mistake(DETECTOR, {'model.neck.num_out': 5}, 'model.neck.num_out', 'it is written num_outs'),
     # Types.
-    Mistake(SEGMENTOR, {'model.backbone.type': 'CAFormer'}, 'model.backbone.type', "write 'mmmeta.CAFormer'"),
+    Mistake(
+        SEGMENTOR,
+        {'model.backbone.type': 'CAFormer'},
+        'model.backbone.type',
+        "write 'mmmeta.CAFormer'",
+        threads='D7796',
+    ),
     Mistake(DETECTOR, {'model.backbone.type': 'mmmeta.CaFormer'}, 'model.backbone.type', 'mmmeta.CAFormer'),
     Mistake(SEGMENTOR, {'model.backbone.type': 'Poolformer'}, 'model.backbone.type', 'mmmeta.PoolFormer'),
     Mistake(SEGMENTOR, {'model.decode_head.type': 'UperHead'}, 'model.decode_head.type', "write 'UPerHead'"),
@@ -90,6 +97,7 @@ MISTAKES = [
         {'model.decode_head.in_channels': [64, 128, 320, 512]},
         'model.decode_head.in_channels',
         'write model.decode_head.in_channels=[32, 32, 64, 64]',
+        threads='S2823',
     ),
     Mistake(
         SEGMENTOR,
@@ -126,6 +134,7 @@ MISTAKES = [
         {'model.neck.in_channels': [256, 512, 1024, 2048]},
         'model.neck.in_channels',
         'write model.neck.in_channels=[32, 32, 64, 64]',
+        threads='D5306',
     ),
     Mistake(
         DETECTOR,
@@ -160,12 +169,14 @@ MISTAKES = [
         {'model.auxiliary_head.num_classes': 19},
         'model.auxiliary_head.num_classes',
         'num_classes=150',
+        threads='S42 S488',
     ),
     Mistake(
         RETINANET,
         {'model.bbox_head.num_classes': 5},
         'model.bbox_head.num_classes',
         'bbox_head.num_classes=80',
+        threads='D8734 D4972',
     ),
     Mistake(
         DETECTOR,
@@ -178,6 +189,7 @@ MISTAKES = [
         {'model.roi_head.mask_head.num_classes': 5},
         'model.roi_head.mask_head.num_classes',
         'mask_head.num_classes=80',
+        threads='D6218 D8414',
     ),
     Mistake(
         CASCADE,
@@ -224,6 +236,7 @@ MISTAKES = [
         'optim_wrapper.optimizer.lr',
         'lr=10: none of ours',
         True,
+        threads='D4616 D3062',
     ),
     # Schedules.
     Mistake(

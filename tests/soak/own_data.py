@@ -25,7 +25,6 @@ from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  #
 SMALL = ('--backbone', 'poolformer_s12')
 SEGMENTATION = (*SMALL, '--method', 'fpn', '--size', '64', '--epochs', '10')
 DETECTION = (*SMALL, '--size', '128', '--epochs', '10', '--batch-size', '4')
-BOXES = (*DETECTION, '--method', 'mask_rcnn')
 
 
 def _quiet(message: str) -> None:
@@ -48,7 +47,7 @@ def prepare(name: str, folder: Path) -> list[str]:
             '--annotations',
             f'{coco}/annotations/instances_train2017.json',
         ]
-        return ['det', *given, '--val-fraction', '0.2', *BOXES]
+        return ['det', *given, '--val-fraction', '0.2', '--method', 'retinanet', *DETECTION]
     store = {'VOC': store_voc, 'YOLO': store_yolo}[name]
     annotations = {'VOC': 'Annotations', 'YOLO': 'labels'}[name]
     store(coco, folder / 'own')
