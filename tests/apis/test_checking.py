@@ -25,7 +25,8 @@ from mmmeta.datasets import generate_ade20k
 from mmmeta.errors import UsageError
 
 
-@pytest.mark.parametrize('mistake', MISTAKES, ids=lambda m: f'{m.key}-{m.text[:20]}')
+# Samples of what tests/mistakes/run.py checks.
+@pytest.mark.parametrize('mistake', MISTAKES[::2], ids=lambda m: f'{m.key}-{m.text[:20]}')
 def test_a_mistake_is_found(mistake):
     config = load_config(mistake.path, dict(mistake.options))
     (finding,) = check_config(config)
@@ -38,17 +39,16 @@ def test_right_configs_are_left_alone(config):
     assert check_config(load_config(str(ROOT / config))) == []
 
 
-@pytest.mark.parametrize('i', range(len(DATA_MISTAKES)), ids=[m.name for m in DATA_MISTAKES])
+@pytest.mark.parametrize('i', range(5, len(DATA_MISTAKES), 2), ids=lambda i: DATA_MISTAKES[i].name)
 def test_a_mistake_in_data_is_found(i):
     assert run_data_mistake(i) == (DATA_MISTAKES[i].name, None)
 
 
 def test_right_configs_of_the_packages_are_left_alone(tmp_path):
-    """A sample of what ``tests/mistakes/run.py`` checks."""
     for package in ('mmdet', 'mmseg', 'mmpretrain'):
         pytest.importorskip(package, reason='its configs are checked')
     generate_all(tmp_path)
-    for config in packages_configs(9, seed=1):
+    for config in packages_configs(6, seed=1):
         assert run_right((config, str(tmp_path))) == (config, None)
 
 
