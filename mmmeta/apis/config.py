@@ -18,6 +18,7 @@ from mmmeta.stack import INSTALL, explain_missing_package, require
 
 TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
 TEST_LOADERS = ('test_dataloader',)
+ALL_LOADERS = (*TRAIN_LOADERS, *TEST_LOADERS)
 
 
 def check_config_exists(path: str) -> None:
@@ -102,7 +103,7 @@ def load_config(
     if cfg.get('default_scope') in INSTALL:
         require(cfg.default_scope)
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
-    for name in (*TRAIN_LOADERS, *TEST_LOADERS):
+    for name in ALL_LOADERS:
         loader = cfg.get(name)
         if loader and loader.get('num_workers') == 0:
             loader.persistent_workers = False  # PyTorch refuses it without workers

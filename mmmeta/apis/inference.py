@@ -22,7 +22,7 @@ from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
 
 from .browse import build_visualizer
-from .checking.labels import LOADERS as ANNOTATION_LOADERS
+from .checking.labels import ANNOTATION_LOADERS
 from .checks import build
 from .classify import build_classifier, class_names, classify
 from .config import dataset_class, datasets, iter_dicts, load_config

@@ -10,11 +10,12 @@ from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.errors import UsageError
 
 from ..checks import build, check_data, explain_data_errors
+from ..config import TRAIN_LOADERS
 from .classes import check_class_names, check_classes, check_losses, check_queries
 from .finding import Finding, bare_model, scope_of
 from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
-from .objects import BadObjects, check_objects, parsed_once
+from .objects import BadObjects, Parsed, check_objects, parsed_once
 from .pipelines import check_inputs, check_pipelines
 from .pixels import check_optimizer, check_pixels, check_sizes
 from .schedule import check_schedule, check_together
@@ -22,7 +23,6 @@ from .wiring import check_anchors, check_wiring
 
 # Maps that are read when a run starts.
 SAMPLE = 64
-LOADERS = ('train_dataloader', 'val_dataloader')
 
 
 def check_config(cfg: Config) -> list[Finding]:
@@ -81,7 +81,7 @@ def check(
     Raises:
         UsageError: Data are not there, or not in the format of their data set.
     """
-    loaders = [name for name in LOADERS if cfg.get(name)]
+    loaders = [name for name in TRAIN_LOADERS if cfg.get(name)]
     findings = check_config(cfg)
     if any(finding.is_fatal for finding in findings):
         return findings  # data sets cannot be built
@@ -95,7 +95,7 @@ def check(
 def _check_loader(
     cfg: Config,
     name: str,
-    parsed: dict[str, Any],
+    parsed: Parsed,
     count: int | None,
     progress: Callable[[Sequence], Iterator],
 ) -> list[Finding]:

@@ -7,10 +7,8 @@ from mmengine.config import Config
 
 from mmmeta.errors import shorten
 
-from ..config import TEST_LOADERS, dataset_class, datasets
+from ..config import ALL_LOADERS, dataset_class, datasets
 from .finding import Finding, bare_model, parts_of, scope_of
-
-LOADERS = tuple(dict.fromkeys(('train_dataloader', 'val_dataloader', *TEST_LOADERS)))
 
 
 def _class_info(dataset: dict, scope: str) -> dict:
@@ -28,7 +26,7 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
     scope, model = scope_of(cfg), bare_model(cfg)
     found: dict[str, tuple[str, ...]] = {}
     types, numbers = {}, set()
-    for name in LOADERS:
+    for name in ALL_LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
             info = _class_info(dataset, scope)
             classes = info.get('classes')
@@ -75,7 +73,7 @@ def check_classes(cfg: Config) -> Iterator[Finding]:
 def check_class_names(cfg: Config) -> Iterator[Finding]:
     """Names of classes as data sets want them: a tuple, under ``classes``, with a colour for each."""
     seen = []
-    for name in LOADERS:
+    for name in ALL_LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
             key, info = f'{name}.dataset.metainfo', dataset.get('metainfo')
             if not isinstance(info, dict) or (dataset.get('type'), info) in seen:

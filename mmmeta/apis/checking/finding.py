@@ -45,6 +45,14 @@ def scope_of(cfg: Config) -> str:
     return cfg.get('default_scope') or 'mmengine'
 
 
+def preprocessor_of(cfg: Config) -> tuple[str, dict]:
+    """The data preprocessor, in the model or beside it, and its key."""
+    model = bare_model(cfg)
+    if isinstance(model.get('data_preprocessor'), dict):
+        return 'model.data_preprocessor', model['data_preprocessor']
+    return 'data_preprocessor', cfg.get('data_preprocessor') or {}
+
+
 def our_backbone(cfg: Config) -> dict | None:
     """The config of the backbone, if it is one of ours."""
     backbone = bare_model(cfg).get('backbone')

@@ -12,12 +12,11 @@ from PIL import Image
 
 from mmmeta.errors import UsageError, shorten
 
+from ..pictures import shown_size
 from .finding import Finding
 
-# The EXIF tag; from 5 on images are turned by a quarter.
-ORIENTATION = 0x0112
 # Transforms that load annotation maps.
-LOADERS = ('LoadAnnotations', 'LoadMappedLabels')
+ANNOTATION_LOADERS = ('LoadAnnotations', 'LoadMappedLabels')
 # Maps for each class with which a class that never occurs is odd.
 MAPS_PER_CLASS = 10
 
@@ -35,7 +34,7 @@ class _Map:
 def _loader(dataset: Any) -> Any:
     """The transform that loads annotations, or None."""
     transforms = getattr(dataset.pipeline, 'transforms', ())
-    return next((t for t in transforms if type(t).__name__ in LOADERS), None)
+    return next((t for t in transforms if type(t).__name__ in ANNOTATION_LOADERS), None)
 
 
 def _read_map(dataset: Any, loader: Any, index: int) -> _Map:
@@ -50,9 +49,7 @@ def _read_map(dataset: Any, loader: Any, index: int) -> _Map:
 def _size_of(path: str | None) -> tuple[int, int] | None:
     """Height and width of an image, as it is to be seen; None of files of other kinds."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) > 4
-            return image.size if turned else image.size[::-1]
+        return shown_size(path)
     except (OSError, AttributeError, TypeError, Image.DecompressionBombError):
         return None
 

@@ -21,6 +21,7 @@ from mmmeta.errors import nearest
 from mmmeta.registry import MODELS as OUR_MODELS
 from mmmeta.registry import MODULES as LAZY_NAMES
 
+from ..config import ALL_LOADERS
 from .finding import Finding, bare_model, parts_of, scope_of
 
 # Keys at the top of a config that MMEngine, its packages or our tools read.
@@ -169,14 +170,29 @@ def _arguments_of(cls: type, bases: bool) -> list[str] | None:
     return None
 
 
+def explain_missing_type(registry: Registry, key: str, name: str, scope: str, cutoff: float = 0.8) -> str:
+    """One sentence for a type that is not registered, with what it is likely to mean.
+
+    Args:
+        registry (Registry): Where it is looked up.
+        key (str): Key of the part whose type it is.
+        name (str): The type.
+        scope (str): The scope that it is looked up in.
+        cutoff (float): How much another has to resemble it. Defaults to 0.8.
+    """
+    with registry.switch_scope_and_registry(scope) as scoped:
+        scoped.import_from_location()
+        meant = nearest(name.rpartition('.')[2], {*scoped.module_dict, *registry.module_dict}, cutoff)
+    return f"{key}.type='{name}' is not registered: " + (f"write '{meant}'" if meant else MISSING)
+
+
 def check_types_elsewhere(cfg: Config) -> Iterator[Finding]:
     """Types of data sets, metrics, optimisers and schedulers that are not registered, and their arguments."""
     scope = cfg.get('default_scope')
     if scope is None:
         return
-    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     for registry, key, parts in (
-        *((DATASETS, f'{name}.dataset', (cfg.get(name) or {}).get('dataset')) for name in loaders),
+        *((DATASETS, f'{name}.dataset', (cfg.get(name) or {}).get('dataset')) for name in ALL_LOADERS),
         *((METRICS, key, cfg.get(key)) for key in ('val_evaluator', 'test_evaluator')),
         (OPTIMIZERS, 'optim_wrapper.optimizer', (cfg.get('optim_wrapper') or {}).get('optimizer')),
         (PARAM_SCHEDULERS, 'param_scheduler', cfg.get('param_scheduler')),
@@ -194,12 +210,8 @@ def _check_part(registry: Registry, key: str, part: Any, scope: str) -> Iterator
     if cls is None and registry is METRICS:  # what evaluates may be of either kind
         cls = look_up(EVALUATOR, name, scope)
     if cls is None:
-        with registry.switch_scope_and_registry(scope) as scoped:
-            scoped.import_from_location()
-            names = {*scoped.module_dict, *registry.module_dict}
-            meant = nearest(name.rpartition('.')[2], names, 0.8)
-        hint = f"write '{meant}'" if meant else MISSING
-        yield Finding(f'{key}.type', f"{key}.type='{name}' is not registered: {hint}", is_fatal=True)
+        text = explain_missing_type(registry, key, name, scope)
+        yield Finding(f'{key}.type', text, is_fatal=True)
     elif registry is DATASETS and inspect.isclass(cls):
         yield from check_arguments(key, part, cls, bases=True)
         if isinstance(part.get('dataset'), dict):  # inside a wrapper

@@ -14,6 +14,7 @@ from .finding import Finding, bare_model
 
 # Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
 MOST_OUTSIDE = 0.1
+Parsed = dict[str, tuple[dict[str, Any], list[str]]]
 KEYS = ('images', 'annotations', 'categories')
 
 
@@ -118,22 +119,22 @@ def find_missing_values(content: dict[str, Any], path: str, metric: bool = True)
             yield f"{said} of '{path}' lack '{key}', which is read: write {value}"
 
 
-def check_objects(cfg: Config, name: str, dataset: Any, parsed: dict[str, Any]) -> Iterator[Finding]:
+def check_objects(cfg: Config, name: str, dataset: Any, parsed: Parsed) -> Iterator[Finding]:
     """Check the annotations of a data set of MMDetection that is built, and what is left of them.
 
     Args:
         cfg (Config): The config.
         name (str): Name of its data loader.
         dataset (Dataset): The data set.
-        parsed (dict): Contents of annotation files by their names, see :func:`parsed_once`.
+        parsed (dict): What :func:`parsed_once` gives.
     """
     path = getattr(dataset, 'ann_file', None)
-    content = parsed.get(str(path))
-    if content is None:
+    if str(path) not in parsed:
         return
+    content, warnings = parsed[str(path)]
     key = f'{name}.dataset.ann_file'
-    for text, readable in find_object_errors(content, path):
-        yield Finding(key, text, is_warning=readable)
+    for text in warnings:
+        yield Finding(key, text, is_warning=True)
     if name != 'train_dataloader':
         yield from (Finding(key, text) for text in find_missing_values(content, path))
     roi_head = bare_model(cfg).get('roi_head')
@@ -158,38 +159,39 @@ class BadObjects(UsageError):
 
 
 @contextmanager
-def parsed_once() -> Iterator[dict[str, Any]]:
+def parsed_once() -> Iterator[Parsed]:
     """Let MMDetection's data sets read each annotation file once, and share what was read.
 
     Yields:
-        dict[str, Any]: Contents of the files that were read, by their names.
+        dict: What was read, by the names of the files: the content, and what is odd in it but can be read.
     """
-    contents: dict[str, Any] = {}
+    parsed: Parsed = {}
     try:
         from mmdet.datasets import CocoDataset
     except ImportError:
-        yield contents
+        yield parsed
         return
     original = CocoDataset.COCOAPI
 
     def read(path: str) -> Any:
-        if path not in contents:
-            contents[path] = load(path)
-        if isinstance(contents[path], dict):  # of images that nobody has annotated
-            contents[path].setdefault('annotations', [])
-        errors = [text for text, readable in find_object_errors(contents[path], path) if not readable]
-        if not errors:
-            errors = list(find_missing_values(contents[path], path, metric=False))
-        if errors:
-            raise BadObjects(errors[0])
+        if path not in parsed:
+            content = load(path)
+            if isinstance(content, dict):  # of images that nobody has annotated
+                content.setdefault('annotations', [])
+            found = list(find_object_errors(content, path))
+            errors = [text for text, readable in found if not readable]
+            errors = errors or list(find_missing_values(content, path, metric=False))
+            if errors:
+                raise BadObjects(errors[0])
+            parsed[path] = content, [text for text, _ in found]
         api = original()
-        api.dataset = contents[path]
+        api.dataset, _ = parsed[path]
         api.createIndex()
         api.img_ann_map, api.cat_img_map = api.imgToAnns, api.catToImgs  # as its constructor does
         return api
 
     CocoDataset.COCOAPI = staticmethod(read)
     try:
-        yield contents
+        yield parsed
     finally:
         CocoDataset.COCOAPI = original

@@ -7,14 +7,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from mmmeta.errors import nearest
-
-from ..config import dataset_class, datasets, iter_dicts
-from .finding import Finding, bare_model, scope_of
-from .names import MISSING, check_arguments, look_up
+from ..config import ALL_LOADERS, dataset_class, datasets, iter_dicts
+from .finding import Finding, bare_model, parts_of, preprocessor_of, scope_of
+from .names import check_arguments, explain_missing_type, look_up
 
 PACKS = dict(mmseg='PackSegInputs', mmdet='PackDetInputs', mmpretrain='PackInputs')
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Transforms that move pixels; annotations have to be there before.
 GEOMETRIC = ('Resize', 'RandomResize', 'RandomChoiceResize', 'RandomCrop', 'RandomFlip', 'RandomRotate')
 # What turned into packing when MMCV 2 came.
@@ -28,7 +25,7 @@ def check_pipelines(cfg: Config) -> Iterator[Finding]:
     if cfg.get('default_scope') is None:
         return
     seen = []
-    for name in LOADERS:
+    for name in ALL_LOADERS:
         loader = cfg.get(name) or {}
         outermost = loader.get('dataset')
         for dataset in datasets(loader):
@@ -60,12 +57,7 @@ def _check_transforms(cfg: Config, key: str, pipeline: list) -> Iterator[Finding
 def _explain_type(key: str, name: str, scope: str) -> str:
     if name in FORMER:
         return f"{key}.type='{name}' is of MMCV 1, whose work {PACKS.get(scope)} does now: take it out"
-    with TRANSFORMS.switch_scope_and_registry(scope) as scoped:
-        scoped.import_from_location()
-        names = {*scoped.module_dict, *TRANSFORMS.module_dict}
-    meant = nearest(name.rpartition('.')[2], names)
-    hint = f"write '{meant}'" if meant else MISSING
-    return f"{key}.type='{name}' is not registered: {hint}"
+    return explain_missing_type(TRANSFORMS, key, name, scope, 0.6)
 
 
 def _names(pipeline: list) -> list[str]:
@@ -107,10 +99,10 @@ def check_inputs(cfg: Config) -> Iterator[Finding]:
     loader, model = cfg.get('train_dataloader') or {}, bare_model(cfg)
     if cfg.get('default_scope') is None or not loader:
         return
-    for name in LOADERS:
+    for name in ALL_LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
             yield from _check_zero(f'{name}.dataset', dataset, scope_of(cfg))
-    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    _, preprocessor = preprocessor_of(cfg)
     for dataset in datasets(loader):
         yield from _check_mask_loading(dataset, model)
         pipeline = dataset.pipeline if isinstance(dataset.pipeline, (list, tuple)) else []
@@ -121,7 +113,7 @@ def check_inputs(cfg: Config) -> Iterator[Finding]:
                 f'mean={preprocessor["mean"]}: take Normalize out',
             )
     if scope_of(cfg) == 'mmseg':
-        yield from _check_sizes(cfg, loader, model)
+        yield from _check_sizes(cfg, loader)
         yield from _check_batch(loader, model)
 
 
@@ -160,11 +152,9 @@ def _check_mask_loading(dataset: dict, model: dict) -> Iterator[Finding]:
             )
 
 
-def _check_sizes(cfg: Config, loader: dict, model: dict) -> Iterator[Finding]:
+def _check_sizes(cfg: Config, loader: dict) -> Iterator[Finding]:
     """Padding of a batch; MMSegmentation takes a size or a divisor, not both."""
-    inside = isinstance(model.get('data_preprocessor'), dict)
-    key = 'model.data_preprocessor' if inside else 'data_preprocessor'
-    given = (model if inside else cfg).get('data_preprocessor') or {}
+    key, given = preprocessor_of(cfg)
     if not str(given.get('type', 'SegDataPreProcessor')).endswith('SegDataPreProcessor'):
         return
     size, divisor = given.get('size'), given.get('size_divisor')
@@ -197,12 +187,11 @@ def _as_pair(value: Any) -> tuple[int, int] | None:
 
 
 def _check_batch(loader: dict, model: dict) -> Iterator[Finding]:
-    heads = model.get('decode_head')
-    for i, head in enumerate(heads if isinstance(heads, (list, tuple)) else [heads or {}]):
+    for key, head in parts_of(model):
         name = str(head.get('type')).rpartition('.')[2]
         norm = str((head.get('norm_cfg') or {}).get('type'))
-        if loader.get('batch_size') == 1 and name in POOLING_HEADS and norm == 'BN':
-            key = f'model.decode_head.{i}' if isinstance(heads, (list, tuple)) else 'model.decode_head'
+        decodes = key.startswith('model.decode_head') and name in POOLING_HEADS
+        if loader.get('batch_size') == 1 and decodes and norm == 'BN':
             yield Finding(
                 'train_dataloader.batch_size',
                 f'train_dataloader.batch_size=1, and {name} ({key}) pools a map to one pixel, of which its '

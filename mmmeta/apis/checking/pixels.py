@@ -9,7 +9,7 @@ from torch import Tensor
 from mmmeta.weights import name_of_location
 
 from ..config import iter_dicts
-from .finding import Finding, bare_model, our_backbone, scope_of
+from .finding import Finding, our_backbone, preprocessor_of, scope_of
 
 # Of ImageNet, in 0 to 255, red first, which all published MetaFormers know (timm's IMAGENET_DEFAULT_MEAN).
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -35,10 +35,7 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
     init = (backbone or {}).get('init_cfg') or {}
     if name_of_location(init.get('checkpoint') or '') is None or _normalises_elsewhere(cfg):
         return
-    model = bare_model(cfg)
-    inside = isinstance(model.get('data_preprocessor'), dict)
-    key = 'model.data_preprocessor' if inside else 'data_preprocessor'
-    given = model['data_preprocessor'] if inside else cfg.get('data_preprocessor') or {}
+    key, given = preprocessor_of(cfg)
     weights = f'the weights {init["checkpoint"]}'
     for name, known in (('mean', MEAN), ('std', STD)):
         value = given.get(name)

@@ -62,10 +62,9 @@ def read_objects(
 
 def _read_coco(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_text(path))
+        return json.loads(read_text(path))
     except (ValueError, OSError) as error:
         raise UsageError(f"{OPTION}: '{path}' is no JSON ({error})") from error
-    return content
 
 
 def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> bool:
@@ -192,11 +191,11 @@ def _parse_line(place: str, line: str, width: int, height: int) -> tuple[int, li
         )
     if len(values) == 4:
         x, y, w, h = values
-        return int(number), [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], None, 0
+        return number, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], None, 0
     xs, ys = [x * width for x in values[::2]], [y * height for y in values[1::2]]
     outline = [value for point in zip(xs, ys, strict=True) for value in point]
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-    return int(number), box, [outline], 0
+    return number, box, [outline], 0
 
 
 def _yolo_names(annotations: Path) -> list[str] | None:

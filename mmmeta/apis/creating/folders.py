@@ -10,9 +10,9 @@ from PIL import Image
 
 from mmmeta.errors import UsageError, shorten
 
+from ..pictures import shown_size
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-# The EXIF tag; from 5 on images are turned by a quarter.
-ORIENTATION = 0x0112
 # Names of folders of the two parts.
 TRAIN = ('train', 'training', 'train2017')
 VAL = ('val', 'valid', 'validation', 'val2017')
@@ -95,9 +95,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         UsageError: It cannot be read as an image.
     """
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) > 4
-            return image.size if turned else image.size[::-1]
+        return shown_size(path)
     except (OSError, Image.DecompressionBombError) as error:
         raise UsageError(f"'{path}' cannot be read as an image ({error})") from error
 

@@ -324,7 +324,7 @@ def _pair_files(
     if inside:
         below = maps.relative_to(folder).as_posix() + '/'
         images = [image for image in images if not image.startswith(below)]
-    masks = set(folders.list_files(maps, (*folders.IMAGE_SUFFIXES,), '--masks'))
+    masks = set(folders.list_files(maps, folders.IMAGE_SUFFIXES, '--masks'))
     of_image = folders.suffix_of(images, '--images')
     stems = [name.removesuffix(of_image) for name in images]
     # Maps may have more at the end of their name, such as _labelIds.png.
