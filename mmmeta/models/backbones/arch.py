@@ -1,6 +1,7 @@
 """What an arch is: its keys, their defaults, and their validation."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -133,6 +134,27 @@ def resolve_windows(window: Any, token_mixers: Sequence[str | dict]) -> tuple:
                 f"'{mixer_name(token_mixers[i])}'; give None there"
             )
     return tuple(window)
+
+
+def resolve_strides(out_stride: Any, stem_strides: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """Return the stride of each stage's output.
+
+    Args:
+        out_stride (int | None): The backbone's argument.
+        stem_strides (Sequence[int]): Strides of the stem's convolutions.
+        num_stages (int): Number of stages.
+
+    Raises:
+        UsageError: No stage has that stride.
+    """
+    strides = [prod(stem_strides) * 2**i for i in range(num_stages)]
+    if out_stride is None:
+        return tuple(strides)
+    if type(out_stride) is not int or out_stride not in strides:
+        raise UsageError(
+            f'out_stride={out_stride}: choose the stride of a stage, {", ".join(map(str, strides))}'
+        )
+    return tuple(min(stride, out_stride) for stride in strides)
 
 
 def check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:

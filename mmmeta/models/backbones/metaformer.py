@@ -23,13 +23,17 @@ from mmmeta.models.layers import (
 from mmmeta.registry import MODELS
 from mmmeta.weights import OURS, load_backbone, recognise, translate
 
-from .arch import check_out_indices, resolve_arch, resolve_windows
+from .arch import check_out_indices, resolve_arch, resolve_strides, resolve_windows
 
 # Arch settings that a token mixer of ours inherits unless its own dict sets them.
 MIXER_ARGS = dict(pooling=('pool_size',), sep_conv=('act', 'bias'), attention=('head_dim', 'bias'))
+# Token mixers that look at neighbours, at a distance that grows where a stage has no stride.
+DILATED = ('pooling', 'sep_conv')
 
 
-def _build_token_mixer(spec: str | dict, dim: int, arch: dict, windows: dict[str, Any]) -> nn.Module:
+def _build_token_mixer(
+    spec: str | dict, dim: int, arch: dict, windows: dict[str, Any], dilation: int
+) -> nn.Module:
     """Build the token mixer of a block: one of ours, or any module registered in ``MODELS``."""
     args = {'type': spec} if isinstance(spec, str) else dict(spec)
     name = args.pop('type', None)
@@ -37,6 +41,8 @@ def _build_token_mixer(spec: str | dict, dim: int, arch: dict, windows: dict[str
         inherited = {key: arch[key] for key in MIXER_ARGS.get(name, ())}
         if name == 'attention':
             inherited.update(windows)
+        elif name in DILATED:
+            inherited['dilation'] = dilation
         return TOKEN_MIXERS[name](dim, **{**inherited, **args})
     mixer = MODELS.get(name) if isinstance(name, str) else None
     if mixer is None:
@@ -56,6 +62,7 @@ class Embedding(nn.Module):
         kernel_size (int): Side of the kernel.
         stride (int): Stride.
         padding (int): Padding.
+        dilation (int): Dilation. Defaults to 1.
         pre_norm (str | dict | None): Norm before the convolution. Defaults to None.
         post_norm (str | dict | None): Norm after the convolution. Defaults to None.
     """
@@ -67,12 +74,13 @@ class Embedding(nn.Module):
         kernel_size: int,
         stride: int,
         padding: int,
+        dilation: int = 1,
         pre_norm: str | dict | None = None,
         post_norm: str | dict | None = None,
     ) -> None:
         super().__init__()
         self.pre_norm = build_norm(pre_norm, in_channels)
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation)
         self.post_norm = build_norm(post_norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,6 +176,10 @@ class MetaFormer(BaseModule):
         backend (str): ``'sdpa'`` or, if it is installed, ``'natten'``; see :class:`Attention`. Defaults to
             ``'sdpa'``.
         with_cp (bool): Recompute blocks in backward instead of keeping their activations. Defaults to False.
+        out_stride (int | None): Stride of the last stages' outputs, for heads that want fine maps: 8 or 16
+            where the stages end at 32. Downsamplings beyond it lose their stride, and the kernels and the
+            pooling behind them are dilated instead; attention, random matrices and mixers of your own are as
+            they are. The same weights load. Defaults to None: the product of all strides.
         output_norm (bool | str | dict): Norm of each output. Defaults to True: the family's, which is
             ``dict(type='LN', eps=1e-6)`` where it sets no other. False for raw features, or a norm as in
             ``arch``.
@@ -200,6 +212,7 @@ class MetaFormer(BaseModule):
         window_mode: str = 'slide',
         backend: str = 'sdpa',
         with_cp: bool = False,
+        out_stride: int | None = None,
         output_norm: bool | str | dict = True,
         init_cfg: dict | list | None = None,
     ) -> None:
@@ -239,9 +252,8 @@ class MetaFormer(BaseModule):
                 )
             )
         )
-        self.stem_stride = 1
-        for stride in stem['strides']:
-            self.stem_stride *= stride
+        #: Stride of each stage's output, in pixels.
+        self.strides = resolve_strides(out_stride, stem['strides'], num_stages)
 
         drop_paths = torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist()
         self.stages = nn.ModuleList(
@@ -278,13 +290,18 @@ class MetaFormer(BaseModule):
         windows = dict(window=self.window[i])
         if self.window[i] is not None:
             windows.update(self.window_rule)
-        downsample = (
-            Embedding(self.dims[i - 1], dim, 3, 2, 1, pre_norm=arch['embed_norm']) if i else nn.Identity()
-        )
+        downsample, dilation = nn.Identity(), 1
+        if i:
+            # As in a network with all strides, kernels reach as far on the image.
+            before, dilation = (self.strides[0] * 2**j // self.strides[j] for j in (i - 1, i))
+            stride = self.strides[i] // self.strides[i - 1]
+            downsample = Embedding(
+                self.dims[i - 1], dim, 3, stride, before, before, pre_norm=arch['embed_norm']
+            )
         blocks = [
             MetaFormerBlock(
                 dim,
-                _build_token_mixer(arch['token_mixers'][i], dim, arch, windows),
+                _build_token_mixer(arch['token_mixers'][i], dim, arch, windows, dilation),
                 norm=arch['norm'][i],
                 act=arch['act'],
                 mlp_ratio=arch['mlp_ratio'],
@@ -305,14 +322,14 @@ class MetaFormer(BaseModule):
                 stride, but at least one full stride (32 for four stages).
 
         Returns:
-            tuple[Tensor]: For each of ``out_indices``, ``(B, dims[i], H_i, W_i)`` at stride 4, 8, 16, 32,
-            channels first in memory.
+            tuple[Tensor]: For each of ``out_indices``, ``(B, dims[i], H_i, W_i)`` at stride 4, 8, 16, 32, or
+            less with ``out_stride``, channels first in memory.
 
         Raises:
             UsageError: The image is smaller than the network's stride.
         """
         height, width = x.shape[-2:]
-        stride = self.stem_stride * 2 ** (len(self.depths) - 1)
+        stride = self.strides[-1]
         if height < stride or width < stride:
             raise UsageError(
                 f'an image of {height}x{width} pixels is smaller than the stride {stride} of '

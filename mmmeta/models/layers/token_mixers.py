@@ -43,26 +43,37 @@ class Identity(nn.Module):
         return x
 
 
+def _mean_with_zeros(x: Tensor, size: int, dilation: int) -> Tensor:
+    """Mean over windows, of zeros beyond the border; a dilated one over each grid of pixels it connects."""
+    if dilation == 1:
+        return F.avg_pool2d(x, size, stride=1, padding=size // 2)
+    height, width = x.shape[2:]
+    grids = F.pixel_unshuffle(F.pad(x, (0, -width % dilation, 0, -height % dilation)), dilation)
+    return F.pixel_shuffle(_mean_with_zeros(grids, size, 1), dilation)[..., :height, :width]
+
+
 class _PoolingDifference(torch.autograd.Function):
     """Average pooling minus its input: linear, so nothing is kept for backward."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, size: int) -> Tensor:
-        return F.avg_pool2d(x, size, stride=1, padding=size // 2, count_include_pad=False) - x
+    def forward(x: Tensor, size: int, dilation: int) -> Tensor:
+        if dilation == 1:
+            return F.avg_pool2d(x, size, stride=1, padding=size // 2, count_include_pad=False) - x
+        mean = partial(_mean_with_zeros, size=size, dilation=dilation)
+        return mean(x) / mean(x.new_ones(1, 1, *x.shape[2:])) - x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.size = inputs[1]
+        ctx.window = inputs[1:]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         # A mean is a sum over the number of pixels that it covers, and the transpose of the sum is the sum.
         # Not `avg_pool2d_backward`, which is wrong on GPUs for maps with channels last.
-        pool = partial(F.avg_pool2d, kernel_size=ctx.size, stride=1, padding=ctx.size // 2)
-        covered = pool(grad.new_ones(1, 1, *grad.shape[2:]))
-        return pool(grad / covered) - grad, None
+        covered = _mean_with_zeros(grad.new_ones(1, 1, *grad.shape[2:]), *ctx.window)
+        return _mean_with_zeros(grad / covered, *ctx.window) - grad, None, None
 
 
 class Pooling(nn.Module):
@@ -71,26 +82,29 @@ class Pooling(nn.Module):
     Args:
         dim (int): Channels; unused, common to all mixers.
         pool_size (int): Side of the pooling window, odd and positive. Defaults to 3.
+        dilation (int): Distance of the pixels that are averaged. Defaults to 1.
 
     Raises:
         UsageError: ``pool_size`` is even or not positive.
     """
 
-    def __init__(self, dim: int, pool_size: int = 3) -> None:
+    def __init__(self, dim: int, pool_size: int = 3, dilation: int = 1) -> None:
         super().__init__()
         if pool_size < 1 or pool_size % 2 == 0:
             raise UsageError(
                 f'pool_size={pool_size} would change the size of the map: give an odd, positive number'
             )
         self.pool_size = pool_size
+        self.dilation = dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        return apply(_PoolingDifference, x, self.pool_size)
+        return apply(_PoolingDifference, x, self.pool_size, self.dilation)
 
     def extra_repr(self) -> str:
         """Show the window in ``print(model)``."""
-        return f'pool_size={self.pool_size}'
+        dilated = f', dilation={self.dilation}' if self.dilation > 1 else ''
+        return f'pool_size={self.pool_size}{dilated}'
 
 
 class RandomMixing(nn.Module):
@@ -149,6 +163,7 @@ class SepConv(nn.Module):
         kernel_size (int): Side of the depthwise kernel, odd. Defaults to 7.
         act (str | dict): Activation, see :func:`build_activation`. Defaults to ``'StarReLU'``.
         bias (bool): Whether the convolutions have biases. Defaults to False.
+        dilation (int): Dilation of the depthwise kernel. Defaults to 1.
 
     Raises:
         UsageError: ``kernel_size`` is even or not positive.
@@ -161,6 +176,7 @@ class SepConv(nn.Module):
         kernel_size: int = 7,
         act: str | dict = 'StarReLU',
         bias: bool = False,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -170,7 +186,10 @@ class SepConv(nn.Module):
         hidden = int(expansion_ratio * dim)
         self.pwconv1 = Pointwise(dim, hidden, bias=bias)
         self.act = build_activation(act)
-        self.dwconv = Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=bias)
+        padding = dilation * (kernel_size // 2)
+        self.dwconv = Conv2d(
+            hidden, hidden, kernel_size, padding=padding, dilation=dilation, groups=hidden, bias=bias
+        )
         self.pwconv2 = Pointwise(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
