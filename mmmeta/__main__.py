@@ -1,4 +1,4 @@
-"""``python -m mmmeta``: list what there is, write a config for your data, check a config and its data."""
+"""``python -m mmmeta``: list what there is, write a config, put a backbone into another, check it."""
 
 import argparse
 import io
@@ -6,23 +6,21 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from mmmeta.apis.checking import SAMPLE, Finding, check
-from mmmeta.apis.cli import add_config_options, command_line, print_table
+from mmmeta.apis.cli import BACKBONE_HELP, add_config_options, command_line, print_table, track
 from mmmeta.apis.config import enable_amp, load_config
 from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
+from mmmeta.apis.swapping.writing import write_swap
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
@@ -93,7 +91,7 @@ def run_check(args: argparse.Namespace) -> None:
 def print_forecast(cfg: Config) -> None:
     """Print what a training step takes."""
     with redirect_stdout(io.StringIO()):
-        found = forecast(cfg, partial(_track, 'training steps'))
+        found = forecast(cfg, partial(track, 'training steps'))
     smaller, larger = found.batch_sizes
     height, width = found.shape[-2:]
     gib = 2**30
@@ -112,13 +110,7 @@ def quiet_check(cfg: Config, count: int | None) -> list[Finding]:
         return check(cfg, count, progress=_track_maps)
 
 
-def _track(what: str, values: Iterable, count: int | None = None) -> Iterator:
-    """A bar on a terminal."""
-    console = Console(stderr=True)
-    return iter(track(values, what, count, console=console, disable=not console.is_terminal))
-
-
-_track_maps = partial(_track, 'reading annotations')
+_track_maps = partial(track, 'reading annotations')
 
 
 def run_new(args: argparse.Namespace) -> None:
@@ -140,6 +132,15 @@ def run_new(args: argparse.Namespace) -> None:
         print(f'wrote:   {path}')
     tool = relative_path(resource_root() / 'tools/train.py')
     print(f'\ntrain:   python {shlex.quote(tool)} {shlex.quote(str(created.config))}')
+
+
+def run_swap(args: argparse.Namespace) -> None:
+    """``swap``."""
+    size = tuple(args.train_size) if args.train_size else None
+    path = write_swap(args.config, args.backbone, args.out, size, args.keep_optimizer, args.force)
+    print(f'wrote:   {path}')
+    tool = relative_path(resource_root() / 'tools/train.py')
+    print(f'\ntrain:   python {shlex.quote(tool)} {shlex.quote(str(path))}')
 
 
 def relative_path(path: Path) -> str:
@@ -215,6 +216,22 @@ def main() -> None:
     command = commands.add_parser('new', help='write a config for your own data')
     command.set_defaults(run=run_new)
     add_new_arguments(command)
+    command = commands.add_parser('swap', help='put a MetaFormer into a config of any OpenMMLab package')
+    command.set_defaults(run=run_swap)
+    command.add_argument('config', metavar='CONFIG', help='a path, or mmdet::, mmseg:: or mmpretrain::...')
+    command.add_argument('backbone', metavar='BACKBONE', help=BACKBONE_HELP)
+    command.add_argument('--out', metavar='FILE', help='default: <config>_<backbone>.py')
+    command.add_argument('--force', action='store_true', help='write over a file that is there')
+    command.add_argument(
+        '--train-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='size of training images, multiples of 32 (default: as they are)',
+    )
+    command.add_argument(
+        '--keep-optimizer', action='store_true', help='leave the optimiser and its schedule as they are'
+    )
     command = commands.add_parser('list', help='list configs, archs or weights')
     command.set_defaults(run=run_list)
     command.add_argument('pattern', nargs='?', default='', help='part of the name (default: all)')

@@ -5,7 +5,7 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import add_accelerate, add_run_arguments, command_line
+from mmmeta.apis.cli import add_accelerate, add_backbone, add_run_arguments, command_line
 from mmmeta.apis.config import enable_drawing, enable_tta, load_config
 from mmmeta.apis.run import evaluate
 
@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
         'configs/imagenet/robustness',
     )
     add_accelerate(parser)
+    add_backbone(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate."""
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.test_data)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.test_data, args.backbone)
     cfg.launcher = args.launcher
     cfg.console = 'full' if args.verbose else 'short'
     if args.show_dir:

@@ -5,7 +5,7 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import add_run_arguments, command_line
+from mmmeta.apis.cli import add_backbone, add_run_arguments, command_line
 from mmmeta.apis.config import enable_amp, enable_auto_scale_lr, load_config
 from mmmeta.apis.run import resume_from, train
 
@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='deterministic kernels on GPUs, which are slower; on a CPU runs repeat without',
     )
+    add_backbone(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -39,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train."""
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, backbone=args.backbone)
     cfg.launcher = args.launcher
     cfg.console = 'full' if args.verbose else 'short'
     if args.amp:

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
 
 # Parts that take maps, in the order in which they are given to each other.
 PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head', 'mask_head', 'head')
@@ -104,6 +105,63 @@ def _maps(value: Any) -> list[Tensor]:
     return [item for item in value or [] if isinstance(item, Tensor)]
 
 
+class _WithoutMemory(TorchFunctionMode):
+    """Make tensors without memory; but for those that constructors compute plain numbers with."""
+
+    computed = (torch.linspace, torch.arange)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func in self.computed:
+            return func(*args, **{'device': 'cpu', **(kwargs or {})})
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Build modules without memory."""
+    with torch.device('meta'), _WithoutMemory():
+        yield
+
+
+def trace_backbone(backbone: dict, scope: str, shape: tuple[int, int]) -> list[tuple[int, ...]]:
+    """Build a backbone without allocating it, and compute the shapes of its outputs.
+
+    Args:
+        backbone (dict): Its config.
+        scope (str): Its default scope.
+        shape (tuple[int, int]): Height and width of the image.
+
+    Returns:
+        list[tuple[int, ...]]: Shapes of the maps for a batch of two.
+    """
+    init_default_scope(scope)
+    with _without_memory(), torch.no_grad():
+        built = MODELS.build(backbone)
+        built.to('meta').eval()
+        images = torch.empty(2, backbone.get('in_channels', 3), *shape)
+        return [tuple(item.shape) for item in _maps(built(images))]
+
+
+def _build(model: ConfigDict, scope: str) -> nn.Module:
+    """Build a model without allocating it."""
+    init_default_scope(scope)
+    model = copy.deepcopy(model)
+    if 'teacher_ckpt' in model:  # would be fetched
+        model.teacher_ckpt = None
+    with _without_memory():
+        return MODELS.build(model).to('meta')
+
+
+def parameter_names(model: ConfigDict, scope: str) -> list[str]:
+    """Names of the parameters of a model, which is not allocated.
+
+    Args:
+        model (ConfigDict): Its config.
+        scope (str): Its default scope.
+    """
+    return [name for name, _ in _build(model, scope).named_parameters()]
+
+
 def trace_wiring(model: ConfigDict, scope: str, shape: tuple[int, int] = (256, 256)) -> Wiring:
     """Build a model without allocating it, and hand maps from part to part.
 
@@ -118,12 +176,8 @@ def trace_wiring(model: ConfigDict, scope: str, shape: tuple[int, int] = (256, 2
     Raises:
         Exception: The model, or its backbone, cannot be built or run without computing.
     """
-    init_default_scope(scope)
-    wiring, model = Wiring(), copy.deepcopy(model)
-    if 'teacher_ckpt' in model:  # would be fetched
-        model.teacher_ckpt = None
+    wiring, built = Wiring(), _build(model, scope).train()
     with torch.device('meta'), torch.no_grad():
-        built = MODELS.build(model).train()
         maps = _maps(built.backbone(torch.empty(2, 3, *shape)))
         wiring.shapes['backbone'] = [tuple(item.shape) for item in maps]
         for name in PARTS[1:]:

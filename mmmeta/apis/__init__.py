@@ -17,6 +17,7 @@ _MODULES = dict(
     new='creating',
     load_config='config',
     predict='inference',
+    swap='swapping',
     train='run',
 )
 __all__ = list(_MODULES)

@@ -1,23 +1,84 @@
 """Backbones as command lines name them: ours, timm's and MMPretrain's."""
 
 import ast
+import inspect
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 
-from mmmeta.errors import UsageError
+from mmmeta.errors import UsageError, nearest
 from mmmeta.models import FAMILIES
 from mmmeta.models.backbones.arch import ARCH_DEFAULTS
 from mmmeta.models.layers import RandomMixing
+from mmmeta.registry import MODELS
+from mmmeta.weights import get_weights
+
+SCHEME = 'mmmeta://'
+
+
+def backbone_config(spec: str) -> dict[str, Any]:
+    """The config of a backbone of ours, from its specification on a command line.
+
+    Args:
+        spec (str): Such as ``caformer_s18``, with arguments of the class or keys of its ``arch`` after
+            commas, such as ``caformer_s18,window=13`` or ``convformer_s18,act='GELU'``; or published weights,
+            such as ``mmmeta://caformer_s18_in21ft1k``.
+
+    Returns:
+        dict: Type, arch and arguments as a config has them. ``init_cfg`` names the published weights; it is
+        missing where a key of the ``arch`` is given, which they may not fit.
+
+    Raises:
+        UsageError: There is no such backbone, or it takes no such argument.
+    """
+    name, _, arguments = spec.partition(',')
+    checkpoint = name if name.startswith(SCHEME) else f'{SCHEME}{name}'
+    if name.startswith(SCHEME):
+        weights = get_weights(name.removeprefix(SCHEME))
+        name = f'{weights.family}_{weights.size}'
+    family, _, arch = name.rpartition('_')
+    if family not in FAMILIES:
+        known = [f'{family}_{arch}' for family, cls in FAMILIES.items() for arch in cls.arch_table]
+        meant = nearest(name, known)
+        choices = f'did you mean {meant}' if meant else f'choose one of {", ".join(known)}'
+        raise UsageError(f"unknown backbone '{name}': {choices}, or timm/<model> where others are taken")
+    cls = FAMILIES[family]
+    cls.resolve_arch(arch)
+    options = _parse_arguments(spec, arguments)
+    of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
+    takes = [name for name in inspect.signature(cls.__init__).parameters if name not in ('self', 'arch')]
+    for key in options:
+        if key not in takes:
+            meant = nearest(key, [*takes, *ARCH_DEFAULTS])
+            hint = f'it is written {meant}' if meant else f'choose from {", ".join(takes)}'
+            raise UsageError(f"'{spec}': {cls.__name__} takes no argument '{key}': {hint}")
+    config = dict(type=f'mmmeta.{cls.__name__}', arch=dict(base=arch, **of_arch) if of_arch else arch)
+    if not of_arch:
+        config['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
+    return {**config, **options}
+
+
+def _parse_arguments(spec: str, arguments: str) -> dict[str, Any]:
+    """Arguments after the name, which are names and Python values."""
+    try:
+        call = ast.parse(f'f({arguments})', mode='eval').body
+        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if call.args or None in options:
+            raise ValueError('no name')
+    except (ValueError, SyntaxError) as error:
+        raise UsageError(
+            f"'{spec}': arguments are names and Python values, such as window=13 or border='truncate'"
+        ) from error
+    return options
 
 
 def build_backbone(spec: str) -> nn.Module:
     """Build a backbone that returns features at several strides, from its specification on a command line.
 
     Args:
-        spec (str): One of ours, such as ``caformer_s18``, with arguments of the class or keys of its ``arch``
-            after commas, such as ``caformer_s18,window=13`` or ``convformer_s18,act='GELU'``; one of timm's,
+        spec (str): One of ours as :func:`backbone_config` takes it, without its weights; one of timm's,
             such as ``timm/caformer_s18``, or ``timm/identityformer_s12`` and ``timm/randformer_s12``, which
             are timm's blocks with these mixers; or the backbone of one of MMPretrain's, such as
             ``mmpretrain/poolformer-s12_3rdparty_32xb128_in1k``, with the outputs of that classifier.
@@ -28,30 +89,15 @@ def build_backbone(spec: str) -> nn.Module:
     Raises:
         UsageError: There is no such backbone, or the package is not installed.
     """
-    name, _, arguments = spec.partition(',')
+    name = spec.partition(',')[0]
     package, _, foreign = name.rpartition('/')
     if package in ('timm', 'mmpretrain'):
         if find_spec(package) is None:
             raise UsageError(f"'{spec}' needs {package}, which is not installed: pip install {package}")
         return {'timm': _timm_features, 'mmpretrain': _mmpretrain_backbone}[package](foreign)
-    family, _, arch = name.rpartition('_')
-    if family not in FAMILIES:
-        choices = ', '.join(f'{family}_<arch>' for family in sorted(FAMILIES))
-        raise UsageError(f"unknown backbone '{name}': choose {choices}, or timm/<model>")
-    try:
-        call = ast.parse(f'f({arguments})', mode='eval').body
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in options:
-            raise ValueError('no name')
-    except (ValueError, SyntaxError) as error:
-        raise UsageError(
-            f"'{spec}': arguments are names and Python values, such as window=13 or border='truncate'"
-        ) from error
-    of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
-    try:
-        return FAMILIES[family](dict(of_arch, base=arch), **options).eval()
-    except TypeError as error:
-        raise UsageError(f"'{spec}': {error}") from error
+    config = backbone_config(spec)
+    config.pop('init_cfg', None)
+    return MODELS.build(config).eval()
 
 
 class _Stages(nn.Module):

@@ -10,10 +10,11 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch.distributed as dist
 from mmengine.config import DictAction
+from rich import progress
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
@@ -22,6 +23,8 @@ from mmmeta.atomic import NO_ROOM
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
 
+# Said of backbones that are put into configs.
+BACKBONE_HELP = 'such as caformer_s36, caformer_s18,window=13 or mmmeta://caformer_s18_in21ft1k'
 # Columns where there is no terminal.
 WIDTH = 250
 # Beginnings of what the packages below warn of at every start, on every process, whatever the config; nobody
@@ -83,6 +86,18 @@ def _leave_group() -> None:
         dist.destroy_process_group()
 
 
+def track(what: str, values: Iterable, count: int | None = None) -> Iterator:
+    """Go through values, with a bar on a terminal.
+
+    Args:
+        what (str): Title of the bar.
+        values (Iterable): The values.
+        count (int | None): How many there are. Defaults to None: their length.
+    """
+    console = Console(stderr=True)
+    return iter(progress.track(values, what, count, console=console, disable=not console.is_terminal))
+
+
 def print_table(table: Table) -> None:
     """Print a table of which no name is cut: the first column is as wide as it has to be, others are folded.
 
@@ -125,6 +140,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         action=DictAction,
         metavar='KEY=VALUE',
         help='replace values of the config, such as train_dataloader.batch_size=4 or key="[(a,b),(c,d)]"',
+    )
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """Add ``--backbone``."""
+    parser.add_argument(
+        '--backbone',
+        metavar='NAME',
+        help=f'put a MetaFormer into the config first, as python -m mmmeta swap does: {BACKBONE_HELP}',
     )
 
 

@@ -62,6 +62,7 @@ def load_config(
     options: dict[str, Any] | None = None,
     work_dir: str | None = None,
     test_data: str | None = None,
+    backbone: str | None = None,
 ) -> Config:
     """Read a config, merge command-line options, and check that the packages it needs can run.
 
@@ -73,12 +74,14 @@ def load_config(
             ``work_dirs/<name of the config>``.
         test_data (str | None): Another config, whose test data and metrics replace those of the file; the
             pipeline stays the file's. Defaults to None.
+        backbone (str | None): A MetaFormer to put into the config, see :func:`~mmmeta.apis.swap`. Defaults to
+            None: that of the file.
 
     Returns:
         Config: The config, with ``work_dir`` set.
 
     Raises:
-        UsageError: There is no such file, it is no Python, or an option does not fit it.
+        UsageError: There is no such file, it is no Python, or an option or the backbone does not fit it.
         StackError: A package that it needs is missing or cannot run.
     """
     path = resolve_config_path(path)
@@ -95,6 +98,11 @@ def load_config(
         raise UsageError(f"the config '{path}' does not fit its base: {error.args[0]}") from error
     if test_data:
         _replace_test_data(cfg, test_data)
+    if backbone:
+        from .swapping import swap  # builds models, which takes seconds to import
+
+        cfg = swap(cfg, backbone)
+        path = f'{Path(path).stem}_{backbone.partition(",")[0].rpartition("/")[2]}.py'
     if options:
         try:
             cfg.merge_from_dict(options)

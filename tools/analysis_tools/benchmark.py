@@ -37,7 +37,7 @@ from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.checks import check_writable
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.cli import add_backbone, command_line
 from mmmeta.apis.config import load_config
 from mmmeta.deploy import accelerate
 from mmmeta.errors import UsageError
@@ -92,6 +92,7 @@ def parse_args() -> argparse.Namespace:
     configs.add_argument(
         'configs', nargs='+', metavar='CONFIG', help='a file, or mmdet:: or mmseg:: and one of their configs'
     )
+    add_backbone(configs)
     acts = commands.add_parser(
         'activations', help='activations', description=compare_activations.__doc__, parents=[common]
     )
@@ -286,7 +287,9 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time inference of models alternately: segmentors and classifiers to logits, detectors to boxes."""
-    names, models = add_accelerated(args, args.configs, lambda config: build_config(load_config(config)))
+    names, models = add_accelerated(
+        args, args.configs, lambda config: build_config(load_config(config, backbone=args.backbone))
+    )
     callables = [torch.compile(model) for model in models] if args.compile else models
     records = []
     for image in make_images(args):

@@ -14,7 +14,7 @@ import check_interpreter  # noqa: F401
 
 from mmmeta.analysis.complexity import Complexity, count_config
 from mmmeta.analysis.paper_tables import PrintedComplexity, printed_complexities
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.cli import add_backbone, command_line
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -32,14 +32,14 @@ def print_count(name: str, shape: str, count: Complexity) -> None:
     )
 
 
-def count_all(configs: list[str], shape: tuple[int, int] | None) -> None:
+def count_all(configs: list[str], shape: tuple[int, int] | None, backbone: str | None) -> None:
     """Count configs."""
     print(
         f'{"config":52} {"size":>9} {"params (M)":>11} {"MACs (G)":>9} {"masked (G)":>11} '
         f'{"activations (M)":>16}'
     )
     for path in configs:
-        cfg = load_config(path)
+        cfg = load_config(path, backbone=backbone)
         size = shape or SHAPES.get(cfg.get('default_scope'), SHAPES['mmseg'])
         count = count_config(cfg, size)
         print_count(path, f'{size[0]}x{size[1]}', count)
@@ -95,6 +95,7 @@ def main() -> None:
         help='image size (default: that of the tables in arXiv:2210.13452: 512 2048 for segmentors, '
         '800 1280 for detectors, 224 224 for classifiers)',
     )
+    add_backbone(parser)
     parser.add_argument(
         '--paper', action='store_true', help='compare all models with Tables I, III, V, IX and X instead'
     )
@@ -104,7 +105,7 @@ def main() -> None:
     if args.paper:
         compare_with_papers()
     else:
-        count_all(args.configs, tuple(args.shape) if args.shape else None)
+        count_all(args.configs, tuple(args.shape) if args.shape else None, args.backbone)
 
 
 if __name__ == '__main__':

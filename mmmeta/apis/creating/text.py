@@ -1,12 +1,11 @@
 """The configs that are written: short, and with everything that belongs to the data in sight."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmmeta.models import FAMILIES
-from mmmeta.resources import resource_root
+from mmmeta.resources import base_path, resource_root
 
 WIDTH = 110
 # Learning rates of AdamW from published and from random weights; a batch of 16 and more wants higher ones.
@@ -45,7 +44,7 @@ def write_config(
     family, _, arch = backbone.rpartition('_')
     values = dict(
         title=f'{TITLES[data["method"]]} with {FAMILIES[family].__name__}-{arch.upper()}',
-        base=_base(path, data['method']),
+        base=base_path(resource_root() / 'configs/_base_' / f'{BASES[data["method"]]}.py', path.parent),
         type=f'mmmeta.{FAMILIES[family].__name__}',
         arch=arch,
         dims=list(dims),
@@ -64,14 +63,6 @@ def write_config(
     )
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]
     return write(path, data, values)
-
-
-def _base(path: Path, method: str) -> str:
-    """The base as MMEngine finds it: relative inside a checkout, else absolute."""
-    base = resource_root() / 'configs/_base_' / f'{BASES[method]}.py'
-    folder = path.parent.resolve()
-    inside = folder.is_relative_to(resource_root())
-    return Path(os.path.relpath(base, folder)).as_posix() if inside else base.as_posix()
 
 
 def _literal(head: str, values: Sequence[Any], tail: str = '') -> str:

@@ -1,0 +1,1 @@
+"""A MetaFormer in every config of the OpenMMLab packages, trained and tested on generated data."""

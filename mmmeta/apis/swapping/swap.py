@@ -1,0 +1,162 @@
+"""Put a MetaFormer into a config of any OpenMMLab package."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmmeta.analysis.wiring import parameter_names
+from mmmeta.errors import UsageError
+from mmmeta.resources import resource_root
+
+from ..backbones import backbone_config
+from ..checking.finding import bare_model, scope_of
+from ..checking.wiring import check_anchors, check_wiring
+from . import recipe
+from .maps import build_ours, wire_classifier, wire_dense
+from .tied import check_tied, missing_package
+
+SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+@dataclass
+class Swapped:
+    """A config with another backbone.
+
+    Attributes:
+        cfg (Config): The config.
+        reasons (dict[tuple, str]): Why a value differs, by the last keys of its path.
+    """
+
+    cfg: Config
+    reasons: dict[tuple, str] = field(default_factory=dict)
+
+
+def swap(
+    cfg: Config, backbone: str, train_size: tuple[int, int] | None = None, keep_optimizer: bool = False
+) -> Config:
+    """Put a MetaFormer into a config, with all that depends on it.
+
+    Args:
+        cfg (Config): A config of MMDetection, MMSegmentation or MMPretrain, such as
+            :func:`~mmmeta.apis.load_config` returns it. It is not changed.
+        backbone (str): Such as ``'caformer_s36'``, with arguments such as
+            ``'caformer_s18,window=13,drop_path_rate=0.2'``, or published weights such as
+            ``'mmmeta://caformer_s18_in21ft1k'``.
+        train_size (tuple[int, int] | None): Height and width of training images, multiples of 32. Defaults
+            to None, as they are.
+        keep_optimizer (bool): Whether the optimiser and its schedule stay as they are. Defaults to False.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UsageError: The backbone does not exist or does not fit, or the method is made of its own.
+    """
+    return swap_with_reasons(cfg, backbone, train_size, keep_optimizer).cfg
+
+
+def check_swappable(cfg: Config) -> None:
+    """Check that a config is one that another backbone can be put into.
+
+    Raises:
+        UsageError: It is not.
+    """
+    name = f"'{cfg.filename}'" if cfg.filename else 'the config'
+    if not isinstance(cfg.get('model'), dict):
+        raise UsageError(f'{name} has no model: it is a part of a config')
+    if not isinstance(cfg.model.get('type', ''), str):
+        raise UsageError(
+            f'{name} is a config of pure Python (its types are classes): give one in text, as those are that '
+            'OpenMMLab installs'
+        )
+    if cfg.get('default_scope') not in SCOPES:
+        former = ' of MMCV 1, which' if 'data' in cfg or 'img_norm_cfg' in cfg else ', which'
+        raise UsageError(
+            f'{name} is a config{former} has default_scope={cfg.get("default_scope")!r}: give one of '
+            f'{", ".join(SCOPES)}'
+        )
+    check_tied(cfg)
+    missing = missing_package(cfg)
+    if missing:
+        package, part = missing
+        raise UsageError(f"{part} in this config needs the package '{package}': pip install {package}")
+
+
+def swap_with_reasons(
+    cfg: Config, backbone: str, train_size: tuple[int, int] | None = None, keep_optimizer: bool = False
+) -> Swapped:
+    """As :func:`swap`, with the reasons for what differs."""
+    given = backbone_config(backbone)
+    check_swappable(cfg)
+    cfg = copy.deepcopy(cfg)
+    model, scope = bare_model(cfg), scope_of(cfg)
+    if model.backbone.get('in_channels', 3) != 3:
+        given.setdefault('in_channels', model.backbone.in_channels)
+    ours = build_ours(given)
+    reasons: dict[tuple, str] = {}
+    if train_size:
+        recipe.put_training_size(cfg, train_size)
+    if 'head' in model or ('decode_head' not in model and scope == 'mmpretrain' and 'roi_head' not in model):
+        chosen, out_stride = wire_classifier(model, ours), None
+    else:
+        chosen, out_stride = wire_dense(model, given, ours, scope)
+    built = dict(type=given.pop('type'), arch=given.pop('arch'))
+    if chosen != list(range(len(ours.dims))):
+        built['out_indices'] = given.pop('out_indices', tuple(chosen))
+        reasons['backbone', 'out_indices'] = 'What is read; other stages would have norms without gradients.'
+    if out_stride is not None:
+        built['out_stride'] = given.pop('out_stride', out_stride)
+        reasons['backbone', 'out_stride'] = 'The head wants fine maps.'
+    name, arch = built['type'].rpartition('.')[2], built['arch']
+    rate = _drop_path_rate(name.lower(), arch if isinstance(arch, str) else arch['base'])
+    if rate:
+        built['drop_path_rate'] = given.pop('drop_path_rate', rate)
+        reasons['backbone', 'drop_path_rate'] = 'As in ImageNet training.'
+    if name == 'CAFormer' and 'window' not in given and recipe.largest_side(cfg) > recipe.GLOBAL_ATTENTION:
+        built['window'] = recipe.WINDOW
+        reasons['backbone', 'window'] = 'Images are large: attention in windows takes less memory.'
+    init = given.pop('init_cfg', None)
+    built.update(given)
+    if init is not None:
+        built['init_cfg'] = init
+    model.backbone = ConfigDict(built)
+    build_ours(built)  # with what was added
+    reasons.update(recipe.take_out_weights(cfg))
+    if init is not None:
+        reasons.update(recipe.put_pixels(cfg))
+    _import_ours(cfg)
+    _check(cfg)
+    if not keep_optimizer:
+        reasons.update(recipe.put_optimizer(cfg, parameter_names(model, scope)))
+    return Swapped(cfg, reasons)
+
+
+def _drop_path_rate(family: str, size: str) -> float:
+    """Stochastic depth of a member in ImageNet training; none of PoolFormer, whose authors used none here."""
+    if family == 'poolformer':
+        return 0.0
+    path = resource_root() / 'configs/imagenet' / f'{family}_{size}_in1k.py'
+    return Config.fromfile(path).model.backbone.drop_path_rate
+
+
+def _import_ours(cfg: Config) -> None:
+    """Import mmmeta, which registers the backbones; leave out what only the other backbone was in."""
+    imports = dict(cfg.get('custom_imports') or {})
+    names: Any = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    if 'mmmeta' not in names:
+        cfg.custom_imports = ConfigDict(imports=[*names, 'mmmeta'], allow_failed_imports=False)
+
+
+def _check(cfg: Config) -> None:
+    """Check that all parts fit.
+
+    Raises:
+        UsageError: One does not.
+    """
+    for check in (check_wiring, check_anchors):
+        for finding in check(cfg):
+            if not finding.is_warning:
+                raise UsageError(f'no other backbone is put into this config by itself: {finding.text}')

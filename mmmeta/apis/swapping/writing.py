@@ -1,0 +1,191 @@
+"""The file that an expert would write by hand: the base, and what differs from it, with reasons."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmmeta.atomic import written
+from mmmeta.errors import UsageError
+from mmmeta.resources import base_path
+
+from ..config import load_config
+from .swap import swap_with_reasons
+
+WIDTH = 110
+INDENT = ' ' * 4
+# Set by loading, not by the file.
+LOADED = ('work_dir',)
+
+
+def write_swap(
+    config: str,
+    backbone: str,
+    out: str | Path | None = None,
+    train_size: tuple[int, int] | None = None,
+    keep_optimizer: bool = False,
+    force: bool = False,
+) -> Path:
+    """Write a config with another backbone, which inherits from the original.
+
+    Args:
+        config (str): A path, or ``mmdet::...``, ``mmseg::...``, ``mmpretrain::...``.
+        backbone (str): As :func:`~mmmeta.apis.swap` takes it.
+        out (str | Path | None): File to write. Defaults to None: ``<config>_<backbone>.py`` in the current
+            folder.
+        train_size (tuple[int, int] | None): As there.
+        keep_optimizer (bool): As there.
+        force (bool): Whether to write over a file that is there. Defaults to False.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        UsageError: As there, or the file exists.
+    """
+    name = backbone.partition(',')[0].rpartition('/')[2]
+    out = Path(out or f'{Path(config.partition("::")[2] or config).stem}_{name}.py')
+    if out.exists() and not force:
+        raise UsageError(f"'{out}' exists: give another --out, or --force to write over it")
+    original = load_config(config)
+    swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
+    title = f'# {Path(config.partition("::")[2] or config).stem} with {backbone}.\n'
+    text = title + format_differences(
+        _base(config, original, out), plain(original), plain(swapped.cfg), swapped.reasons
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with written(out) as draft:
+        Path(draft).write_text(text)
+    return out
+
+
+def _base(config: str, original: Config, out: Path) -> str:
+    """The base as MMEngine finds it from the file that is written."""
+    package = config.partition('::')[0]
+    if '::' in config and package != 'mmmeta':
+        return config
+    return base_path(Path(original.filename), out.parent)
+
+
+def plain(cfg: Config) -> dict[str, Any]:
+    """The values of a config, without what loading adds."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: strip(part) for key, part in value.items() if key != '_scope_'}
+        if isinstance(value, (list, tuple)):
+            return type(value)(strip(part) for part in value)
+        return value
+
+    return {key: value for key, value in strip(cfg.to_dict()).items() if key not in LOADED}
+
+
+def format_differences(
+    base: str, before: Mapping[str, Any], after: Mapping[str, Any], reasons: Mapping[tuple, str]
+) -> str:
+    """The text of a config that inherits from another one.
+
+    Args:
+        base (str): The other one, as ``_base_`` names it.
+        before (Mapping): Its values.
+        after (Mapping): The values of the config.
+        reasons (Mapping[tuple, str]): Why a value differs, by the last keys of its path.
+    """
+    lines = [f'_base_ = {base!r}']
+    for key, value in sorted(after.items(), key=lambda item: item[0] != 'custom_imports'):
+        if key in before and before[key] == value:
+            continue
+        changed = _override(before.get(key, _MISSING), value)
+        lines += _format((key,), changed, reasons, '', f'{key} = ', '')
+    return '\n'.join(lines) + '\n'
+
+
+_MISSING = object()
+
+
+def _override(before: Any, after: Any) -> Any:
+    """What to write so that merging it into ``before`` gives ``after``."""
+    if not isinstance(after, Mapping):
+        return after
+    if before is _MISSING:
+        return dict(after)
+    whole = dict(_delete_=True, **after)
+    if not isinstance(before, Mapping) or any(key not in after for key in before):
+        return whole
+    if before.get('type') != after.get('type') and 'type' in before:
+        return whole
+    return {
+        key: _override(before.get(key, _MISSING), value)
+        for key, value in after.items()
+        if key not in before or before[key] != value
+    }
+
+
+def _reason(path: tuple, reasons: Mapping[tuple, str]) -> str | None:
+    return next((text for key, text in reasons.items() if path[-len(key) :] == key), None)
+
+
+def _format(
+    path: tuple, value: Any, reasons: Mapping[tuple, str], indent: str, head: str, tail: str
+) -> list[str]:
+    """Lines of a value, with the reason before it."""
+    reason = _reason(path, reasons)
+    lines = [f'{indent}# {reason}'] if reason else []
+    inner = _has_inner_reason(path, value, reasons)
+    flat = f'{indent}{head}{_flat(value)}{tail}'
+    if len(flat) <= WIDTH and not inner:
+        return [*lines, flat]
+    deeper = indent + INDENT
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and key.isidentifier() for key in value):
+            lines.append(f'{indent}{head}dict(')
+            for key, part in value.items():
+                lines += _format((*path, key), part, reasons, deeper, f'{key}=', ',')
+            return [*lines, f'{indent}){tail}']
+        lines.append(f'{indent}{head}{{')
+        for key, part in value.items():
+            lines += _format((*path, key), part, reasons, deeper, f'{key!r}: ', ',')
+        return [*lines, f'{indent}}}{tail}']
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        opening, closing = '[]' if isinstance(value, list) else '()'
+        lines.append(f'{indent}{head}{opening}')
+        if all(isinstance(part, (int, float, str)) for part in value):
+            lines += _filled(value, deeper)
+        else:
+            for part in value:
+                lines += _format((*path, None), part, reasons, deeper, '', ',')
+        return [*lines, f'{indent}{closing}{tail}']
+    return [*lines, flat]
+
+
+def _filled(values: Sequence, indent: str) -> list[str]:
+    """Plain values, as many on a line as it takes."""
+    lines = [indent]
+    for value in values:
+        text = f'{value!r},'
+        if len(lines[-1]) + len(text) + 1 > WIDTH:
+            lines.append(indent)
+        lines[-1] += text if lines[-1] == indent else f' {text}'
+    return lines
+
+
+def _has_inner_reason(path: tuple, value: Any, reasons: Mapping[tuple, str]) -> bool:
+    """Whether a value inside a dict has a reason."""
+    return isinstance(value, Mapping) and any(
+        _reason((*path, key), reasons) or _has_inner_reason((*path, key), part, reasons)
+        for key, part in value.items()
+    )
+
+
+def _flat(value: Any) -> str:
+    """A value on one line, dicts as calls."""
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and key.isidentifier() for key in value):
+            return f'dict({", ".join(f"{key}={_flat(part)}" for key, part in value.items())})'
+        return f'{{{", ".join(f"{key!r}: {_flat(part)}" for key, part in value.items())}}}'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_flat, value))}]'
+    if isinstance(value, tuple):
+        return f'({", ".join(map(_flat, value))}{"," if len(value) == 1 else ""})'
+    return repr(value)

@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Put a MetaFormer into every config of the OpenMMLab packages, train, and predict, on generated data."""
+
+import argparse
+import os
+from pathlib import Path
+
+import check_interpreter  # noqa: F401
+
+from mmmeta.apis.cli import command_line, track
+from mmmeta.apis.coverage.report import cover, write_csv
+from mmmeta.apis.coverage.run import list_configs
+
+
+def main() -> None:
+    """Cover the zoo."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--pattern', default='', help='part of the names of configs (default: all)')
+    parser.add_argument('--backbone', default='caformer_s18')
+    parser.add_argument('--processes', type=int, default=os.cpu_count())
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/zoo_coverage'), help='data, weights and rows so far'
+    )
+    args = parser.parse_args()
+    configs = [name for name in list_configs() if args.pattern in name]
+    outcomes = cover(args.work_dir, configs, args.backbone, args.processes, track)
+    write_csv(outcomes, args.work_dir / 'zoo_coverage.csv')
+    tried = [outcome for outcome in outcomes if outcome.group]
+    good = [outcome for outcome in tried if outcome.predicted]
+    print(f'{len(good)} of {len(tried)} configs train and predict; {len(outcomes) - len(tried)} are left out')
+    for outcome in tried:
+        if not outcome.predicted and outcome.group == outcome.config:
+            print(f'{outcome.config}: {outcome.reason.strip().splitlines()[-1]}')
+
+
+if __name__ == '__main__':
+    command_line(main)
