@@ -34,10 +34,10 @@ def backbone_config(spec: str) -> dict[str, Any]:
         UsageError: There is no such backbone, or it takes no such argument.
     """
     name, _, arguments = spec.partition(',')
-    checkpoint = name if name.startswith(SCHEME) else f'{SCHEME}{name}'
+    checkpoint, act = name if name.startswith(SCHEME) else f'{SCHEME}{name}', None
     if name.startswith(SCHEME):
         weights = get_weights(name.removeprefix(SCHEME))
-        name = f'{weights.family}_{weights.size}'
+        name, act = f'{weights.family}_{weights.size}', weights.act
     family, _, arch = name.rpartition('_')
     if family not in FAMILIES:
         known = [f'{family}_{arch}' for family, cls in FAMILIES.items() for arch in cls.arch_table]
@@ -48,6 +48,9 @@ def backbone_config(spec: str) -> dict[str, Any]:
     cls.resolve_arch(arch)
     options = _parse_arguments(spec, arguments)
     of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
+    fits = not of_arch
+    if act is not None:
+        of_arch.setdefault('act', act)
     takes = [name for name in inspect.signature(cls.__init__).parameters if name not in ('self', 'arch')]
     for key in options:
         if key not in takes:
@@ -55,7 +58,7 @@ def backbone_config(spec: str) -> dict[str, Any]:
             hint = f'it is written {meant}' if meant else f'choose from {", ".join(takes)}'
             raise UsageError(f"'{spec}': {cls.__name__} takes no argument '{key}': {hint}")
     config = dict(type=f'mmmeta.{cls.__name__}', arch=dict(base=arch, **of_arch) if of_arch else arch)
-    if not of_arch:
+    if fits:
         config['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
     return {**config, **options}
 

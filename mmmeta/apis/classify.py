@@ -45,10 +45,9 @@ def zoo_config_path(name: str) -> str:
         UsageError: There is none of that name.
     """
     weights = get_weights(name)
-    if weights.num_classes == 150:
-        raise UsageError(
-            f"'{name}' is a segmentor: choose a classifier, such as {weights.family}_{weights.size}"
-        )
+    if weights.num_classes in (0, 150):
+        kind = 'a segmentor' if weights.num_classes else 'a backbone without a classifier'
+        raise UsageError(f"'{name}' is {kind}: choose a classifier, such as {weights.family}_{weights.size}")
     training = name.removeprefix(f'{weights.family}_{weights.size}')
     suffix = {'': '_in1k', '_384': '_384_in1k'}.get(training, training)
     return str(resource_root() / f'configs/imagenet/{weights.family}_{weights.size}{suffix}.py')

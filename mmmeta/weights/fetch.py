@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
 
 from mmmeta.errors import UsageError
 
@@ -61,7 +62,10 @@ def remove_from_cache(path: str) -> None:
 
 def _fetch(location: str) -> str:
     if location.startswith('mmmeta://'):
-        return _first_of(get_weights(location.removeprefix('mmmeta://')).places)
+        weights = get_weights(location.removeprefix('mmmeta://'))
+        if weights.licence:
+            print_log(f'{location} is published under {weights.licence}', logger='current')
+        return _first_of(weights.places)
     try:
         return _fetch_from(location)
     except _UnreachableError as error:

@@ -6,8 +6,10 @@ import pickletools
 import re
 import struct
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,8 +22,12 @@ from mmmeta.errors import UsageError
 ZIP, PICKLE = b'PK', b'\x80'
 # Magic number, protocol version, system information, the object itself, and the keys of its storages.
 LEGACY_PICKLES = 5
-# Keys under which tools store a state dict, by priority: of two, timm evaluates the averaged weights.
-STATE_DICT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
+# Keys under which tools store a state dict, by priority: of two, timm evaluates the averaged weights, and
+# what learns without labels its teacher's.
+STATE_DICT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'teacher', 'student')
+
+# Of command lines, which many write beside the weights: reading one sets its attributes and runs nothing.
+safe_globals = getattr(torch.serialization, 'safe_globals', nullcontext)
 
 _trusted: set[str] = set()
 
@@ -73,7 +79,8 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
     if damage:
         raise DamagedFileError(f"'{path}' is damaged or cut off ({damage}): get or write it again")
     try:
-        return torch.load(path, map_location=map_location, weights_only=not trusted)
+        with safe_globals([Namespace]):
+            return torch.load(path, map_location=map_location, weights_only=not trusted)
     except pickle.UnpicklingError as error:
         needs = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise UsageError(

@@ -159,10 +159,9 @@ def recognise(names: list[str]) -> tuple[Layout, str] | None:
     known = set(names)
     for layout in LAYOUTS.values():
         ends = f'{layout.stem}.weight'
-        for name in names:
-            if not name.endswith(ends):
-                continue
-            prefix = name.removesuffix(ends)
+        prefixes = [name.removesuffix(ends) for name in names if name.endswith(ends)]
+        # Of several copies in what learns without labels the backbone itself, or its teacher.
+        for prefix in sorted(prefixes, key=lambda one: (one not in ('', 'backbone.'), 'teacher' not in one)):
             first_block = (
                 f'{prefix}{layout.blocks.format(i=0, even=0)}.0.{layout.parts.get("mlp.fc1", "mlp.fc1")}'
             )

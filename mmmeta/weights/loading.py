@@ -1,6 +1,7 @@
 """Load weights completely, or raise an error."""
 
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -145,6 +146,7 @@ def load_backbone(
     own, given = ({n: t for n, t in part.items() if n not in new_norms | spare} for part in (own, given))
     problems = differences(own, given)
     if problems and strict:
+        _check_activation(location, family, archs, own, given)
         fits = _matching_archs(given, archs) or "none of the papers' models"
         raise UsageError(
             f"'{location}' ({layout} layout) does not fit this {family}: of {len(own)} backbone "
@@ -207,6 +209,31 @@ def _matching_archs(state_dict: Mapping[str, Tensor], archs: Mapping[str, Mappin
         if (tuple(arch['depths']), tuple(arch['dims']), mixers, scaled) == signature:
             fits.append(name)
     return ' or '.join(fits)
+
+
+def _check_activation(
+    location: str,
+    family: str,
+    archs: Mapping[str, Any],
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+) -> None:
+    """Reject weights that fit but for the scalars of the activation."""
+    odd = {*own} ^ {*given}
+    fits = all(given[name].shape == tensor.shape for name, tensor in own.items() if name in given)
+    if not fits or not all(re.search(r'\.act\.(scale|bias)$', name) for name in odd):
+        return
+    size = _matching_archs(given, {name: arch for name, arch in archs.items() if family in name.split()[0]})
+    size = size.partition("'")[2].strip("'") or '...'
+    if odd <= {*own}:
+        raise UsageError(
+            f"'{location}' is of a {family} without scalars in its activations, as ReLU has none, and this "
+            f"one has those of StarReLU: write arch=dict(base='{size}', act='ReLU')"
+        )
+    raise UsageError(
+        f"'{location}' is of a {family} with StarReLU, and this one has an activation without its scalars: "
+        f"write arch='{size}', without act"
+    )
 
 
 def _check_family(location: str, family: str, archs: Mapping[str, Any]) -> None:

@@ -33,6 +33,16 @@ MMSEG_STAMPS = dict(
     m36='20220501_164230-3dc83921',
     m48='20220504_003923-64168d3b',
 )
+# CAFormer-S18 trained without labels on videos of operations (SurgeNet), by the start of the file's name.
+SURGENET = dict(
+    surgenet_xl='SurgeNetXL',
+    surgenet='SurgeNet',
+    surgenet_small='SurgeNetSmall',
+    surgenet_cholec='CHOLEC',
+    surgenet_ramie='RAMIE',
+    surgenet_rarp='RARP',
+    surgenet_public='Public',
+)
 HUB = 'https://huggingface.co'
 OPENMMLAB = 'https://download.openmmlab.com'
 
@@ -45,10 +55,13 @@ class Weights:
         name (str): Name in our zoo, such as ``'caformer_s18_in21ft1k'``.
         family (str): Family, such as ``'caformer'``.
         size (str): Member of the family, such as ``'s18'``.
-        num_classes (int): Classes: 1000 of ImageNet-1K, 21841 of ImageNet-21K, 150 of ADE20K.
+        num_classes (int): Classes: 1000 of ImageNet-1K, 21841 of ImageNet-21K, 150 of ADE20K; 0 of a backbone
+            without a classifier.
         image_size (int): Side of the images that it was trained on, in pixels.
         crop_ratio (float): Side of the centre crop over the shorter side of the resized image, in the test.
         places (tuple[str, ...]): Locations, in the order in which they are tried.
+        act (str | None): Activation of the network, where it is not the family's. Defaults to None.
+        licence (str | None): What the weights may be used for, where that is restricted. Defaults to None.
     """
 
     name: str
@@ -58,6 +71,13 @@ class Weights:
     image_size: int
     crop_ratio: float
     places: tuple[str, ...]
+    act: str | None = None
+    licence: str | None = None
+
+    @property
+    def arch(self) -> str | dict[str, str]:
+        """The ``arch`` of the backbone that the weights are for."""
+        return self.size if self.act is None else dict(base=self.size, act=self.act)
 
 
 def _places(family: str, size: str, suffix: str, tag: str) -> Iterator[str]:
@@ -99,6 +119,21 @@ def _all() -> Iterator[Weights]:
             image_size=512,
             crop_ratio=1.0,
             places=(f'{OPENMMLAB}/mmsegmentation/v0.5/poolformer/{run}/{run}_{stamp}.pth',),
+        )
+
+    for name, file in SURGENET.items():
+        yield Weights(
+            name=f'caformer_s18_{name}',
+            family='caformer',
+            size='s18',
+            num_classes=0,
+            image_size=224,
+            crop_ratio=1.0,
+            places=(
+                f'{HUB}/TimJaspersTue/SurgeNetModels/resolve/main/{file}_checkpoint_epoch0050_teacher.pth',
+            ),
+            act='ReLU',
+            licence='CC-BY-NC-SA 4.0: not for commercial use',
         )
 
 

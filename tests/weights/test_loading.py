@@ -412,7 +412,7 @@ class TestVariants:
 
 
 def test_the_zoo_has_all_that_is_published():
-    assert len(ZOO) == 20 + 8 * 5 + 5
+    assert len(ZOO) == 20 + 8 * 5 + 5 + 7
     assert get_weights('convformer_b36_384_in21ft1k').places == (
         'timm://convformer_b36.sail_in22k_ft_in1k_384',
         'https://huggingface.co/sail/dl/resolve/main/convformer/convformer_b36_384_in21ft1k.pth',

@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
 
 
 def examine(config: str, backbone: str) -> tuple[Outcome, str]:
-    """Whether a config is to be tried, its swapped file, and what it has in common with others of its group."""
+    """Swap a config, unless it is left out; its outcome so far, and what its group has in common."""
     outcome = _outcome(config)
     try:
         with quiet():

@@ -6,6 +6,9 @@ from typing import Any
 
 from mmmeta.models import FAMILIES
 from mmmeta.resources import base_path, resource_root
+from mmmeta.weights import ZOO
+
+from ..backbones import SCHEME
 
 WIDTH = 110
 # Learning rates of AdamW from published and from random weights; a batch of 16 and more wants higher ones.
@@ -46,7 +49,7 @@ def write_config(
         title=f'{TITLES[data["method"]]} with {FAMILIES[family].__name__}-{arch.upper()}',
         base=base_path(resource_root() / 'configs/_base_' / f'{BASES[data["method"]]}.py', path.parent),
         type=f'mmmeta.{FAMILIES[family].__name__}',
-        arch=arch,
+        arch=ZOO[weights.removeprefix(SCHEME)].arch if weights and weights.startswith(SCHEME) else arch,
         dims=list(dims),
         # Few images: less of what an ImageNet training drops.
         drop_path_rate=0.1 if weights else 0.0,
@@ -92,7 +95,7 @@ BACKBONE = """\
     backbone=dict(
         _delete_=True,
         type='{type}',
-        arch='{arch}',{window}{out_indices}
+        arch={arch!r},{window}{out_indices}
         drop_path_rate={drop_path_rate},
         init_cfg={init_cfg},
     ),"""
@@ -339,7 +342,7 @@ max_epochs = {epochs}  # {max_iters} iterations
 model = dict(
     backbone=dict(
         type='{type}',
-        arch='{arch}',
+        arch={arch!r},
         drop_path_rate={drop_path_rate},
         init_cfg={init_cfg},
     ),
