@@ -28,6 +28,26 @@ class Bf16OptimWrapper(OptimWrapper):
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class FlatDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """``flat_decay_mult`` of ``paramwise_cfg`` for all parameters of one dimension, named or not.
+
+    In MMEngine's ``DefaultOptimWrapperConstructor`` a parameter that one of ``custom_keys`` names takes that
+    entry alone: with ``custom_keys=dict(backbone=dict(lr_mult=0.1))`` norms, biases and scales of the
+    backbone decay, whatever ``flat_decay_mult`` is. The arguments are the same.
+    """
+
+    def add_params(
+        self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: bool | None = None
+    ) -> None:
+        """Add the parameter groups of ``module``; change the decay of flat ones when all are there."""
+        super().add_params(params, module, prefix, is_dcn_module)
+        mult = self.paramwise_cfg.get('flat_decay_mult')
+        for group in params if mult is not None and not prefix else ():
+            if group['params'][0].ndim == 1:
+                group['weight_decay'] = self.base_wd * mult
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Layer-wise learning-rate decay for any backbone that reports the depth of its parameters.
 

@@ -14,7 +14,7 @@ from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 
 from ..checking.finding import bare_model, scope_of
 from ..config import ALL_LOADERS, iter_dicts
-from ..swapping.recipe import scale_sizes
+from ..swapping.recipe import scale_sizes, training_size
 from ..swapping.tied import bare_type
 
 # Of training images, in pixels: objects want more of them than labels.
@@ -129,7 +129,7 @@ def training_size_of(cfg: Config) -> tuple[int, int] | None:
     """Size of the images to train on; None where it is the config's, as of anchors for 300 pixels alone."""
     neck = bare_model(cfg).get('neck')
     fixed = isinstance(neck, dict) and bare_type(neck) == 'SSDNeck'
-    return None if fixed else SIZES.get(scope_of(cfg))
+    return None if fixed or training_size(cfg) is None else SIZES.get(scope_of(cfg))
 
 
 def put_on_data(cfg: Config, root: Path, before: tuple[int, int] | None) -> None:

@@ -26,6 +26,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from mmmeta.analysis.wiring import parameter_names
 from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 
@@ -34,7 +35,7 @@ from ..config import adapt_to_device, iter_dicts, load_config
 from ..swapping.recipe import training_size
 from ..swapping.swap import check_swappable, swap_with_reasons
 from ..swapping.tied import bare_type, check_tied, missing_package
-from ..swapping.writing import format_differences, plain
+from ..swapping.writing import base_of, format_differences, plain
 from .data import needs_video, put_on_data, training_size_of
 
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
@@ -104,6 +105,7 @@ def quiet() -> Iterator[None]:
 def examine(config: str, backbone: str) -> tuple[Outcome, str]:
     """Swap a config, unless it is left out; its outcome so far, and what its group has in common."""
     outcome = _outcome(config)
+    _go_to_root(config)
     try:
         with quiet():
             cfg = load_config(config)
@@ -116,11 +118,24 @@ def examine(config: str, backbone: str) -> tuple[Outcome, str]:
     try:
         with quiet(), tempfile.TemporaryDirectory() as folder:
             swapped = write_swapped(cfg, config, backbone, Path(folder))
+    except UsageError as error:
+        outcome.left_out, outcome.reason = TIED, str(error)
+        return outcome, ''
     except Exception:
         outcome.reason = traceback.format_exc(limit=-12)
+        try:
+            parameter_names(cfg.model, scope_of(cfg))
+        except Exception as error:  # as it is, too
+            outcome.left_out, outcome.reason = BROKEN, f'as it is: {type(error).__name__}: {error}'
+            return outcome, ''
         return outcome, config
     outcome.swapped = True
     return outcome, _signature(swapped)
+
+
+def _go_to_root(config: str) -> None:
+    """Some configs name others relative to where the package has its configs."""
+    os.chdir(Path(find_spec(config.partition('::')[0]).origin).parent / '.mim')
 
 
 def _outcome(config: str) -> Outcome:
@@ -179,7 +194,8 @@ def write_swapped(cfg: Config, config: str, backbone: str, folder: Path) -> Conf
     """
     swapped = swap_with_reasons(cfg, backbone, training_size_of(cfg))
     path = folder / 'swapped.py'
-    path.write_text(format_differences(config, plain(cfg), plain(swapped.cfg), swapped.reasons))
+    base = base_of(config, cfg, path)
+    path.write_text(format_differences(base, plain(cfg), plain(swapped.cfg), swapped.reasons))
     read = load_config(str(path))
     after, before = plain(read), plain(swapped.cfg)
     differing = [key for key in {*after, *before} if after.get(key) != before.get(key)]
@@ -202,13 +218,11 @@ def run(config: str, group: str, root: Path, weights: str, backbone: str, steps:
     Returns:
         Outcome: What became of it.
     """
-    package = config.partition('::')[0]
     outcome = _outcome(config)
     outcome.group = group
     if 'panopticapi' not in sys.modules:
         _read_panoptic_without_its_package()
-    # Some configs name others relative to the package's root.
-    os.chdir(Path(find_spec(package).origin).parent / '.mim')
+    _go_to_root(config)
     set_random_seed(0)
     hub = MessageHub.get_instance('coverage')
     for key, value in dict(iter=0, epoch=0, max_iters=STEPS, max_epochs=1).items():

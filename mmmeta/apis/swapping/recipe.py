@@ -75,6 +75,9 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
         paramwise.pop('custom_keys')
         if kept:
             paramwise['custom_keys'] = kept
+        if any(key in name for key in kept for name in names if 'backbone.' in name):
+            wrapper.constructor = 'mmmeta.FlatDecayOptimWrapperConstructor'
+            reasons['optim_wrapper', 'constructor'] = 'flat_decay_mult holds below custom_keys as well.'
     paramwise['flat_decay_mult'] = 0.0
     wrapper.paramwise_cfg = ConfigDict(paramwise)
     reasons['optim_wrapper', 'paramwise_cfg'] = (

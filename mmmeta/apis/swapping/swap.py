@@ -1,6 +1,7 @@
 """Put a MetaFormer into a config of any OpenMMLab package."""
 
 import copy
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,9 +79,16 @@ def check_swappable(cfg: Config) -> None:
             f'{", ".join(SCOPES)}'
         )
     check_tied(cfg)
+    teacher = bare_model(cfg).get('teacher_config')
+    if isinstance(teacher, str) and not os.path.isfile(teacher):
+        raise UsageError(
+            f"model.teacher_config='{teacher}' of this config is not there: run this where it is, in a "
+            'checkout of MMDetection'
+        )
     missing = missing_package(cfg)
     if missing:
         package, part = missing
+        package = dict(skimage='scikit-image').get(package, package)
         raise UsageError(f"{part} in this config needs the package '{package}': pip install {package}")
 
 

@@ -69,6 +69,7 @@ PACKAGES = dict(
     BertModel='transformers',
     Albu='albumentations',
     InstaBoost='instaboostfast',
+    BoxInst='skimage',
 )
 
 

@@ -1,5 +1,6 @@
 """The file that an expert would write by hand: the base, and what differs from it, with reasons."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def write_swap(
     swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
     title = f'# {Path(config.partition("::")[2] or config).stem} with {backbone}.\n'
     text = title + format_differences(
-        _base(config, original, out), plain(original), plain(swapped.cfg), swapped.reasons
+        base_of(config, original, out), plain(original), plain(swapped.cfg), swapped.reasons
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with written(out) as draft:
@@ -60,12 +61,19 @@ def write_swap(
     return out
 
 
-def _base(config: str, original: Config, out: Path) -> str:
-    """The base as MMEngine finds it from the file that is written."""
-    package = config.partition('::')[0]
-    if '::' in config and package != 'mmmeta':
-        return config
-    return base_path(Path(original.filename), out.parent)
+def base_of(config: str, original: Config, out: Path) -> str:
+    """The base as MMEngine finds it from the file that is written.
+
+    Args:
+        config (str): Name of the base, as a user gave it.
+        original (Config): The base, as it was loaded.
+        out (Path): The file that is written.
+    """
+    package, _, name = config.partition('::')
+    if not name or package == 'mmmeta':
+        return base_path(Path(original.filename), out.parent)
+    # Of folders with other letters, such as gn+ws, it wants the path.
+    return config if re.fullmatch(r'\w+', name.partition('/')[0]) else original.filename
 
 
 def plain(cfg: Config) -> dict[str, Any]:
