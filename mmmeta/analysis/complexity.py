@@ -1,5 +1,6 @@
 """Parameters and multiply-accumulates of a model, as the papers count them."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -167,11 +168,31 @@ def _forward_detector(model: nn.Module, image: Tensor) -> None:
             head(image.new_zeros(count, extractor.out_channels, *size))
 
 
+def _has_queries(model: nn.Module) -> bool:
+    """Whether a head has queries, such as those of DETR and Mask2Former, and computes with values."""
+    return any(
+        hasattr(module, name) for module in model.modules() for name in ('query_embed', 'query_embedding')
+    )
+
+
+def _forward_queries(model: nn.Module, image: Tensor) -> None:
+    """A detector or a segmentor with queries at inference; their forward wants what is known of images."""
+    size = tuple(image.shape[2:])
+    known = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1, 1))
+    if hasattr(model, 'decode_head'):
+        model.encode_decode(image, [known])
+        return
+    from mmdet.structures import DetDataSample
+
+    model.predict(image, [DetDataSample(metainfo=known)], rescale=False)
+
+
 def count_config(cfg: Config, shape: tuple[int, int]) -> Complexity:
     """Count the model of a config, without allocating or computing it.
 
     The MACs are those of inference as papers count them: without auxiliary heads, which only training runs;
-    in two-stage detectors with each box head on 1000 proposals and each mask head on 100.
+    in two-stage detectors with each box head on 1000 proposals and each mask head on 100. Heads with queries
+    are computed, on a CPU; what deformable attention interpolates is not counted, its linear maps are.
 
     Args:
         cfg (Config): A config of MMDetection, MMSegmentation or MMPretrain.
@@ -185,5 +206,7 @@ def count_config(cfg: Config, shape: tuple[int, int]) -> Complexity:
     scope = cfg.get('default_scope', 'mmengine')
     init_default_scope(scope)
     with torch.device('meta'):
-        model = MODELS.build(cfg.model)
-        return count_model(model, shape, _forward_detector if scope == 'mmdet' else _forward_inference)
+        model = MODELS.build(copy.deepcopy(cfg.model))  # some detectors write into theirs
+        if not _has_queries(model):
+            return count_model(model, shape, _forward_detector if scope == 'mmdet' else _forward_inference)
+    return count_model(MODELS.build(copy.deepcopy(cfg.model)), shape, _forward_queries)

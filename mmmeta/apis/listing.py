@@ -15,15 +15,15 @@ from mmmeta.resources import PACKAGE
 from mmmeta.weights import name_of_config
 
 COUNTS = PACKAGE / 'analysis/counts.csv'
-# Name of a method: the task, the data set and the size of the image that is counted on.
-TASKS = {
-    'imagenet': ('Image Classification', 'ImageNet-1K', None),
-    'fpn': ('Semantic Segmentation', 'ADE20K', (512, 2048)),
-    'upernet': ('Semantic Segmentation', 'ADE20K', (512, 2048)),
-    'retinanet': ('Object Detection', 'COCO', (800, 1280)),
-    'mask_rcnn': ('Instance Segmentation', 'COCO', (800, 1280)),
-    'cascade_mask_rcnn': ('Instance Segmentation', 'COCO', (800, 1280)),
+# Ends of names: data sets, what is learnt from them, and the size of the image that is counted on.
+DATASETS = {
+    'ade20k': ('ADE20K', 'Semantic Segmentation', (512, 2048)),
+    'cityscapes': ('Cityscapes', 'Semantic Segmentation', (1024, 2048)),
+    'coco': ('COCO', 'Instance Segmentation', (800, 1280)),
 }
+# Methods of boxes alone; that of RTMDet is counted on its own size, as its authors do.
+BOXES = ('retinanet', 'dino', 'rtmdet')
+SIZES = dict(rtmdet=(640, 640))
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def task_of(config: str) -> tuple[str, str, tuple[int, int]]:
     if 'imagenet/' in config:
         side = 384 if '_384' in config else 224
         dataset = 'ImageNet-21K' if config.endswith('_in21k.py') else 'ImageNet-1K'
-        return TASKS['imagenet'][0], dataset, (side, side)
-    name = Path(config).stem
-    method = max((method for method in TASKS if name.startswith(method)), key=len)
-    return TASKS[method]
+        return 'Image Classification', dataset, (side, side)
+    method, *_, end = Path(config).stem.split('_')
+    dataset, task, shape = DATASETS[end]
+    return 'Object Detection' if method in BOXES else task, dataset, SIZES.get(method, shape)
 
 
 def list_models(pattern: str = '') -> list[Model]:

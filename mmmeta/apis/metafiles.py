@@ -115,6 +115,10 @@ def _metafile(family: str, models: list[Model]) -> dict[str, Any]:
 
 
 METHODS = dict(
+    mask2former='Mask2Former',
+    dino='DINO',
+    rtmdet='RTMDet',
+    segformer='SegFormer',
     upernet='UperNet',
     fpn='Semantic FPN',
     cascade_mask_rcnn='Cascade Mask R-CNN',
@@ -135,13 +139,16 @@ prints the same.
 SECTIONS = (
     (
         'Semantic segmentation',
-        'ADE20K, one scale; multiply-accumulates of 512x2048 pixels. The configs are in `configs/`.',
+        'One scale; multiply-accumulates of 512x2048 pixels (ADE20K) and of 1024x2048 (Cityscapes). The '
+        'configs are in `configs/`. Those without a result are recipes for what people train today, made '
+        'with `python -m mmmeta swap`: no published result.',
         'Semantic Segmentation',
         {'mIoU': 'mIoU'},
     ),
     (
         'Detection and instance segmentation',
-        'COCO val2017; multiply-accumulates of 800x1280 pixels. The configs are in `configs/`.',
+        'COCO val2017; multiply-accumulates of 800x1280 pixels, of RTMDet of 640x640. The configs are in '
+        '`configs/`. Those without a result are recipes as above: no published result.',
         ('Instance Segmentation', 'Object Detection'),
         {'AP box': 'AP box', 'AP mask': 'AP mask'},
     ),

@@ -19,8 +19,8 @@ from .tied import bare_type
 RECIPES = dict(
     fpn=(2e-4, 32, 1e-4), mmseg=(6e-5, 16, 0.01), mmdet=(1e-4, 16, 0.05), mmpretrain=(4e-3, 4096, 0.05)
 )
-WARMUP = 1500  # iterations, of our UperNets
 GPUS = 8  # as OpenMMLab trains where a config's name has no other number
+WARMUP = 1500  # iterations, of our UperNets
 # Constructors that know the names of other backbones' layers.
 LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')
 DECAY_KEYS = ('decay_rate', 'decay_type', 'num_layers', 'layer_decay_rate')
@@ -47,10 +47,12 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
     if not isinstance(optimizer, dict):
         return {}
     reasons = {}
-    kind = _kind(cfg)
+    kind, batch = _kind(cfg), _batch_size(cfg)
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        cfg.auto_scale_lr = ConfigDict(enable=False, base_batch_size=batch)
+        reasons['auto_scale_lr',] = 'For --auto-scale-lr: what the learning rate is for.'
     if optimizer.get('type') != 'AdamW' or kind == 'fpn':
         rate, base, decay = RECIPES[kind]
-        batch = _batch_size(cfg)
         before = optimizer.get('lr')
         new = float(f'{rate * batch / base:.2g}')
         wrapper.optimizer = ConfigDict(type='AdamW', lr=new, betas=(0.9, 0.999), weight_decay=decay)
@@ -95,7 +97,7 @@ def _kind(cfg: Config) -> str:
 
 
 def _batch_size(cfg: Config) -> int:
-    """Images for a step that the learning rate is for."""
+    """Images for a step that the learning rate is for, on all GPUs."""
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if isinstance(base, int):
         return base
@@ -239,9 +241,10 @@ def put_training_size(cfg: Config, size: tuple[int, int]) -> None:
     if before is None:
         raise UsageError('--train-size: the training pipeline of this config resizes and crops to no size')
     train, model = cfg.get('train_dataloader') or {}, bare_model(cfg)
-    preprocessors = (owner.get('data_preprocessor') for owner in (cfg, cfg.model, model))
-    for part in (train.get('dataset'), *preprocessors):
-        scale_sizes(part or {}, before, size)
+    preprocessors = [owner.get('data_preprocessor') or {} for owner in (cfg, cfg.model, model)]
+    parts = (train.get('dataset') or {}, *preprocessors)
+    for part in {id(part): part for part in parts}.values():  # of a model that is in no other, once
+        scale_sizes(part, before, size)
     test = model.get('test_cfg')
     if isinstance(test, dict) and test.get('mode') == 'slide':
         test.crop_size = _scale(test.crop_size, 'crop_size', before, size)

@@ -1,0 +1,24 @@
+# dino-4scale_r50_8xb2-12e_coco with caformer_s18.
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmmeta.CAFormer',
+        arch='s18',
+        # What is read; other stages would have norms without gradients.
+        out_indices=(1, 2, 3),
+        # As in ImageNet training.
+        drop_path_rate=0.15,
+        # Images are large: attention in windows takes less memory.
+        window=13,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_s18'),
+    ),
+    neck=dict(in_channels=[128, 320, 512]),
+)
+optim_wrapper = dict(
+    # No decay of norms, biases, residual scales and StarReLU's scalars.
+    paramwise_cfg=dict(flat_decay_mult=0.0),
+    # flat_decay_mult holds below custom_keys as well.
+    constructor='mmmeta.FlatDecayOptimWrapperConstructor',
+)

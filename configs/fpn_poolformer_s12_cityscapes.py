@@ -1,0 +1,26 @@
+# fpn_r50_4xb2-80k_cityscapes-512x1024 with poolformer_s12.
+_base_ = 'mmseg::sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024.py'
+custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
+model = dict(
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='mmmeta.PoolFormer',
+        arch='s12',
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://poolformer_s12'),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)
+optim_wrapper = dict(
+    # 0.0002 for a batch of 32 in our configs, in proportion for 8 here.
+    optimizer=dict(_delete_=True, type='AdamW', lr=5e-05, betas=(0.9, 0.999), weight_decay=0.0001),
+    # No decay of norms, biases, residual scales and StarReLU's scalars.
+    paramwise_cfg=dict(flat_decay_mult=0.0),
+)
+# As UperNet: AdamW begins with a warm-up.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-06, by_epoch=False, begin=0, end=1500),
+    dict(type='PolyLR', eta_min=5e-07, power=0.9, begin=1500, end=80000, by_epoch=False),
+]
+# For --auto-scale-lr: what the learning rate is for.
+auto_scale_lr = dict(enable=False, base_batch_size=8)

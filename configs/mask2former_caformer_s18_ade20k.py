@@ -1,0 +1,22 @@
+# mask2former_r50_8xb2-160k_ade20k-512x512 with caformer_s18.
+_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
+custom_imports = dict(imports=['mmdet.models', 'mmmeta'])
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmmeta.CAFormer',
+        arch='s18',
+        # As in ImageNet training.
+        drop_path_rate=0.15,
+        # Images are large: attention in windows takes less memory.
+        window=13,
+        init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_s18'),
+    ),
+    decode_head=dict(in_channels=[64, 128, 320, 512]),
+)
+optim_wrapper = dict(
+    # No decay of norms, biases, residual scales and StarReLU's scalars.
+    paramwise_cfg=dict(flat_decay_mult=0.0),
+    # flat_decay_mult holds below custom_keys as well.
+    constructor='mmmeta.FlatDecayOptimWrapperConstructor',
+)

@@ -1,0 +1,394 @@
+"""A MetaFormer in configs of the OpenMMLab packages: what is written, and what is refused."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from mmengine.config import Config
+
+from mmmeta.apis import swap
+from mmmeta.apis.config import load_config
+from mmmeta.apis.swapping.swap import check_swappable, swap_with_reasons
+from mmmeta.apis.swapping.writing import plain, write_swap
+from mmmeta.errors import UsageError
+
+pytest.importorskip('mmseg', reason='configs of MMSegmentation are swapped')
+pytest.importorskip('mmdet', reason='configs of MMDetection are swapped')
+MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+PSPNET = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+# Kept configs, and what writes them.
+RECIPES = dict(
+    mask2former_caformer_s18_ade20k='mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
+    mask2former_caformer_s18_coco='mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    dino_caformer_s18_coco='mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    rtmdet_convformer_s18_coco='mmdet::rtmdet/rtmdet_l_convnext_b_4xb32-100e_coco.py',
+    segformer_convformer_s18_ade20k='mmseg::segformer/segformer_mit-b2_8xb2-160k_ade20k-512x512.py',
+    upernet_caformer_s18_cityscapes='mmseg::upernet/upernet_r50_4xb2-80k_cityscapes-512x1024.py',
+    fpn_poolformer_s12_cityscapes='mmseg::sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024.py',
+)
+
+
+def value(cfg, key):
+    """The value under a dotted key; None if there is none."""
+    found = cfg
+    for part in key.split('.'):
+        if isinstance(found, (list, tuple)):
+            found = found[int(part)]
+        else:
+            found = found.get(part)
+    return found
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_kept_recipe_is_what_the_command_writes(name, tmp_path):
+    backbone = '_'.join(name.split('_')[1:3])
+    path = write_swap(RECIPES[name], backbone, tmp_path / 'out.py')
+    assert path.read_text() == (ROOT / f'configs/{name}.py').read_text()
+
+
+def test_the_file_of_a_detector(tmp_path):
+    path = write_swap(MASK_RCNN, 'mmmeta://caformer_s36_in21ft1k,window=(None,None,7,7)', tmp_path / 'out.py')
+    assert path.read_text() == textwrap.dedent("""\
+        # mask-rcnn_r50_fpn_1x_coco with mmmeta://caformer_s36_in21ft1k,window=(None,None,7,7).
+        _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+        custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
+        model = dict(
+            backbone=dict(
+                _delete_=True,
+                type='mmmeta.CAFormer',
+                arch='s36',
+                # As in ImageNet training.
+                drop_path_rate=0.3,
+                window=(None, None, 7, 7),
+                init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_s36_in21ft1k'),
+            ),
+            neck=dict(in_channels=[64, 128, 320, 512]),
+        )
+        optim_wrapper = dict(
+            # The rate of our configs at a batch of 16.
+            optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),
+            # No decay of norms, biases, residual scales and StarReLU's scalars.
+            paramwise_cfg=dict(flat_decay_mult=0.0),
+        )
+    """)
+
+
+# Configs of each kind of wiring, and values under keys of the swapped model.
+WIRINGS = [
+    (
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        dict(
+            {'backbone.out_indices': (1, 2, 3), 'backbone.out_stride': None, 'neck.start_level': 0},
+            **{'neck.in_channels': [128, 320, 512], 'bbox_head.in_channels': 256},
+        ),
+    ),
+    ('mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py', {'neck.in_channels': [512, 320, 128]}),
+    (
+        'mmdet::yolox/yolox_s_8xb8-300e_coco.py',
+        dict(
+            {'backbone.out_indices': (1, 2, 3), 'neck.in_channels': [128, 320, 512]},
+            **{'data_preprocessor.mean': [123.675, 116.28, 103.53], 'data_preprocessor.bgr_to_rgb': True},
+        ),
+    ),
+    (
+        'mmdet::ssd/ssd300_coco.py',
+        dict(
+            {'backbone.out_indices': (1, 2), 'neck.in_channels': (128, 320)},
+            **{f'{part}_channels': (128, 320, 512, 256, 256, 256) for part in ('neck.out', 'bbox_head.in')},
+        ),
+    ),
+    (
+        'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py',
+        dict(
+            {'backbone.out_indices': (3,), 'backbone.out_stride': 16, 'rpn_head.in_channels': 512},
+            **{'roi_head.bbox_roi_extractor.out_channels': 512, 'roi_head.bbox_head.in_channels': 512},
+        ),
+    ),
+    (
+        'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+        {'panoptic_head.in_channels': [64, 128, 320, 512], 'panoptic_head.strides': [4, 8, 16, 32]},
+    ),
+    (
+        'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
+        dict(
+            {'detector.backbone.type': 'mmmeta.CAFormer', 'detector.neck.in_channels': [64, 128, 320, 512]},
+            **{'detector.data_preprocessor.bgr_to_rgb': True},
+        ),
+    ),
+    (
+        PSPNET,
+        dict(
+            {'pretrained': None, 'backbone.out_indices': (2, 3), 'backbone.out_stride': 8},
+            **{'decode_head.in_channels': 512, 'decode_head.in_index': 1},
+            **{'auxiliary_head.in_channels': 320, 'auxiliary_head.in_index': 0},
+        ),
+    ),
+    (
+        'mmseg::deeplabv3plus/deeplabv3plus_r101-d16-mg124_4xb2-40k_cityscapes-512x1024.py',
+        dict(
+            {'backbone.out_indices': (0, 2, 3), 'backbone.out_stride': 16, 'decode_head.c1_in_channels': 64},
+            **{'decode_head.in_index': 2, 'auxiliary_head.in_index': 1},
+        ),
+    ),
+    (
+        'mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb2-80k_cityscapes-512x1024.py',
+        dict(
+            {'backbone.out_indices': (1, 2, 3), 'neck.in_channels': (128, 320, 512)},
+            **{'decode_head.in_channels': [128, 320, 2048], 'auxiliary_head.in_channels': 320},
+        ),
+    ),
+    (
+        'mmseg::ocrnet/ocrnet_hr18_4xb2-160k_cityscapes-512x1024.py',
+        {f'decode_head.{i}.in_channels': [64, 128, 320, 512] for i in (0, 1)},
+    ),
+    (
+        'mmseg::knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512.py',
+        {'decode_head.kernel_generate_head.in_channels': [64, 128, 320, 512]},
+    ),
+    (
+        'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py',
+        {'neck.type': 'GlobalAveragePooling', 'head.in_channels': 512, 'backbone.out_indices': (3,)},
+    ),
+    (
+        'mmpretrain::hrnet/hrnet-w18_4xb32_in1k.py',
+        {'neck.0.in_channels': (64, 128, 320, 512), 'head.in_channels': 2048},
+    ),
+    ('mmpretrain::byol/byol_resnet50_16xb256-coslr-200e_in1k.py', {'neck.in_channels': 512}),
+]
+
+
+@pytest.mark.parametrize(('config', 'expected'), WIRINGS, ids=[config for config, _ in WIRINGS])
+def test_channels_stages_and_strides(config, expected):
+    model = swap(load_config(config), 'caformer_s18').model
+    assert {key: value(model, key) for key in expected} == expected
+
+
+# Configs, and values under keys of the swapped config.
+RECIPE_VALUES = [
+    (
+        PSPNET,
+        dict(
+            {'optim_wrapper.optimizer.type': 'AdamW', 'optim_wrapper.optimizer.lr': 3e-5},
+            **{'auto_scale_lr.base_batch_size': 8, 'param_scheduler.0.type': 'LinearLR'},
+            **{'param_scheduler.1.begin': 1500, 'param_scheduler.1.eta_min': 3e-7},
+        ),
+    ),
+    (
+        'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
+        dict(
+            {'optim_wrapper.constructor': None, 'optim_wrapper.type': 'AmpOptimWrapper'},
+            **{'optim_wrapper.paramwise_cfg': dict(flat_decay_mult=0.0), 'optim_wrapper.optimizer.lr': 1e-4},
+        ),
+    ),
+    (
+        'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+        {
+            'optim_wrapper.paramwise_cfg': dict(
+                custom_keys=dict(norm=dict(decay_mult=0.0)), flat_decay_mult=0.0
+            )
+        },
+    ),
+    (
+        'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+        dict(
+            {'optim_wrapper.constructor': 'mmmeta.FlatDecayOptimWrapperConstructor'},
+            **{'optim_wrapper.paramwise_cfg.custom_keys': dict(backbone=dict(lr_mult=0.1))},
+            **{'optim_wrapper.clip_grad.max_norm': 0.1},
+        ),
+    ),
+    ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', {'optim_wrapper.optimizer.lr': 4e-4}),
+    ('mmdet::carafe/../cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py', {'load_from': None}),
+]
+
+
+@pytest.mark.parametrize(('config', 'expected'), RECIPE_VALUES, ids=[config for config, _ in RECIPE_VALUES])
+def test_optimiser_schedule_and_weights(config, expected):
+    cfg = swap(load_config(config), 'convformer_s18')
+    assert {key: value(cfg, key) for key in expected} == expected
+
+
+def test_the_optimiser_stays_if_asked():
+    original = load_config(PSPNET)
+    kept = swap(original, 'caformer_s18', keep_optimizer=True)
+    assert kept.optim_wrapper == original.optim_wrapper
+    assert kept.param_scheduler == original.param_scheduler
+
+
+def test_windows_are_for_large_images_of_caformer_unless_given():
+    ade, coco = (load_config(name) for name in ('configs/demo/upernet_caformer_s18_shapes.py', MASK_RCNN))
+    assert 'window' not in swap(ade, 'caformer_s18').model.backbone
+    assert swap(coco, 'caformer_s18').model.backbone.window == 13
+    assert swap(coco, 'caformer_s18,window=None').model.backbone.window is None
+    assert 'window' not in swap(coco, 'convformer_s18').model.backbone
+
+
+def test_another_size_of_training_images():
+    cfg = swap(load_config(PSPNET), 'caformer_s18', train_size=(256, 512))
+    crops = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'RandomCrop']
+    assert crops[0].crop_size == (256, 512)
+    assert cfg.model.data_preprocessor.size == (256, 512)
+    resizes = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'RandomResize']
+    assert resizes[0].scale == (1024, 512)
+    cfg = swap(load_config(MASK_RCNN), 'caformer_s18', train_size=(416, 672))
+    assert [step.scale for step in cfg.train_dataloader.dataset.pipeline if 'scale' in step] == [(672, 416)]
+
+
+def test_what_is_given_is_not_changed():
+    cfg = load_config(PSPNET)
+    before = cfg.to_dict()
+    swap(cfg, 'caformer_s18')
+    assert cfg.to_dict() == before
+
+
+def test_a_config_that_replaces_the_backbone_again_after_inheriting(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        f"_base_ = '{MASK_RCNN}'\n"
+        "model = dict(backbone=dict(_delete_=True, type='ResNet', depth=18, frozen_stages=1,\n"
+        "    init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')),\n"
+        '    neck=dict(in_channels=[64, 128, 256, 512]))\n'
+    )
+    out = write_swap(str(path), 'convformer_s18', tmp_path / 'sub' / 'out.py')
+    assert "_base_ = '../mine.py'" in out.read_text()
+    cfg = load_config(str(out))
+    assert plain(cfg) == plain(swap(load_config(str(path)), 'convformer_s18'))
+    assert 'frozen_stages' not in cfg.model.backbone
+    assert cfg.model.neck.in_channels == [64, 128, 320, 512]
+
+
+def test_all_tools_put_it_in_by_one_argument():
+    cfg = load_config(MASK_RCNN, {'model.backbone.window': 7}, backbone='caformer_s18')
+    assert cfg.work_dir == 'work_dirs/mask-rcnn_r50_fpn_1x_coco_caformer_s18'
+    assert (cfg.model.backbone.type, cfg.model.backbone.window) == ('mmmeta.CAFormer', 7)
+
+
+REFUSED = [
+    ('mmseg::unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024.py', "'UNet' (model.backbone.type) has no"),
+    ('mmseg::san/san-vit-b16_coco-stuff164k-640x640.py', "model.type='MultimodalEncoderDecoder' has no"),
+    ('mmseg::cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680.py', "'CGNet' (model.backbone.type)"),
+    ('mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py', "'MAE' (model.backbone.type)"),
+    ('mmseg::segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512.py', "'VisionTransformer' (model"),
+    ('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py', "'ResLayer' is made for the backbone"),
+    ('mmdet::detectors/detectors_htc-r50_1x_coco.py', "'RFP' is made for the backbone of this config"),
+    ('mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py', "'CSPNeXt' gives a map of stride 64, and the stages of"),
+    ('mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py', "model.teacher_config='configs/gfl/gfl_r101_fpn"),
+    ('mmdet::common/lsj-100e_coco-instance.py', 'has no model: it is a part of a config'),
+    ('mmpretrain::vgg/vgg16_8xb32_in1k.py', "'VGG' (model.backbone.type) has no other in its place: it ends"),
+    ('mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k.py', "'VisionTransformer' (model.backbone"),
+]
+
+
+@pytest.mark.parametrize(('config', 'message'), REFUSED, ids=[config for config, _ in REFUSED])
+def test_what_is_tied_to_its_backbone_is_refused_before_anything_is_built(
+    config, message, tmp_path, monkeypatch
+):
+    try:
+        load_config(config)
+    except UsageError:
+        pytest.skip('another version of the package')
+    if 'stride' not in message:
+        monkeypatch.setattr('mmmeta.analysis.wiring.MODELS.build', lambda cfg: pytest.fail('built'))
+    with pytest.raises(UsageError) as error:
+        write_swap(config, 'caformer_s18', tmp_path / 'out.py')
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('config', 'options', 'message'),
+    [
+        ('glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco', {}, 'BertModel in this config needs'),
+        (
+            'dino/dino-5scale_swin-l_8xb2-12e_coco',
+            {'model.encoder.num_cp': 2},
+            'num_cp=2 in this config needs',
+        ),
+        ('boxinst/boxinst_r50_fpn_ms-90k_coco', {}, 'pip install scikit-image'),
+    ],
+)
+def test_a_method_whose_package_is_missing(config, options, message, monkeypatch):
+    monkeypatch.setattr('mmmeta.apis.swapping.tied.find_spec', lambda name: None)
+    with pytest.raises(UsageError, match=message):
+        check_swappable(load_config(f'mmdet::{config}.py', options))
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'message'),
+    [
+        ('caformer_s17', "unknown arch 's17' of CAFormer: choose one of s18, s36, m36, b36"),
+        ('cafomer_s18', "unknown backbone 'cafomer_s18': did you mean caformer_s18"),
+        ('mmmeta://caformer_s18_in22k', 'did you mean caformer_s18_in21k'),
+        ('caformer_s18,windw=13', "CAFormer takes no argument 'windw': it is written window"),
+        ('caformer_s18,window=12', 'window=12'),
+        (
+            "metaformer_x,depths=(1,1,1),dims=(32,64,128),token_mixers='pooling'",
+            "unknown backbone 'metaformer_x'",
+        ),
+        (
+            'convformer_s18,depths=(1,1,1),dims=(32,64,128)',
+            "'ResNet' gives a map of stride 32, and the stages of ConvFormer have 4, 8, 16",
+        ),
+    ],
+)
+def test_a_backbone_that_is_none_or_does_not_fit(backbone, message, tmp_path):
+    with pytest.raises(UsageError) as error:
+        write_swap(MASK_RCNN, backbone, tmp_path / 'out.py')
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('model = dict(', 'is no valid Python'),
+        ('x = 1', 'has no model: it is a part of a config'),
+        ("model = dict(type='X')", 'which has default_scope=None: give one of mmdet, mmseg, mmpretrain'),
+        (
+            "model = dict(type='FasterRCNN', pretrained='x')\ndata = dict(samples_per_gpu=2)",
+            'is a config of MMCV 1, which has default_scope=None',
+        ),
+        (
+            'from mmengine.config import read_base\nfrom mmdet.models import ATSS\n'
+            "default_scope = 'mmdet'\nmodel = dict(type=ATSS)",
+            'is a config of pure Python (its types are classes)',
+        ),
+    ],
+)
+def test_a_config_that_is_none(text, message, tmp_path):
+    path = tmp_path / 'bad.py'
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        write_swap(str(path), 'caformer_s18', tmp_path / 'out.py')
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
+    out = tmp_path / 'out.py'
+    out.write_text('mine')
+    with pytest.raises(UsageError, match='exists: give another --out, or --force to write over it'):
+        write_swap(MASK_RCNN, 'caformer_s18', out)
+    assert out.read_text() == 'mine'
+    write_swap(MASK_RCNN, 'caformer_s18', out, force=True)
+    assert out.read_text().startswith('# mask-rcnn_r50_fpn_1x_coco with caformer_s18.')
+
+
+@pytest.mark.parametrize('size', [(100, 128), (0, 64)])
+def test_a_training_size_that_is_none(size):
+    with pytest.raises(UsageError, match=f'--train-size {size[0]} {size[1]}: give multiples of 32'):
+        swap(load_config(PSPNET), 'caformer_s18', train_size=size)
+
+
+def test_reasons_are_of_values_that_differ():
+    reasons = swap_with_reasons(load_config(PSPNET), 'caformer_s18').reasons
+    assert reasons['backbone', 'out_stride'] == 'The head wants fine maps.'
+    assert ('data_preprocessor', 'mean') not in reasons
+
+
+def test_the_default_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_swap(MASK_RCNN, 'mmmeta://caformer_s18_in21ft1k')
+    assert path == Path('mask-rcnn_r50_fpn_1x_coco_caformer_s18_in21ft1k.py')
+    assert Config.fromfile(path).model.backbone.arch == 's18'
