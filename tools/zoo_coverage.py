@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
+import torch
 
 from mmmeta.apis.cli import command_line, track
-from mmmeta.apis.coverage.report import cover, write_csv
+from mmmeta.apis.coverage.report import cover, write_csv, write_page
 from mmmeta.apis.coverage.run import list_configs
+from mmmeta.resources import resource_root
 
 
 def main() -> None:
@@ -24,7 +26,15 @@ def main() -> None:
     args = parser.parse_args()
     configs = [name for name in list_configs() if args.pattern in name]
     outcomes = cover(args.work_dir, configs, args.backbone, args.processes, track)
-    write_csv(outcomes, args.work_dir / 'zoo_coverage.csv')
+    # Of all into the documentation, of some beside the rows.
+    folder = args.work_dir if args.pattern else resource_root() / 'docs'
+    write_csv(outcomes, folder / 'zoo_coverage.csv')
+    write_page(
+        outcomes,
+        args.backbone,
+        f'with PyTorch {torch.__version__} on a CPU, in float32',
+        folder / 'zoo_coverage.md',
+    )
     tried = [outcome for outcome in outcomes if outcome.group]
     good = [outcome for outcome in tried if outcome.predicted]
     print(f'{len(good)} of {len(tried)} configs train and predict; {len(outcomes) - len(tried)} are left out')

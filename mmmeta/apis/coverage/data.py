@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
+from mmmeta.datasets.ade20k import LABELS
 
 from ..checking.finding import bare_model, scope_of
 from ..config import ALL_LOADERS, iter_dicts
@@ -20,17 +21,22 @@ from ..swapping.tied import bare_type
 # Of training images, in pixels: objects want more of them than labels.
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
 IMAGES = 18
-# Labels of generated maps: in every data set, and 0, which some leave out.
-MAP_LABELS = 8
+MAP_LABELS = len(LABELS)
 KINDS_OF_VIDEO = ('YouTubeVISDataset', 'MOTChallengeDataset', 'ReIDDataset', 'TrackImgSampler')
 
 
-def generate_all(root: Path) -> None:
-    """Generate the data sets, once."""
+def generate_all(root: Path, count: int = IMAGES, size: int = 128) -> None:
+    """Generate the data sets, once.
+
+    Args:
+        root (Path): Folder for them.
+        count (int): Images for training, and as many for validation. Defaults to 18.
+        size (int): Short side of images of objects and labels, in pixels. Defaults to 128.
+    """
     if (root / 'complete').exists():
         return
-    for generate, size in ((generate_ade20k, 96), (generate_coco, 128), (generate_imagenet, 64)):
-        generate(root, IMAGES, IMAGES, size, progress=lambda text: None)
+    for generate, side in ((generate_ade20k, size), (generate_coco, size), (generate_imagenet, 64)):
+        generate(root, count, count, side, progress=lambda text: None)
     _write_maps(root / 'ADEChallengeData2016')
     _write_panoptic(root / 'coco')
     _write_proposals(root / 'coco')
@@ -39,15 +45,16 @@ def generate_all(root: Path) -> None:
 
 
 def _write_maps(folder: Path) -> None:
-    """Maps of a few labels beside ADE20K's, for any number of classes."""
+    """Maps of few labels beside ADE20K's, for any number of classes; what is no class is 255."""
+    dense = np.full(256, 255, np.uint8)
+    dense[list(LABELS.values())] = range(MAP_LABELS)
     for split in ('training', 'validation'):
-        (folder / 'labels' / split).mkdir(parents=True, exist_ok=True)
         for path in sorted((folder / 'annotations' / split).glob('*.png')):
-            labels = np.asarray(Image.open(path))
+            labels = dense[np.asarray(Image.open(path))]
             for classes in (1, 2, MAP_LABELS):
                 target = folder / f'labels_{classes}' / split / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray((labels % classes).astype(np.uint8)).save(target)
+                Image.fromarray(np.where(labels == 255, labels, labels % classes)).save(target)
 
 
 def _write_panoptic(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import csv
 import multiprocessing
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
@@ -15,8 +15,9 @@ import torch
 from mmmeta.atomic import written
 
 from .data import generate_all
-from .run import NO_MODEL, STEPS, Outcome, as_row, examine, run
+from .run import BROKEN, NO_MODEL, OPERATOR, PACKAGE, STEPS, TIED, VIDEO, Outcome, as_row, examine, run
 
+STEPS_OF_A_CONFIG = ('swapped', 'built', 'trained', 'predicted')
 NAMES = tuple(field.name for field in fields(Outcome))
 Progress = Callable[[str, Iterable, int], Iterator]
 # Configs for a process, which keeps what it has imported and what leaks.
@@ -62,9 +63,8 @@ def read_rows(path: Path) -> list[Outcome]:
         return []
     with open(path, newline='') as file:
         rows = list(csv.DictReader(file))
-    flags = ('swapped', 'built', 'trained', 'predicted')
     return [
-        Outcome(**{key: value == '1' if key in flags else value for key, value in row.items()})
+        Outcome(**{key: value == '1' if key in STEPS_OF_A_CONFIG else value for key, value in row.items()})
         for row in rows
     ]
 
@@ -134,9 +134,117 @@ def write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def by_method(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Outcomes of configs that are tried, or could be, by method."""
+    """Outcomes by method."""
     methods = defaultdict(list)
     for outcome in outcomes:
-        if outcome.left_out != NO_MODEL:
-            methods[outcome.method].append(outcome)
+        methods[outcome.method].append(outcome)
     return methods
+
+
+PAGE = """\
+# Any model of the zoo
+
+Every config that MMDetection, MMSegmentation and MMPretrain install, with `{backbone}` put into it as
+`python -m mmmeta swap` does ([your project](your_project.md#by-one-command)): the file is written and read
+again, the network built, weights of timm's layout loaded into the backbone, and on generated images of the
+kind that the config reads (boxes, masks, panoptic and semantic maps, classes; 64 to 128 pixels, classifiers
+and SSD at their own size) losses, gradients, a step of the optimiser and a prediction computed.
+`python tools/zoo_coverage.py` does it, {processor}; every row is in `docs/zoo_coverage.csv`.
+
+Configs that differ only in schedule, depth, numbers of classes or data are one group: each of them is
+swapped, the first is trained, and stands for the others. *Trained* means that the losses are finite and that
+every parameter of the backbone has a finite gradient.
+
+| | {packages} | all |
+|---|{lines}--:|
+{totals}
+
+What is left out: configs without a model or a training, and those of MMPretrain that are no supervised
+classifiers; those that MMEngine cannot read, or whose model cannot be built, as they are; those whose method
+is made of its backbone (below); those that need a package which is not installed; those with an operator
+that MMCV lacks on a CPU. Data of videos are not generated, and count as not trained.
+
+## By method
+
+{count_of_groups} groups. The loss is that of one batch, before and after {steps} steps, of the first group of
+each method.
+
+| method | configs | groups | swapped | built | trained | predicted | loss |
+|---|--:|--:|--:|--:|--:|--:|---|
+{methods}
+
+## Made of their backbone
+
+`swap` says so in one sentence, and writes nothing.
+
+| configs | sentence |
+|--:|---|
+{tied}
+
+## Not trained
+
+| configs | group | why |
+|--:|---|---|
+{failed}
+"""
+
+
+def write_page(outcomes: Sequence[Outcome], backbone: str, processor: str, path: Path) -> None:
+    """Write the page of the documentation."""
+    packages = sorted({outcome.method.partition('/')[0] for outcome in outcomes})
+
+    def row(title: str, keep: Callable[[Outcome], bool]) -> str:
+        kept = [outcome for outcome in outcomes if keep(outcome)]
+        counts = [sum(one.method.startswith(f'{package}/') for one in kept) for package in packages]
+        return f'| {title} | {" | ".join(map(str, [*counts, len(kept)]))} |'
+
+    kinds = {
+        NO_MODEL: 'no model or no training',
+        BROKEN: 'cannot be read or built as they are',
+        TIED: 'made of their backbone',
+        PACKAGE: 'need a package',
+        OPERATOR: 'need an operator of a GPU',
+    }
+    totals = [row('configs', lambda one: True)]
+    totals += [row(text, lambda one, kind=kind: one.left_out == kind) for kind, text in kinds.items()]
+    totals.append(row('**the rest**', lambda one: one.left_out in ('', VIDEO)))
+    for name in STEPS_OF_A_CONFIG:
+        totals.append(row(name, lambda one, name=name: not one.left_out and getattr(one, name)))
+    rest = [outcome for outcome in outcomes if outcome.left_out in ('', VIDEO)]
+    share = sum(outcome.predicted for outcome in rest) / max(len(rest), 1)
+    totals.append(f'| train and predict | {"| " * len(packages)}**{share:.1%}** |')
+    methods = []
+    for method, found in sorted(by_method(rest).items()):
+        counts = [
+            sum(getattr(one, name) for one in found) for name in ('swapped', 'built', 'trained', 'predicted')
+        ]
+        groups = {one.group for one in found if one.group}
+        losses = next((one.fell for one in found if one.fell and one.config == one.group), '')
+        loss = ' to '.join(losses.split())
+        methods.append(
+            f'| {method} | {len(found)} | {len(groups)} | {" | ".join(map(str, counts))} | {loss} |'
+        )
+    tied = Counter(outcome.reason for outcome in outcomes if outcome.left_out == TIED)
+    failed = Counter((one.group or one.config, one.reason) for one in rest if not one.predicted)
+    text = PAGE.format(
+        backbone=backbone,
+        processor=processor,
+        packages=' | '.join(packages),
+        lines='--:|' * len(packages),
+        totals='\n'.join(totals),
+        steps=STEPS,
+        count_of_groups=len({one.group for one in rest if one.group}),
+        methods='\n'.join(methods),
+        tied='\n'.join(f'| {count} | {_cell(reason)} |' for reason, count in tied.most_common()),
+        failed='\n'.join(
+            f'| {count} | {name.partition("::")[2]} | {_cell(reason.strip().splitlines()[-1])} |'
+            for (name, reason), count in failed.most_common()
+        ),
+    )
+    with written(path) as draft:
+        draft.write_text(text)
+
+
+def _cell(text: str) -> str:
+    """A sentence as a cell of a table, short."""
+    return text.replace('|', r'\|')[:200]
