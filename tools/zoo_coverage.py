@@ -29,12 +29,8 @@ def main() -> None:
     # Of all into the documentation, of some beside the rows.
     folder = args.work_dir if args.pattern else resource_root() / 'docs'
     write_csv(outcomes, folder / 'zoo_coverage.csv')
-    write_page(
-        outcomes,
-        args.backbone,
-        f'with PyTorch {torch.__version__} on a CPU, in float32',
-        folder / 'zoo_coverage.md',
-    )
+    how = f'with PyTorch {torch.__version__} on a CPU, in float32'
+    write_page(outcomes, args.backbone, how, folder / 'zoo_coverage.md')
     tried = [outcome for outcome in outcomes if outcome.group]
     good = [outcome for outcome in tried if outcome.predicted]
     print(f'{len(good)} of {len(tried)} configs train and predict; {len(outcomes) - len(tried)} are left out')

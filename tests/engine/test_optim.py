@@ -91,3 +91,25 @@ def test_bf16_wrapper_computes_in_bfloat16_and_keeps_float32_weights():
     wrapper.update_params(out.float().square().mean())
     assert model.decode_head.weight.dtype is torch.float32
     assert not torch.equal(before, model.decode_head.weight)
+
+
+def test_flat_parameters_do_not_decay_below_custom_keys_either():
+    model = Segmentor()
+    keys = dict(backbone=dict(lr_mult=0.1))
+    cfg = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
+        paramwise_cfg=dict(flat_decay_mult=0.0, custom_keys=keys),
+    )
+
+    def decays(cfg):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+        return {names[group['params'][0]]: (group['lr'], group['weight_decay']) for group in groups}
+
+    found = decays(dict(cfg, constructor='mmmeta.FlatDecayOptimWrapperConstructor'))
+    for name, parameter in model.named_parameters():
+        rate = 0.1 if name.startswith('backbone.') else 1.0
+        assert found[name] == (pytest.approx(rate), 0.0 if parameter.ndim == 1 else 0.1)
+    # MMEngine's own leaves it to custom_keys.
+    assert decays(cfg)['backbone.stages.0.blocks.0.norm1.weight'] == (pytest.approx(0.1), 0.1)
