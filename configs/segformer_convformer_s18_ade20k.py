@@ -17,8 +17,6 @@ optim_wrapper = dict(
         custom_keys=dict(_delete_=True, norm=dict(decay_mult=0.0), head=dict(lr_mult=10.0)),
         flat_decay_mult=0.0,
     ),
-    # flat_decay_mult holds below custom_keys as well.
-    constructor='mmmeta.FlatDecayOptimWrapperConstructor',
 )
 # For --auto-scale-lr: what the learning rate is for.
 auto_scale_lr = dict(enable=False, base_batch_size=16)

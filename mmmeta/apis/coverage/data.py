@@ -149,6 +149,10 @@ def put_on_data(cfg: Config, root: Path, before: tuple[int, int] | None) -> None
             scaled; None leaves them as they are.
     """
     scope, size = scope_of(cfg), training_size_of(cfg)
+    model = bare_model(cfg)
+    for part in iter_dicts([model.get('train_cfg') or {}, model.get('test_cfg') or {}]):
+        for key in PROPOSALS & part.keys():
+            part[key] = min(part[key], 64)
     for name in ALL_LOADERS:
         loader = cfg.get(name)
         if not loader:

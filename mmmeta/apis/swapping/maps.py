@@ -164,14 +164,11 @@ def original_maps(backbone: dict, scope: str) -> Maps:
     return [(shape[1], round(size / shape[2])) for shape in shapes]
 
 
-def wire_dense(
-    model: ConfigDict, config: dict[str, Any], ours: MetaFormer, scope: str
-) -> tuple[list[int], int | None]:
+def wire_dense(model: ConfigDict, ours: MetaFormer, scope: str) -> tuple[list[int], int | None]:
     """Give the parts of a detector or a segmentor the channels of another backbone, in place.
 
     Args:
         model (ConfigDict): The model, still with its own backbone.
-        config (dict): Config of the other backbone; its ``out_indices`` are kept where they are given.
         ours (MetaFormer): The other backbone, built.
         scope (str): The model's scope.
 

@@ -77,7 +77,7 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
         paramwise.pop('custom_keys')
         if kept:
             paramwise['custom_keys'] = kept
-        if any(key in name for key in kept for name in names if 'backbone.' in name):
+        if 'constructor' not in wrapper and _decays(kept, names):
             wrapper.constructor = 'mmmeta.FlatDecayOptimWrapperConstructor'
             reasons['optim_wrapper', 'constructor'] = 'flat_decay_mult holds below custom_keys as well.'
     paramwise['flat_decay_mult'] = 0.0
@@ -86,6 +86,12 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
         "No decay of norms, biases, residual scales and StarReLU's scalars."
     )
     return reasons
+
+
+def _decays(custom: dict[str, dict], names: list[str]) -> bool:
+    """Whether an entry of ``custom_keys`` names parameters of the backbone, and lets them decay."""
+    keys = [key for key, value in custom.items() if value.get('decay_mult', 1)]
+    return any(key in name for key in keys for name in names if 'backbone.' in name)
 
 
 def _kind(cfg: Config) -> str:

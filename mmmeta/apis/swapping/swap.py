@@ -109,7 +109,7 @@ def swap_with_reasons(
     if 'head' in model or ('decode_head' not in model and scope == 'mmpretrain' and 'roi_head' not in model):
         chosen, out_stride = wire_classifier(model, ours), None
     else:
-        chosen, out_stride = wire_dense(model, given, ours, scope)
+        chosen, out_stride = wire_dense(model, ours, scope)
     built = dict(type=given.pop('type'), arch=given.pop('arch'))
     if chosen != list(range(len(ours.dims))):
         built['out_indices'] = given.pop('out_indices', tuple(chosen))
