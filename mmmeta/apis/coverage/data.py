@@ -22,6 +22,8 @@ from ..swapping.tied import bare_type
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
 IMAGES = 18
 MAP_LABELS = len(LABELS)
+# Numbers of boxes, of which images of a few pixels need few.
+PROPOSALS = {'num', 'max_per_img', 'nms_pre'}
 KINDS_OF_VIDEO = ('YouTubeVISDataset', 'MOTChallengeDataset', 'ReIDDataset', 'TrackImgSampler')
 
 
