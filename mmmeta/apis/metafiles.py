@@ -200,7 +200,7 @@ def _table(models: list[Model], metrics: dict[str, str], costs: bool = True) -> 
         printed = {result.metric: result.printed for result in model.results}
         name = model.config.rpartition('/')[2].removesuffix('.py')
         cells = [f'`{name}`', *([_method_of(model)] if methods else [])]
-        cells += [f'{model.shape[1]}'] if sizes else []
+        cells += ['x'.join(map(str, dict.fromkeys(model.shape)))] if sizes else []
         cells += [f'{model.params / 1e6:.1f}', f'{model.macs / 1e9:.1f}'] if costs else []
         cells += [printed.get(metric, '') for metric in metrics]
         lines.append(f'| {" | ".join(cells)} |')
@@ -214,7 +214,7 @@ def _page(models: list[Model]) -> str:
         own = sorted((model for model in models if model.task in task), key=_sort_key)
         lines += [f'## {title}', '', text, '', *_table(own, metrics), '']
         if task == 'Semantic Segmentation':
-            own = [model for model in own if _method_of(model) == 'Semantic FPN']
+            own = [model for model in own if _method_of(model) == 'Semantic FPN' and model.results]
             lines += [FPN_HEAD, *_table(own, FPN_COLUMNS, costs=False), '']
     return '\n'.join(lines)
 

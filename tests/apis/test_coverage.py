@@ -109,10 +109,14 @@ def test_a_cover_goes_on_where_it_ended(folder, monkeypatch):
     names = [f'mmdet::retinanet/retinanet_r{depth}_fpn_1x_coco.py' for depth in (50, 101)]
     done = Outcome(names[0], 'mmdet/retinanet', names[0], '', True, True, True, True, '2 1')
     write_csv([done], folder / 'rows.csv')
+    (folder / 'groups.csv').unlink(missing_ok=True)
     outcomes = cover(folder, names, 'convformer_s18', 1, lambda what, values, count: values)
     assert [outcome.config for outcome in outcomes] == names
     assert all((outcome.group, outcome.fell) == (names[0], '2 1') for outcome in outcomes)
     assert read_rows(folder / 'rows.csv') == [done]
+    # Another time it does not even look at them.
+    monkeypatch.setattr('mmmeta.apis.coverage.report.group', None)
+    assert cover(folder, names, 'convformer_s18', 1, lambda what, values, count: values) == outcomes
 
 
 def test_the_page(tmp_path):

@@ -20,6 +20,8 @@ from ..swapping.tied import bare_type
 
 # Of training images, in pixels: objects want more of them than labels.
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
+# Heads whose deformable convolutions want three pixels on the coarsest map, of stride 128.
+LARGE, DEFORMING = (384, 384), {'DDODHead', 'VFNetHead', 'RepPointsHead', 'FoveaHead'}
 IMAGES = 18
 MAP_LABELS = len(LABELS)
 # Numbers of boxes, of which images of a few pixels need few.
@@ -41,7 +43,7 @@ def generate_all(root: Path, count: int = IMAGES, size: int = 128) -> None:
         generate(root, count, count, side, progress=lambda text: None)
     _write_maps(root / 'ADEChallengeData2016')
     _write_panoptic(root / 'coco')
-    _write_proposals(root / 'coco')
+    _write_boxes(root / 'coco')
     _write_classes(root)
     (root / 'complete').touch()
 
@@ -100,20 +102,24 @@ def _write_panoptic(folder: Path) -> None:
         (folder / 'annotations' / f'panoptic_{split}.json').write_text(json.dumps(content))
 
 
-def _write_proposals(folder: Path) -> None:
-    """Boxes for detectors that are given them, in the format of MMDetection."""
+def _write_boxes(folder: Path) -> None:
+    """Annotations of images with two objects or more, as CrowdDet wants them, and boxes as proposals."""
     rng = np.random.default_rng(0)
     for split in ('train2017', 'val2017'):
         content = json.loads((folder / 'annotations' / f'instances_{split}.json').read_text())
-        boxes = {image['id']: [] for image in content['images']}
+        boxes: dict[int, list] = {image['id']: [] for image in content['images']}
         for annotation in content['annotations']:
             x, y, width, height = annotation['bbox']
             boxes[annotation['image_id']].append([x, y, x + width, y + height])
+        kept = {i for i, found in boxes.items() if len(found) > 1}
+        content['images'] = [image for image in content['images'] if image['id'] in kept]
+        content['annotations'] = [one for one in content['annotations'] if one['image_id'] in kept]
+        (folder / 'annotations' / f'boxes_{split}.json').write_text(json.dumps(content))
         proposals = {}
         for image in content['images']:
             corner = rng.uniform(0, 60, (20, 2))
             drawn = np.concatenate([corner, corner + rng.uniform(10, 60, (20, 2))], 1)
-            found = np.concatenate([np.array(boxes[image['id']]).reshape(-1, 4), drawn]).astype(np.float32)
+            found = np.concatenate([np.array(boxes[image['id']]), drawn]).astype(np.float32)
             name = f'{split}/{image["file_name"]}'
             proposals[name] = dict(bboxes=found, scores=np.ones(len(found), np.float32))
         (folder / f'proposals_{split}.pkl').write_bytes(pickle.dumps(proposals))
@@ -136,7 +142,10 @@ def needs_video(cfg: Config) -> bool:
 
 def training_size_of(cfg: Config) -> tuple[int, int] | None:
     """Size of the images to train on; None where it is the config's, as of anchors for 300 pixels alone."""
-    neck = bare_model(cfg).get('neck')
+    model = bare_model(cfg)
+    if bare_type(model.get('bbox_head') or {}) in DEFORMING:
+        return LARGE
+    neck = model.get('neck')
     fixed = isinstance(neck, dict) and bare_type(neck) == 'SSDNeck'
     return None if fixed or training_size(cfg) is None else SIZES.get(scope_of(cfg))
 
@@ -211,7 +220,7 @@ def _objects(cfg: Config, dataset: dict, root: Path, split: int) -> dict[str, An
         described['data_prefix']['seg'] = f'stuffthingmaps/{name}/'
     if dataset.get('proposal_file'):
         described['proposal_file'] = f'proposals_{name}.pkl'
-    described.update(type='CocoDataset', ann_file=f'annotations/instances_{name}.json')
+    described.update(type='CocoDataset', ann_file=f'annotations/boxes_{name}.json')
     number = _number_of_classes(cfg)
     if number < 80:
         drawn = ['sports ball', 'frisbee', 'suitcase', 'tv', 'pizza', 'kite']

@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[Outcome]:
 def cover(
     folder: Path, configs: Sequence[str], backbone: str, processes: int, progress: Progress
 ) -> list[Outcome]:
-    """Try what stands for each group; rows that are there already are kept.
+    """Try what stands for each group; groups and rows that are there already are kept.
 
     Args:
         folder (Path): For data, weights and rows.
@@ -85,10 +85,14 @@ def cover(
         list[Outcome]: One for each config; those of a group have the outcome of the one that stands for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data, weights, rows = (folder / name for name in ('data', 'weights.pth', 'rows.csv'))
+    names = ('data', 'weights.pth', 'groups.csv', 'rows.csv')
+    data, weights, groups, rows = (folder / name for name in names)
     generate_all(data)
     write_weights(weights, backbone)
-    outcomes = group(configs, backbone, processes, progress)
+    outcomes = read_rows(groups)
+    if [outcome.config for outcome in outcomes] != list(configs):
+        outcomes = group(configs, backbone, processes, progress)
+        write_csv(outcomes, groups)
     done = {outcome.config: outcome for outcome in read_rows(rows)}
     methods = set()
     jobs = []

@@ -42,7 +42,7 @@ PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 # Steps on one batch in which the loss has to fall.
 STEPS = 20
 # Parts whose operators MMCV has for GPUs alone.
-GPU_OPERATORS = ('FPN_CARAFE', 'GARPNHead', 'GARetinaHead')
+GPU_OPERATORS = ('FPN_CARAFE', 'GARPNHead', 'GARetinaHead', 'DeformRoIPoolPack', 'ModulatedDeformRoIPoolPack')
 # Kinds of outcomes without a training.
 NO_MODEL, BROKEN, TIED, PACKAGE, OPERATOR, VIDEO = (
     'no model',

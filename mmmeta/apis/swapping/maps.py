@@ -15,6 +15,8 @@ from mmmeta.registry import MODELS
 Maps = list[tuple[int, int]]  # channels and stride of each
 HEADS = ('decode_head', 'auxiliary_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'panoptic_head')
 POOLING = ('GlobalAveragePooling', 'GeneralizedMeanPooling')
+# Necks that read the last map alone, whatever the backbone gives.
+READ_LAST = ('CTResNetNeck',)
 # Heads that read the first map as well, whatever their in_index is.
 READS_FIRST = 'c1_in_channels'
 
@@ -94,7 +96,7 @@ def read_maps(model: ConfigDict, count: int, scope: str) -> list[int]:
     neck = model.get('neck')
     if neck:
         first = _as_list(neck)[0]
-        start = first.get('start_level') or 0
+        start = count - 1 if first['type'].rpartition('.')[2] in READ_LAST else first.get('start_level') or 0
         return list(range(start, count))
     if scope != 'mmseg':
         return list(range(count))

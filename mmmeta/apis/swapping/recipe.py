@@ -219,8 +219,9 @@ def training_size(cfg: Config) -> tuple[int, int] | None:
     """Height and width that images are trained with; None if a config does not say."""
     loader = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     transforms = [one for one in iter_dicts(loader) if 'type' in one]
-    for key in ('crop_size', 'img_scale', 'scale', 'scales'):
-        for transform in reversed(transforms):
+    # The last one counts: a crop after resizing, or a resizing after a crop.
+    for transform in reversed(transforms):
+        for key in ('crop_size', 'img_scale', 'scale', 'scales'):
             pairs = [pair for pair in _sizes(transform.get(key)) if min(pair) >= STEP]
             if not pairs:
                 continue
