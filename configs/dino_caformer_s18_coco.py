@@ -10,7 +10,7 @@ model = dict(
         out_indices=(1, 2, 3),
         # As in ImageNet training.
         drop_path_rate=0.15,
-        # Images are large: attention in windows takes less memory.
+        # Images may exceed 640 pixels: attention in windows takes less memory.
         window=13,
         init_cfg=dict(type='Pretrained', checkpoint='mmmeta://caformer_s18'),
     ),

@@ -17,6 +17,7 @@ model = dict(
         out_indices=(1, 2, 3),
         # As in ImageNet training.
         drop_path_rate=0.2,
+        with_cp=True,
         init_cfg=dict(type='Pretrained', checkpoint='mmmeta://convformer_s18'),
     ),
     neck=dict(in_channels=[128, 320, 512]),

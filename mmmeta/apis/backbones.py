@@ -43,7 +43,7 @@ def backbone_config(spec: str) -> dict[str, Any]:
         known = [f'{family}_{arch}' for family, cls in FAMILIES.items() for arch in cls.arch_table]
         meant = nearest(name, known)
         choices = f'did you mean {meant}' if meant else f'choose one of {", ".join(known)}'
-        raise UsageError(f"unknown backbone '{name}': {choices}, or timm/<model> where others are taken")
+        raise UsageError(f"unknown backbone '{name}': {choices}")
     cls = FAMILIES[family]
     cls.resolve_arch(arch)
     options = _parse_arguments(spec, arguments)

@@ -89,6 +89,13 @@ def load_config(
     try:
         with explain_missing_package():
             cfg = Config.fromfile(path)
+    except ImportError as error:
+        if 'custom modules' not in str(error):
+            raise
+        raise UsageError(
+            f"the custom_imports of '{path}' cannot be imported ({error.__cause__}): run it where their "
+            'modules are, or put that folder into PYTHONPATH'
+        ) from error
     except SyntaxError as error:
         raise UsageError(f"the config '{path}' is no valid Python: {error}") from error
     except (TypeError, KeyError) as error:
@@ -101,8 +108,11 @@ def load_config(
     if backbone:
         from .swapping import swap  # builds models, which takes seconds to import
 
+        name = backbone.partition(',')[0].rpartition('/')[2]
         cfg = swap(cfg, backbone)
-        path = f'{Path(path).stem}_{backbone.partition(",")[0].rpartition("/")[2]}.py'
+        if cfg.get('work_dir'):
+            cfg.work_dir = f'{cfg.work_dir}_{name}'
+        path = f'{Path(path).stem}_{name}.py'
     if options:
         try:
             cfg.merge_from_dict(options)

@@ -344,10 +344,10 @@ def test_a_backbone_that_is_none_or_does_not_fit(backbone, message, tmp_path):
     [
         ('model = dict(', 'is no valid Python'),
         ('x = 1', 'has no model: it is a part of a config'),
-        ("model = dict(type='X')", 'which has default_scope=None: give one of mmdet, mmseg, mmpretrain'),
+        ("model = dict(type='X')", 'with default_scope=None: write the package that its types are of'),
         (
             "model = dict(type='FasterRCNN', pretrained='x')\ndata = dict(samples_per_gpu=2)",
-            'is a config of MMCV 1, which has default_scope=None',
+            'is a config of MMCV 1 with default_scope=None',
         ),
         (
             'from mmengine.config import read_base\nfrom mmdet.models import ATSS\n'
@@ -379,6 +379,169 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
 def test_a_training_size_that_is_none(size):
     with pytest.raises(UsageError, match=f'--train-size {size[0]} {size[1]}: give multiples of 32'):
         swap(load_config(PSPNET), 'caformer_s18', train_size=size)
+
+
+UPERNET = 'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py'
+RESNET = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+LINEAR = dict(type='LinearNeck', in_channels=2048, out_channels=512)
+# Settings over a config, and what is expected under keys of the swapped one.
+SETTINGS = [
+    (UPERNET, {'model.auxiliary_head': None}, {'model.auxiliary_head': None}),
+    (
+        RESNET,
+        {'model.neck': [dict(type='GlobalAveragePooling'), LINEAR], 'model.head.in_channels': 512},
+        {'model.neck.1.in_channels': 512, 'model.head.in_channels': 512},
+    ),
+    (RESNET, {'model.head': None}, {'model.head': None}),
+    (
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        {'model.neck.end_level': 2, 'model.neck.num_outs': 5, 'model.neck.add_extra_convs': 'on_output'},
+        {
+            'model.backbone.out_indices': (1, 2),
+            'model.neck.in_channels': [128, 320],
+            'model.neck.end_level': -1,
+        },
+    ),
+    (
+        RESNET,
+        {
+            'model.backbone.in_channels': 1,
+            'data_preprocessor': dict(num_classes=1000, mean=[127.5], std=[127.5], to_rgb=False),
+        },
+        {
+            'model.backbone.in_channels': 1,
+            'data_preprocessor.mean': [127.5],
+            'data_preprocessor.to_rgb': False,
+        },
+    ),
+    (
+        RESNET,
+        {'model.backbone.frozen_stages': 4, 'model.backbone.with_cp': True},
+        {'model.backbone.frozen_stages': 4, 'model.backbone.with_cp': True},
+    ),
+    (MASK_RCNN, {'load_from': 'x.pth', 'resume': True}, {'load_from': None, 'resume': False}),
+    (
+        MASK_RCNN,
+        {'model.init_cfg': [dict(type='Pretrained', checkpoint='old.pth')]},
+        {'model.init_cfg': None},
+    ),
+    (
+        'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py',
+        {'optim_wrapper.optimizer': dict(type='AdamW', lr=5e-5, betas=(0.9, 0.95), weight_decay=0.05)},
+        {'optim_wrapper.optimizer.lr': 5e-5, 'optim_wrapper.optimizer.betas': (0.9, 0.95)},
+    ),
+    (
+        MASK_RCNN,
+        {'optim_wrapper.accumulative_counts': 4, 'auto_scale_lr': dict(enable=True, base_batch_size=None)},
+        {'optim_wrapper.optimizer.lr': 4e-4, 'auto_scale_lr': dict(enable=True, base_batch_size=64)},
+    ),
+    (
+        RESNET,
+        {'param_scheduler': [dict(type='CosineAnnealingMomentum'), dict(type='StepLR', step_size=3)]},
+        {'param_scheduler': [dict(type='StepLR', step_size=3)]},
+    ),
+    ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', {}, {'model.backbone.window': 13}),
+    (
+        'mmpretrain::spark/benchmarks/resnet50_8xb256-coslr-300e_in1k.py',
+        {},
+        {
+            'optim_wrapper.constructor': 'LearningRateDecayOptimWrapperConstructor',
+            'optim_wrapper.paramwise_cfg.layer_decay_rate': 0.7,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(('config', 'options', 'expected'), SETTINGS)
+def test_settings_of_users(config, options, expected):
+    cfg = load_config(config)
+    for key, new in options.items():
+        *path, last = key.split('.')
+        found = cfg
+        for part in path:
+            found = found[part]
+        found[last] = new
+    swapped = swap(cfg, 'caformer_s18')
+    assert {key: value(swapped, key) for key in expected} == expected
+
+
+def test_what_normalises_in_a_pipeline_does_so_once():
+    cfg = load_config(UPERNET)
+    normalise = dict(type='Normalize', mean=[1.0] * 3, std=[2.0] * 3, to_rgb=False)
+    cfg.train_dataloader.dataset.pipeline.insert(-1, normalise)
+    cfg.model.data_preprocessor = dict(type='SegDataPreProcessor', size=(512, 512))
+    swapped = swap(cfg, 'caformer_s18')
+    assert 'mean' not in swapped.model.data_preprocessor
+    step = swapped.train_dataloader.dataset.pipeline[-2]
+    assert (step['mean'], step['to_rgb']) == ([123.675, 116.28, 103.53], True)
+
+
+def test_means_of_other_channels_are_refused():
+    with pytest.raises(UsageError, match=r'in_channels=1 of the backbone, and data_preprocessor.mean=\[123'):
+        swap(load_config(RESNET), 'caformer_s18,in_channels=1')
+
+
+def test_gpus_in_the_name_of_a_base(tmp_path):
+    path = tmp_path / 'child.py'
+    path.write_text(f"_base_ = '{PSPNET}'")
+    swapped = swap_with_reasons(load_config(str(path)), 'caformer_s18')
+    assert swapped.cfg.auto_scale_lr.base_batch_size == 8
+    assert '8 GPUs' not in swapped.reasons['auto_scale_lr',]
+
+
+def test_sizes_of_later_pipelines_and_of_sliding_tests():
+    cfg = swap(
+        load_config('mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'), 'caformer_s18', train_size=(320, 320)
+    )
+    (hook,) = [hook for hook in cfg.custom_hooks if hook['type'] == 'PipelineSwitchHook']
+    assert [step['crop_size'] for step in hook.switch_pipeline if 'crop_size' in step] == [(320, 320)]
+    cfg = swap(load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py'), 'caformer_s18', train_size=(416, 672))
+    assert cfg.train_dataloader.dataset.pipeline[3].transforms[0][0].scales[-1] == (416, 672)
+    name = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-769x769.py'
+    test = swap(load_config(name), 'caformer_s18', train_size=(512, 1024)).model.test_cfg
+    assert (test.crop_size, test.stride) == ((512, 1024), (342, 683))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (
+            "model = dict(backbone=dict(_delete_=True, type='MyNet'))",
+            "model.backbone.type='MyNet' is not registered",
+        ),
+        (
+            "custom_imports = dict(imports=['no_such_module'])",
+            'cannot be imported (Failed to import no_such',
+        ),
+    ],
+)
+def test_types_that_are_not_there(text, message, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = '{UPERNET}'\n{text}\n")
+    with pytest.raises(UsageError) as error:
+        write_swap(str(path), 'caformer_s18', tmp_path / 'out.py')
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_not_written_over_what_it_inherits_from(tmp_path):
+    base, child = tmp_path / 'base.py', tmp_path / 'child.py'
+    base.write_text(f"_base_ = '{RESNET}'\nwork_dir = 'work_dirs/mine'")
+    child.write_text("_base_ = 'base.py'")
+    for out in (base, child):
+        with pytest.raises(UsageError, match='is what it would inherit from: give another file'):
+            write_swap(str(child), 'poolformer_s12', out, force=True)
+    assert base.read_text().startswith("_base_ = 'mmpretrain")
+    written = write_swap(str(child), 'poolformer_s12', tmp_path / 'out.py')
+    assert load_config(str(written)).work_dir == 'work_dirs/mine_poolformer_s12'
+    assert load_config(str(child), backbone='poolformer_s12').work_dir == 'work_dirs/mine_poolformer_s12'
+
+
+@pytest.mark.parametrize('out', ['name', 'folder.py'])
+def test_a_name_that_is_none_of_a_config(out, tmp_path):
+    (tmp_path / 'folder.py').mkdir()
+    with pytest.raises(UsageError, match='is no name of a config: give a file that ends in .py'):
+        write_swap(RESNET, 'poolformer_s12', tmp_path / out, force=True)
 
 
 def test_reasons_are_of_values_that_differ():

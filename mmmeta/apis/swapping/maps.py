@@ -97,7 +97,7 @@ def read_maps(model: ConfigDict, count: int, scope: str) -> list[int]:
     if neck:
         first = _as_list(neck)[0]
         start = count - 1 if first['type'].rpartition('.')[2] in READ_LAST else first.get('start_level') or 0
-        return list(range(start, count))
+        return list(range(start, _end(first, count)))
     if scope != 'mmseg':
         return list(range(count))
     heads = [head for name in HEADS for head in _as_list(model.get(name))]
@@ -106,6 +106,12 @@ def read_maps(model: ConfigDict, count: int, scope: str) -> list[int]:
     found = {i for head in plain for i in _indices(head, count)}
     found |= {i for head in nested for i in _indices(head, count, is_head=False)}
     return sorted(found)
+
+
+def _end(neck: dict, count: int) -> int:
+    """The first map that a neck leaves out."""
+    last = neck.get('end_level')
+    return last + 1 if isinstance(last, int) and 0 <= last < count else count
 
 
 def rewire(part: dict, old: list[int], new: list[int], places: dict[int, int], last: bool = True) -> dict:
@@ -195,15 +201,17 @@ def wire_dense(model: ConfigDict, ours: MetaFormer, scope: str) -> tuple[list[in
         first = rewire(_as_list(neck)[0], old, new, places)
         if first.get('start_level'):
             first['start_level'] = 0
+        if _end(first, len(maps)) < len(maps):
+            first['end_level'] = -1
         given, takes = _behind(first, old, new)
         model.neck = [first, *neck[1:]] if isinstance(neck, (list, tuple)) else first
         if given == takes:
             return [stages[i] for i in read], out_stride
         old, new, places = given, takes, {i: i for i in range(len(given))}
     for key in HEADS:
-        if key not in model:
+        heads = model.get(key)
+        if not heads:  # none, or taken out
             continue
-        heads = model[key]
         wired = [_rewire_head(head, old, new, places, scope) for head in _as_list(heads)]
         model[key] = _like(heads, wired) if isinstance(heads, (list, tuple)) else wired[0]
     if 'track_head' in model and not neck:
@@ -254,10 +262,10 @@ def wire_classifier(model: ConfigDict, ours: MetaFormer) -> list[int]:
         stages = list(range(len(ours.dims)))
         necks[0].in_channels = _like(necks[0].in_channels, list(ours.dims))
         return stages
-    if necks and 'in_channels' in necks[0]:
-        necks[0].in_channels = last
-        return stages
-    if not necks and head.get('type') != 'CSRAClsHead':
+    # What pools hands on the channels of the backbone.
+    first = next((part for part in (*necks, head) if part and 'in_channels' in part), None)
+    if first is not None:
+        first.in_channels = last
+    if not necks and head and head.get('type') != 'CSRAClsHead':
         model.neck = ConfigDict(type='GlobalAveragePooling')
-    head.in_channels = last
     return stages

@@ -1,5 +1,7 @@
 """How a network with another backbone is trained: optimiser, schedule, pixels, sizes, windows."""
 
+import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,10 +50,12 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
         return {}
     reasons = {}
     kind, batch = _kind(cfg), _batch_size(cfg)
-    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-        cfg.auto_scale_lr = ConfigDict(enable=False, base_batch_size=batch)
-        reasons['auto_scale_lr',] = 'For --auto-scale-lr: what the learning rate is for.'
-    if optimizer.get('type') != 'AdamW' or kind == 'fpn':
+    if not isinstance((cfg.get('auto_scale_lr') or {}).get('base_batch_size'), int):
+        enable = bool((cfg.get('auto_scale_lr') or {}).get('enable'))
+        cfg.auto_scale_lr = ConfigDict(enable=enable, base_batch_size=batch)
+        known = '' if _gpus(cfg) else f', on {GPUS} GPUs'
+        reasons['auto_scale_lr',] = f'For --auto-scale-lr: what the learning rate is for{known}.'
+    if optimizer.get('type') != 'AdamW':
         rate, base, decay = RECIPES[kind]
         before = optimizer.get('lr')
         new = float(f'{rate * batch / base:.2g}')
@@ -62,15 +66,14 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
             else f'{rate:g} for a batch of {base} in our configs, in proportion for {batch} here.'
         )
         if isinstance(before, (int, float)) and before:
-            _scale_schedule(cfg, new / before)
-            reasons['param_scheduler',] = 'Its ends are scaled with the learning rate.'
-        if scope_of(cfg) == 'mmseg' and optimizer.get('type') != 'AdamW' and _add_warmup(cfg):
+            reasons['param_scheduler',] = _scale_schedule(cfg, new / before)
+        if scope_of(cfg) == 'mmseg' and _add_warmup(cfg):
             reasons['param_scheduler',] = 'As UperNet: AdamW begins with a warm-up.'
+    paramwise = dict(wrapper.get('paramwise_cfg') or {})
     if wrapper.get('constructor') in LAYER_DECAY:
         wrapper.pop('constructor')
-    paramwise = dict(wrapper.get('paramwise_cfg') or {})
-    for key in DECAY_KEYS:
-        paramwise.pop(key, None)
+        for key in DECAY_KEYS:
+            paramwise.pop(key, None)
     custom = paramwise.get('custom_keys')
     if custom:
         kept = {key: value for key, value in custom.items() if any(key in name for name in names)}
@@ -107,25 +110,45 @@ def _batch_size(cfg: Config) -> int:
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if isinstance(base, int):
         return base
-    gpus = re.search(r'(\d+)xb\d+', Path(cfg.filename or '').name)
-    return (int(gpus[1]) if gpus else GPUS) * (cfg.get('train_dataloader') or {}).get('batch_size', 1)
+    images = (cfg.get('train_dataloader') or {}).get('batch_size', 1)
+    return (_gpus(cfg) or GPUS) * images * (cfg.optim_wrapper.get('accumulative_counts') or 1)
 
 
-def _scale_schedule(cfg: Config, factor: float) -> None:
-    """Scale learning rates that schedulers end at; take out those of a momentum that AdamW has not."""
+def _gpus(cfg: Config) -> int | None:
+    """GPUs in the name of a config, or of one that it inherits from."""
+    names = [cfg.filename or '', *bases_of(cfg)]
+    found = next(filter(None, (re.search(r'(\d+)xb\d+', Path(name).name) for name in names)), None)
+    return int(found[1]) if found else None
+
+
+def bases_of(cfg: Config) -> list[str]:
+    """Files that a config was read from, which its text names before the content of each."""
+    lines = (cfg.text or '').splitlines()
+    return [line for line in lines if line.endswith('.py') and os.path.isfile(line)]
+
+
+def _scale_schedule(cfg: Config, factor: float) -> str:
+    """Scale learning rates that schedulers end at; take out those of a momentum that AdamW has not.
+
+    Returns:
+        str: What was done.
+    """
     schedulers = cfg.get('param_scheduler')
     if not schedulers:
-        return
+        return ''
     single = isinstance(schedulers, dict)
     kept = []
+    said = 'AdamW has no momentum to schedule.'
     for scheduler in [schedulers] if single else schedulers:
         if 'Momentum' in str(scheduler.get('type')):
             continue
         for key in ('eta_min', 'eta_max', 'min_lr'):
             if isinstance(scheduler.get(key), (int, float)):
                 scheduler[key] = float(f'{scheduler[key] * factor:.2g}')
+                said = 'Its ends are scaled with the learning rate.'
         kept.append(scheduler)
     cfg.param_scheduler = kept[0] if single and kept else kept
+    return said
 
 
 def _add_warmup(cfg: Config) -> bool:
@@ -149,18 +172,27 @@ def put_pixels(cfg: Config) -> dict[tuple, str]:
     outer = [part.get('data_preprocessor') for part in iter_dicts(cfg.model) if 'backbone' in part]
     outer += [cfg.model.get('data_preprocessor'), cfg.get('data_preprocessor')]
     reasons = {}
+    if any(bare_type(part) == 'Normalize' for part in _transforms(cfg)):
+        outer = []  # it normalises there, once
     for value in {id(part): part for part in map(_innermost, outer) if part is not None}.values():
         if any(_differs(value.get(name), wanted) for name, wanted in known.items()):
             value.update(known)
             value.pop('rgb_to_bgr', None)
             reasons['data_preprocessor', 'mean'] = 'What the weights know: red first, statistics of ImageNet.'
-    for name in ALL_LOADERS:
-        for transform in iter_dicts((cfg.get(name) or {}).get('dataset') or {}):
-            if 'type' in transform and 'mean' in transform and 'to_rgb' in transform:
-                transform.update(mean=list(MEAN), to_rgb=True)
-                if 'std' in transform:
-                    transform['std'] = list(STD)
+    for transform in _transforms(cfg):
+        if 'mean' in transform and 'to_rgb' in transform:
+            transform.update(mean=list(MEAN), to_rgb=True)
+            if 'std' in transform:
+                transform['std'] = list(STD)
     return reasons
+
+
+def _transforms(cfg: Config) -> Iterator[dict]:
+    """Transforms of all pipelines, and data sets around them."""
+    for name in ALL_LOADERS:
+        for part in iter_dicts((cfg.get(name) or {}).get('dataset') or {}):
+            if 'type' in part:
+                yield part
 
 
 def _innermost(preprocessor: dict | None) -> dict | None:
@@ -184,11 +216,17 @@ def take_out_weights(cfg: Config) -> dict[tuple, str]:
     if model.get('pretrained'):
         model.pretrained = None
     init = model.get('init_cfg')
-    if isinstance(init, dict) and init.get('type') == 'Pretrained':
-        model.init_cfg = None
+    kept = [
+        one for one in (init if isinstance(init, list) else [init]) if one and one['type'] != 'Pretrained'
+    ]
+    if init and kept != init and kept != [init]:
+        model.init_cfg = kept or None
     if cfg.get('load_from'):
         cfg.load_from = None
         reasons['load_from',] = 'They are of another backbone.'
+    if cfg.get('resume'):
+        cfg.resume = False
+        reasons['resume',] = 'What is there is of another backbone.'
     return reasons
 
 
@@ -207,11 +245,10 @@ def _sizes(value: Any) -> Iterator[list[int]]:
 def largest_side(cfg: Config) -> int:
     """The largest side of images in training and testing, as far as pipelines say, in pixels."""
     sides = [0]
-    for name in ALL_LOADERS:
-        for transform in iter_dicts((cfg.get(name) or {}).get('dataset') or {}):
-            if 'type' in transform:
-                for key in ('scale', 'scales', 'img_scale', 'crop_size'):
-                    sides += (side for pair in _sizes(transform.get(key)) for side in pair if side < 1e5)
+    batches = iter_dicts([owner.get('data_preprocessor') or {} for owner in (cfg, bare_model(cfg))])
+    for part in (*_transforms(cfg), *batches):
+        for key in ('scale', 'scales', 'img_scale', 'crop_size', 'random_size_range'):
+            sides += (side for pair in _sizes(part.get(key)) for side in pair if side < 1e5)
     return max(sides)
 
 
@@ -225,7 +262,7 @@ def training_size(cfg: Config) -> tuple[int, int] | None:
             pairs = [pair for pair in _sizes(transform.get(key)) if min(pair) >= STEP]
             if not pairs:
                 continue
-            pair = max(pairs, key=max)
+            pair = max(pairs, key=lambda sides: (max(sides), min(sides)))
             pair = pair * 2 if len(pair) == 1 else pair
             # Widths are first in sizes that images are resized to, with the longer one where it is kept.
             return tuple(pair) if key == 'crop_size' else (min(pair), max(pair))
@@ -249,13 +286,18 @@ def put_training_size(cfg: Config, size: tuple[int, int]) -> None:
         raise UsageError('--train-size: the training pipeline of this config resizes and crops to no size')
     train, model = cfg.get('train_dataloader') or {}, bare_model(cfg)
     preprocessors = [owner.get('data_preprocessor') or {} for owner in (cfg, cfg.model, model)]
-    parts = (train.get('dataset') or {}, *preprocessors)
+    # Hooks that switch pipelines have those of the last epochs.
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
+    parts = (train.get('dataset') or {}, *preprocessors, *hooks)
     for part in {id(part): part for part in parts}.values():  # of a model that is in no other, once
         scale_sizes(part, before, size)
     test = model.get('test_cfg')
     if isinstance(test, dict) and test.get('mode') == 'slide':
-        test.crop_size = _scale(test.crop_size, 'crop_size', before, size)
-        test.stride = _scale(test.stride, 'stride', before, size)
+        test.stride = type(test.stride)(
+            max(1, round(stride * new / old))
+            for stride, new, old in zip(test.stride, size, before, strict=True)
+        )
+        test.crop_size = type(test.crop_size)(size)
 
 
 def scale_sizes(part: dict, before: tuple[int, int], size: tuple[int, int]) -> None:
@@ -267,7 +309,7 @@ def scale_sizes(part: dict, before: tuple[int, int], size: tuple[int, int]) -> N
 
 
 def _scale(value: Any, key: str, before: tuple[int, int], size: tuple[int, int]) -> Any:
-    factor = max(new / old for new, old in zip(size, before, strict=True))
+    factor = math.sqrt(size[0] * size[1] / (before[0] * before[1]))
     if isinstance(value, int) and not isinstance(value, bool):
         return _rounded(value * factor) if abs(value) >= STEP else value
     if not isinstance(value, (list, tuple)):

@@ -6,18 +6,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 
 from mmmeta.analysis.wiring import parameter_names
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
 
 from ..backbones import backbone_config
-from ..checking.finding import bare_model, scope_of
+from ..checking.finding import bare_model, preprocessor_of, scope_of
+from ..checking.names import check_types
 from ..checking.wiring import check_anchors, check_wiring
 from . import recipe
 from .maps import build_ours, wire_classifier, wire_dense
 from .tied import check_tied, missing_package
 
+STAGES = 4
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
@@ -73,10 +76,10 @@ def check_swappable(cfg: Config) -> None:
             'OpenMMLab installs'
         )
     if cfg.get('default_scope') not in SCOPES:
-        former = ' of MMCV 1, which' if 'data' in cfg or 'img_norm_cfg' in cfg else ', which'
+        kind = 'a config of MMCV 1' if 'data' in cfg or 'img_norm_cfg' in cfg else 'a config'
         raise UsageError(
-            f'{name} is a config{former} has default_scope={cfg.get("default_scope")!r}: give one of '
-            f'{", ".join(SCOPES)}'
+            f'{name} is {kind} with default_scope={cfg.get("default_scope")!r}: write the package that its '
+            f"types are of, such as default_scope='mmdet' ({', '.join(SCOPES)})"
         )
     check_tied(cfg)
     teacher = bare_model(cfg).get('teacher_config')
@@ -90,6 +93,10 @@ def check_swappable(cfg: Config) -> None:
         package, part = missing
         package = dict(skimage='scikit-image').get(package, package)
         raise UsageError(f"{part} in this config needs the package '{package}': pip install {package}")
+    init_default_scope(cfg.default_scope)
+    unknown = next((finding for finding in check_types(cfg) if finding.key.endswith('.type')), None)
+    if unknown is not None:
+        raise UsageError(unknown.text)
 
 
 def swap_with_reasons(
@@ -100,10 +107,8 @@ def swap_with_reasons(
     check_swappable(cfg)
     cfg = copy.deepcopy(cfg)
     model, scope = bare_model(cfg), scope_of(cfg)
-    if model.backbone.get('in_channels', 3) != 3:
-        given.setdefault('in_channels', model.backbone.in_channels)
+    reasons = _keep_settings(model.backbone, given)
     ours = build_ours(given)
-    reasons: dict[tuple, str] = {}
     if train_size:
         recipe.put_training_size(cfg, train_size)
     if 'head' in model or ('decode_head' not in model and scope == 'mmpretrain' and 'roi_head' not in model):
@@ -124,7 +129,9 @@ def swap_with_reasons(
         reasons['backbone', 'drop_path_rate'] = 'As in ImageNet training.'
     if name == 'CAFormer' and 'window' not in given and recipe.largest_side(cfg) > recipe.GLOBAL_ATTENTION:
         built['window'] = recipe.WINDOW
-        reasons['backbone', 'window'] = 'Images are large: attention in windows takes less memory.'
+        reasons['backbone', 'window'] = (
+            f'Images may exceed {recipe.GLOBAL_ATTENTION} pixels: attention in windows takes less memory.'
+        )
     init = given.pop('init_cfg', None)
     built.update(given)
     if init is not None:
@@ -132,13 +139,32 @@ def swap_with_reasons(
     model.backbone = ConfigDict(built)
     build_ours(built)  # with what was added
     reasons.update(recipe.take_out_weights(cfg))
-    if init is not None:
+    if init is not None and ours.in_channels == 3:
         reasons.update(recipe.put_pixels(cfg))
     _import_ours(cfg)
     _check(cfg)
     if not keep_optimizer:
         reasons.update(recipe.put_optimizer(cfg, parameter_names(model, scope)))
     return Swapped(cfg, reasons)
+
+
+def _keep_settings(original: dict, given: dict[str, Any]) -> dict[tuple, str]:
+    """Give the other backbone what a user set of the original for reasons that hold for both, in place.
+
+    Returns:
+        dict[tuple, str]: Why, by the key.
+    """
+    reasons = {}
+    if original.get('in_channels', 3) != 3:
+        given.setdefault('in_channels', original['in_channels'])
+    if original.get('with_cp'):
+        given.setdefault('with_cp', True)
+    frozen = original.get('frozen_stages', -1)
+    # All stages, as in linear evaluation; what else is frozen is for the original's weights.
+    if isinstance(frozen, int) and frozen >= STAGES and 'frozen_stages' not in given:
+        given['frozen_stages'] = STAGES
+        reasons['backbone', 'frozen_stages'] = 'All of it, as in the original.'
+    return reasons
 
 
 def _drop_path_rate(family: str, size: str) -> float:
@@ -164,6 +190,13 @@ def _check(cfg: Config) -> None:
     Raises:
         UsageError: One does not.
     """
+    key, preprocessor = preprocessor_of(cfg)
+    mean, channels = preprocessor.get('mean'), bare_model(cfg).backbone.get('in_channels', 3)
+    if mean and len(mean) not in (1, channels):
+        raise UsageError(
+            f'in_channels={channels} of the backbone, and {key}.mean={list(mean)}: give the config as many '
+            'means first'
+        )
     for check in (check_wiring, check_anchors):
         for finding in check(cfg):
             if not finding.is_warning:

@@ -1,5 +1,6 @@
 """The file that an expert would write by hand: the base, and what differs from it, with reasons."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 from mmmeta.resources import base_path
 
+from ..checks import check_writable
 from ..config import load_config
+from .recipe import bases_of
 from .swap import swap_with_reasons
 
 WIDTH = 110
@@ -47,11 +50,18 @@ def write_swap(
     """
     name = backbone.partition(',')[0].rpartition('/')[2]
     out = Path(out or f'{Path(config.partition("::")[2] or config).stem}_{name}.py')
+    if out.suffix != '.py' or out.is_dir():
+        raise UsageError(f"--out '{out}' is no name of a config: give a file that ends in .py")
+    check_writable(out.parent, '--out')
+    original = load_config(config)
+    if out.resolve() in {Path(base).resolve() for base in (original.filename, *bases_of(original))}:
+        raise UsageError(f"--out '{out}' is what it would inherit from: give another file")
     if out.exists() and not force:
         raise UsageError(f"'{out}' exists: give another --out, or --force to write over it")
-    original = load_config(config)
     swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
     title = f'# {Path(config.partition("::")[2] or config).stem} with {backbone}.\n'
+    if original.work_dir != os.path.join('work_dirs', Path(original.filename).stem):
+        title += f'work_dir = {f"{original.work_dir}_{name}"!r}\n'  # not among the original's checkpoints
     text = title + format_differences(
         base_of(config, original, out), plain(original), plain(swapped.cfg), swapped.reasons
     )

@@ -230,7 +230,7 @@ class MetaFormer(BaseModule):
                 f'frozen_stages={frozen_stages}: choose -1 (nothing), 0 (the stem) or up to {num_stages} '
                 '(the stem and that many stages)'
             )
-        if not 0 <= drop_path_rate < 1:
+        if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
             raise UsageError(f'drop_path_rate={drop_path_rate}: choose a probability in [0, 1)')
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
