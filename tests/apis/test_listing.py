@@ -74,7 +74,7 @@ def test_what_the_papers_print():
 
 
 def test_python_m_mmmeta_list(monkeypatch, capsys):
-    command = [sys.executable, '-m', 'mmmeta', 'list', 'upernet_caformer_s18']
+    command = [sys.executable, '-m', 'mmmeta', 'list', 'upernet_caformer_s18_ade20k']
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={'COLUMNS': '200'})
     (row,) = (line for line in listed.stdout.splitlines() if 'upernet_caformer_s18' in line)
     assert [cell.strip() for cell in row.split('│')[1:5]] == [
