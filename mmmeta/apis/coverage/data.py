@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def _write_boxes(folder: Path) -> None:
         for annotation in content['annotations']:
             x, y, width, height = annotation['bbox']
             boxes[annotation['image_id']].append([x, y, x + width, y + height])
-        kept = {i for i, found in boxes.items() if len(found) > 1}
+        single = Counter(one['image_id'] for one in content['annotations'] if not one['iscrowd'])
+        kept = {i for i, count in single.items() if count > 1}
         content['images'] = [image for image in content['images'] if image['id'] in kept]
         content['annotations'] = [one for one in content['annotations'] if one['image_id'] in kept]
         (folder / 'annotations' / f'boxes_{split}.json').write_text(json.dumps(content))
