@@ -497,6 +497,9 @@ def test_sizes_of_later_pipelines_and_of_sliding_tests():
     assert [step['crop_size'] for step in hook.switch_pipeline if 'crop_size' in step] == [(320, 320)]
     cfg = swap(load_config('mmdet::detr/detr_r50_8xb2-150e_coco.py'), 'caformer_s18', train_size=(416, 672))
     assert cfg.train_dataloader.dataset.pipeline[3].transforms[0][0].scales[-1] == (416, 672)
+    crowds = load_config('mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py')
+    cfg = swap(crowds, 'caformer_s18', train_size=(416, 672))
+    assert cfg.model.data_preprocessor.batch_augments[0].scale == (672, 416)
     name = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-769x769.py'
     test = swap(load_config(name), 'caformer_s18', train_size=(512, 1024)).model.test_cfg
     assert (test.crop_size, test.stride) == ((512, 1024), (342, 683))

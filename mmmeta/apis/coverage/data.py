@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 from mmmeta.datasets.ade20k import LABELS
+from mmmeta.datasets.coco import OBJECT_NAMES
 
 from ..checking.finding import bare_model, scope_of
 from ..config import ALL_LOADERS, iter_dicts
@@ -25,6 +26,8 @@ SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
 LARGE, DEFORMING = (384, 384), {'DDODHead', 'VFNetHead', 'RepPointsHead', 'FoveaHead'}
 IMAGES = 18
 MAP_LABELS = len(LABELS)
+# Names of the objects that are drawn.
+DRAWN = tuple(OBJECT_NAMES.values())
 # Numbers of boxes, of which images of a few pixels need few.
 PROPOSALS = {'num', 'max_per_img', 'nms_pre'}
 KINDS_OF_VIDEO = ('YouTubeVISDataset', 'MOTChallengeDataset', 'ReIDDataset', 'TrackImgSampler')
@@ -116,7 +119,8 @@ def _write_boxes(folder: Path) -> None:
         kept = {i for i, count in single.items() if count > 1}
         content['images'] = [image for image in content['images'] if image['id'] in kept]
         content['annotations'] = [one for one in content['annotations'] if one['image_id'] in kept]
-        (folder / 'annotations' / f'boxes_{split}.json').write_text(json.dumps(content))
+        for number in range(1, len(DRAWN) + 1):
+            _write_few_classes(content, folder / 'annotations' / f'boxes_{number}_{split}.json', number)
         proposals = {}
         for image in content['images']:
             corner = rng.uniform(0, 60, (20, 2))
@@ -125,6 +129,17 @@ def _write_boxes(folder: Path) -> None:
             name = f'{split}/{image["file_name"]}'
             proposals[name] = dict(bboxes=found, scores=np.ones(len(found), np.float32))
         (folder / f'proposals_{split}.pkl').write_bytes(pickle.dumps(proposals))
+
+
+def _write_few_classes(content: dict[str, Any], path: Path, number: int) -> None:
+    """Annotations of which all objects are of the first classes that are drawn."""
+    ids = {one['name']: one['id'] for one in content['categories']}
+    drawn = [ids[name] for name in DRAWN]
+    annotations = [
+        dict(one, category_id=drawn[drawn.index(one['category_id']) % number])
+        for one in content['annotations']
+    ]
+    path.write_text(json.dumps(dict(content, annotations=annotations)))
 
 
 def _write_classes(root: Path) -> None:
@@ -222,12 +237,12 @@ def _objects(cfg: Config, dataset: dict, root: Path, split: int) -> dict[str, An
         described['data_prefix']['seg'] = f'stuffthingmaps/{name}/'
     if dataset.get('proposal_file'):
         described['proposal_file'] = f'proposals_{name}.pkl'
-    described.update(type='CocoDataset', ann_file=f'annotations/boxes_{name}.json')
     number = _number_of_classes(cfg)
+    few = min(number, len(DRAWN))
+    described.update(type='CocoDataset', ann_file=f'annotations/boxes_{few}_{name}.json')
     if number < 80:
-        drawn = ['sports ball', 'frisbee', 'suitcase', 'tv', 'pizza', 'kite']
         content = json.loads((folder / described['ann_file']).read_text())
-        names = drawn + [one['name'] for one in content['categories'] if one['name'] not in drawn]
+        names = [*DRAWN, *(one['name'] for one in content['categories'] if one['name'] not in DRAWN)]
         described['metainfo'] = dict(classes=tuple(names[:number]))
     return described
 

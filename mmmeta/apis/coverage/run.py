@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import io
 import json
 import math
@@ -236,6 +237,7 @@ def run(config: str, group: str, root: Path, weights: str, backbone: str, steps:
             _train_and_predict(cfg, weights, steps, outcome)
     except Exception:
         outcome.reason = traceback.format_exc(limit=-12)
+    gc.collect()  # parameters and what watches them hold each other
     return outcome
 
 

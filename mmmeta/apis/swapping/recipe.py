@@ -255,7 +255,8 @@ def largest_side(cfg: Config) -> int:
 def training_size(cfg: Config) -> tuple[int, int] | None:
     """Height and width that images are trained with; None if a config does not say."""
     loader = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    transforms = [one for one in iter_dicts(loader) if 'type' in one]
+    batches = [owner.get('data_preprocessor') or {} for owner in (cfg, bare_model(cfg))]
+    transforms = [one for one in iter_dicts([loader, *batches]) if 'type' in one]
     # The last one counts: a crop after resizing, or a resizing after a crop.
     for transform in reversed(transforms):
         for key in ('crop_size', 'img_scale', 'scale', 'scales'):
