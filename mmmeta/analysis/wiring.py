@@ -123,16 +123,16 @@ def _without_memory() -> Iterator[None]:
         yield
 
 
-def _without_groups(value: Any) -> Any:
+def without_groups(value: Any) -> Any:
     """A config with norms that need no other processes, in place; their shapes are the same."""
     if isinstance(value, dict):
         if value.get('type') in ('SyncBN', 'MMSyncBN'):
             value['type'] = 'BN'
         for part in value.values():
-            _without_groups(part)
+            without_groups(part)
     elif isinstance(value, (list, tuple)):
         for part in value:
-            _without_groups(part)
+            without_groups(part)
     return value
 
 
@@ -149,7 +149,7 @@ def trace_backbone(backbone: dict, scope: str, shape: tuple[int, int]) -> list[t
     """
     init_default_scope(scope)
     with _without_memory(), torch.no_grad():
-        built = MODELS.build(_without_groups(copy.deepcopy(backbone)))
+        built = MODELS.build(without_groups(copy.deepcopy(backbone)))
         built.to('meta').eval()
         images = torch.empty(2, backbone.get('in_channels', 3), *shape)
         return [tuple(item.shape) for item in _maps(built(images))]
@@ -158,7 +158,7 @@ def trace_backbone(backbone: dict, scope: str, shape: tuple[int, int]) -> list[t
 def _build(model: ConfigDict, scope: str) -> nn.Module:
     """Build a model without allocating it."""
     init_default_scope(scope)
-    model = _without_groups(copy.deepcopy(model))
+    model = without_groups(copy.deepcopy(model))
     if 'teacher_ckpt' in model:  # would be fetched
         model.teacher_ckpt = None
     with _without_memory():

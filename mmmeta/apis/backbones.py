@@ -16,6 +16,19 @@ from mmmeta.registry import MODELS
 from mmmeta.weights import get_weights
 
 SCHEME = 'mmmeta://'
+# The largest side without windows of attention, in pixels, and the window beyond it: what the papers' MACs
+# leave room for.
+GLOBAL_ATTENTION, WINDOW = 640, 13
+
+
+def known_backbones() -> list[str]:
+    """Names of all members of the families."""
+    return [f'{family}_{arch}' for family, cls in FAMILIES.items() for arch in cls.arch_table]
+
+
+def name_of_spec(spec: str) -> str:
+    """The name in a specification, for files: without arguments and scheme."""
+    return spec.partition(',')[0].rpartition('/')[2]
 
 
 def backbone_config(spec: str) -> dict[str, Any]:
@@ -40,7 +53,7 @@ def backbone_config(spec: str) -> dict[str, Any]:
         name, act = f'{weights.family}_{weights.size}', weights.act
     family, _, arch = name.rpartition('_')
     if family not in FAMILIES:
-        known = [f'{family}_{arch}' for family, cls in FAMILIES.items() for arch in cls.arch_table]
+        known = known_backbones()
         meant = nearest(name, known)
         choices = f'did you mean {meant}' if meant else f'choose one of {", ".join(known)}'
         raise UsageError(f"unknown backbone '{name}': {choices}")

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import DATASETS
 
+from mmmeta.analysis.wiring import without_groups
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
 from mmmeta.stack import INSTALL, explain_missing_package, require
@@ -106,9 +107,10 @@ def load_config(
     if test_data:
         _replace_test_data(cfg, test_data)
     if backbone:
+        from .backbones import name_of_spec
         from .swapping import swap  # builds models, which takes seconds to import
 
-        name = backbone.partition(',')[0].rpartition('/')[2]
+        name = name_of_spec(backbone)
         cfg = swap(cfg, backbone)
         if cfg.get('work_dir'):
             cfg.work_dir = f'{cfg.work_dir}_{name}'
@@ -190,9 +192,7 @@ def adapt_to_device(cfg: Config) -> None:
     """
     if get_device() != 'cpu':
         return
-    for value in iter_dicts(cfg.model):
-        if value.get('type') in ('SyncBN', 'MMSyncBN'):
-            value['type'] = 'BN'
+    without_groups(cfg.model)
     cfg.pop('sync_bn', None)
     if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
         _replace_cuda_amp(cfg)

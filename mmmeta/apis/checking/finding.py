@@ -40,6 +40,11 @@ def bare_model(cfg: Config) -> ConfigDict:
     return model
 
 
+def bare_type(part: dict) -> str:
+    """The type of a part without its scope."""
+    return str(part.get('type')).rpartition('.')[2]
+
+
 def scope_of(cfg: Config) -> str:
     """The scope that its types are looked up in."""
     return cfg.get('default_scope') or 'mmengine'

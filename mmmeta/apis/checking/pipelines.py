@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
 from ..config import ALL_LOADERS, dataset_class, datasets, iter_dicts
-from .finding import Finding, bare_model, parts_of, preprocessor_of, scope_of
+from .finding import Finding, bare_model, bare_type, parts_of, preprocessor_of, scope_of
 from .names import check_arguments, explain_missing_type, look_up
 
 PACKS = dict(mmseg='PackSegInputs', mmdet='PackDetInputs', mmpretrain='PackInputs')
@@ -188,7 +188,7 @@ def _as_pair(value: Any) -> tuple[int, int] | None:
 
 def _check_batch(loader: dict, model: dict) -> Iterator[Finding]:
     for key, head in parts_of(model):
-        name = str(head.get('type')).rpartition('.')[2]
+        name = bare_type(head)
         norm = str((head.get('norm_cfg') or {}).get('type'))
         decodes = key.startswith('model.decode_head') and name in POOLING_HEADS
         if loader.get('batch_size') == 1 and decodes and norm == 'BN':

@@ -15,10 +15,9 @@ from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 from mmmeta.datasets.ade20k import LABELS
 from mmmeta.datasets.coco import OBJECT_NAMES
 
-from ..checking.finding import bare_model, scope_of
+from ..checking.finding import bare_model, bare_type, scope_of
 from ..config import ALL_LOADERS, iter_dicts
 from ..swapping.recipe import scale_sizes, training_size
-from ..swapping.tied import bare_type
 
 # Of training images, in pixels: objects want more of them than labels.
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))

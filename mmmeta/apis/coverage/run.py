@@ -31,15 +31,14 @@ from mmmeta.analysis.wiring import parameter_names
 from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 
-from ..checking.finding import bare_model, scope_of
+from ..checking.finding import bare_model, bare_type, scope_of
 from ..config import adapt_to_device, iter_dicts, load_config
 from ..swapping.recipe import training_size
-from ..swapping.swap import check_swappable, swap_with_reasons
-from ..swapping.tied import bare_type, check_tied, missing_package
-from ..swapping.writing import base_of, format_differences, plain
+from ..swapping.swap import SCOPES, check_swappable, swap_with_reasons
+from ..swapping.tied import check_tied, missing_package
+from ..swapping.writing import format_swap, plain
 from .data import needs_video, put_on_data, training_size_of
 
-PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 # Steps on one batch in which the loss has to fall.
 STEPS = 20
 # Parts whose operators MMCV has for GPUs alone.
@@ -87,7 +86,7 @@ class Outcome:
 def list_configs() -> list[str]:
     """All configs of the installed packages."""
     found = []
-    for package in PACKAGES:
+    for package in SCOPES:
         root = Path(find_spec(package).origin).parent / '.mim/configs'
         paths = sorted(root.glob('[!_]*/**/*.py'))
         found += [f'{package}::{path.relative_to(root).as_posix()}' for path in paths]
@@ -195,8 +194,7 @@ def write_swapped(cfg: Config, config: str, backbone: str, folder: Path) -> Conf
     """
     swapped = swap_with_reasons(cfg, backbone, training_size_of(cfg))
     path = folder / 'swapped.py'
-    base = base_of(config, cfg, path)
-    path.write_text(format_differences(base, plain(cfg), plain(swapped.cfg), swapped.reasons))
+    path.write_text(format_swap(config, cfg, swapped, path))
     read = load_config(str(path))
     after, before = plain(read), plain(swapped.cfg)
     differing = [key for key in {*after, *before} if after.get(key) != before.get(key)]

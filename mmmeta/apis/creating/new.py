@@ -13,6 +13,7 @@ from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import FAMILIES
 from mmmeta.weights import ZOO
 
+from ..backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
 from . import folders, text
 from .boxes import read_objects
 from .masks import examine_masks
@@ -26,8 +27,6 @@ SIZES = dict(seg=(64, 512), det=(128, 800), cls=(64, 224))
 STEP = 32
 # Images for training, and epochs: fewer images are seen more often.
 EPOCHS = ((20000, 12), (2000, 36), (0, 100))
-# The largest side without windows of attention, in pixels.
-GLOBAL_ATTENTION = 640
 
 
 @dataclass
@@ -178,7 +177,7 @@ def _check_backbone(backbone: str, weights: str | None) -> tuple[dict[str, Any],
         UsageError: There is none of that name.
     """
     family, _, size = backbone.rpartition('_')
-    known = [f'{name}_{arch}' for name, cls in FAMILIES.items() for arch in cls.arch_table]
+    known = known_backbones()
     if backbone not in known:
         meant = nearest(backbone, known)
         said = f'is it {meant}?' if meant else f'choose one of {shorten(known, len(known))}'
@@ -305,7 +304,7 @@ def _segmentation(options: Options) -> tuple[dict[str, Any], list[str], list[str
         side=side,
         # Short sides are scaled to the crops.
         largest=side * max(max(size) / min(size) for size in sizes),
-        window=13,
+        window=WINDOW,
         **_schedule(options, 'seg', count, assumed),
     )
     return data, facts, assumed + found.assumed
@@ -445,7 +444,7 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
         names=names,
         side=side,
         largest=side * 5 // 3,
-        window=13,
+        window=WINDOW,
         **_schedule(options, 'det', count, assumed),
     )
     return data, facts, assumed

@@ -12,9 +12,10 @@ from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 from mmmeta.registry import MODELS
 
+from ..checking.finding import bare_type
+
 Maps = list[tuple[int, int]]  # channels and stride of each
 HEADS = ('decode_head', 'auxiliary_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'panoptic_head')
-POOLING = ('GlobalAveragePooling', 'GeneralizedMeanPooling')
 # Necks that read the last map alone, whatever the backbone gives.
 READ_LAST = ('CTResNetNeck',)
 # Heads that read the first map as well, whatever their in_index is.
@@ -96,7 +97,7 @@ def read_maps(model: ConfigDict, count: int, scope: str) -> list[int]:
     neck = model.get('neck')
     if neck:
         first = _as_list(neck)[0]
-        start = count - 1 if first['type'].rpartition('.')[2] in READ_LAST else first.get('start_level') or 0
+        start = count - 1 if bare_type(first) in READ_LAST else first.get('start_level') or 0
         return list(range(start, _end(first, count)))
     if scope != 'mmseg':
         return list(range(count))
@@ -187,7 +188,7 @@ def wire_dense(model: ConfigDict, ours: MetaFormer, scope: str) -> tuple[list[in
         UsageError: The stages do not fit.
     """
     backbone = model.backbone
-    name = backbone['type'].rpartition('.')[2]
+    name = bare_type(backbone)
     maps = original_maps(backbone, scope)
     dilations = _as_list(backbone.get('dilations'))
     dilated = len(maps) == 1 and max(dilations, default=1) > 1
@@ -234,7 +235,7 @@ def _rewire_head(head: dict, old: list[int], new: list[int], places: dict[int, i
 
 def _behind(neck: dict, old: list[int], new: list[int]) -> tuple[list[int], list[int]]:
     """Channels behind a neck that hands on what it is given, before and now; equal behind all others."""
-    name = neck['type'].rpartition('.')[2]
+    name = bare_type(neck)
     if name == 'JPU':
         joined = neck.get('mid_channels', 512) * len(neck.get('dilations', (1, 2, 4, 8)))
         return [*old[:-1], joined], [*new[:-1], joined]

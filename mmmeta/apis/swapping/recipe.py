@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from mmengine.config import Config, ConfigDict
 
 from mmmeta.errors import UsageError
 
-from ..checking.finding import bare_model, scope_of
+from ..checking.finding import bare_model, bare_type, scope_of
 from ..checking.pixels import MEAN, STD
 from ..config import ALL_LOADERS, iter_dicts
-from .tied import bare_type
 
 # AdamW's learning rate, batch and weight decay of our own configs: of Semantic FPN, of UperNet, of detectors
 # and of classifiers. Others of a kind take the same.
@@ -26,9 +25,6 @@ WARMUP = 1500  # iterations, of our UperNets
 # Constructors that know the names of other backbones' layers.
 LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')
 DECAY_KEYS = ('decay_rate', 'decay_type', 'num_layers', 'layer_decay_rate')
-# The largest side without windows of attention, in pixels, and the window beyond it: what the papers' MACs
-# leave room for.
-GLOBAL_ATTENTION, WINDOW = 640, 13
 STEP = 32
 # Arguments of transforms and of batches that are sizes in pixels.
 SIZES = ('scale', 'scales', 'crop_size', 'img_scale', 'size', 'border', 'random_size_range', 'max_size')
@@ -187,9 +183,14 @@ def put_pixels(cfg: Config) -> dict[tuple, str]:
     return reasons
 
 
-def _transforms(cfg: Config) -> Iterator[dict]:
-    """Transforms of all pipelines, and data sets around them."""
-    for name in ALL_LOADERS:
+def _preprocessors(cfg: Config) -> list[dict]:
+    """The data preprocessors, beside the model and in it."""
+    return [owner.get('data_preprocessor') or {} for owner in (cfg, bare_model(cfg))]
+
+
+def _transforms(cfg: Config, loaders: Sequence[str] = ALL_LOADERS) -> Iterator[dict]:
+    """Transforms of the pipelines, and data sets around them."""
+    for name in loaders:
         for part in iter_dicts((cfg.get(name) or {}).get('dataset') or {}):
             if 'type' in part:
                 yield part
@@ -216,10 +217,9 @@ def take_out_weights(cfg: Config) -> dict[tuple, str]:
     if model.get('pretrained'):
         model.pretrained = None
     init = model.get('init_cfg')
-    kept = [
-        one for one in (init if isinstance(init, list) else [init]) if one and one['type'] != 'Pretrained'
-    ]
-    if init and kept != init and kept != [init]:
+    given = [one for one in (init if isinstance(init, list) else [init]) if one]
+    kept = [one for one in given if one['type'] != 'Pretrained']
+    if kept != given:
         model.init_cfg = kept or None
     if cfg.get('load_from'):
         cfg.load_from = None
@@ -245,8 +245,7 @@ def _sizes(value: Any) -> Iterator[list[int]]:
 def largest_side(cfg: Config) -> int:
     """The largest side of images in training and testing, as far as pipelines say, in pixels."""
     sides = [0]
-    batches = iter_dicts([owner.get('data_preprocessor') or {} for owner in (cfg, bare_model(cfg))])
-    for part in (*_transforms(cfg), *batches):
+    for part in (*_transforms(cfg), *iter_dicts(_preprocessors(cfg))):
         for key in ('scale', 'scales', 'img_scale', 'crop_size', 'random_size_range'):
             sides += (side for pair in _sizes(part.get(key)) for side in pair if side < 1e5)
     return max(sides)
@@ -254,9 +253,8 @@ def largest_side(cfg: Config) -> int:
 
 def training_size(cfg: Config) -> tuple[int, int] | None:
     """Height and width that images are trained with; None if a config does not say."""
-    loader = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    batches = [owner.get('data_preprocessor') or {} for owner in (cfg, bare_model(cfg))]
-    transforms = [one for one in iter_dicts([loader, *batches]) if 'type' in one]
+    batches = [part for part in iter_dicts(_preprocessors(cfg)) if 'type' in part]
+    transforms = [*_transforms(cfg, ('train_dataloader',)), *batches]
     # The last one counts: a crop after resizing, or a resizing after a crop.
     for transform in reversed(transforms):
         for key in ('crop_size', 'img_scale', 'scale', 'scales'):

@@ -11,9 +11,10 @@ from mmengine.registry import init_default_scope
 from mmmeta.analysis.wiring import parameter_names
 from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
+from mmmeta.stack import INSTALL
 
-from ..backbones import backbone_config
-from ..checking.finding import bare_model, preprocessor_of, scope_of
+from ..backbones import GLOBAL_ATTENTION, WINDOW, backbone_config
+from ..checking.finding import bare_model, bare_type, preprocessor_of, scope_of
 from ..checking.names import check_types
 from ..checking.wiring import check_anchors, check_wiring
 from . import recipe
@@ -21,7 +22,7 @@ from .maps import build_ours, wire_classifier, wire_dense
 from .tied import check_tied, missing_package
 
 STAGES = 4
-SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
+SCOPES = tuple(INSTALL)
 
 
 @dataclass
@@ -122,15 +123,15 @@ def swap_with_reasons(
     if out_stride is not None:
         built['out_stride'] = given.pop('out_stride', out_stride)
         reasons['backbone', 'out_stride'] = 'The head wants fine maps.'
-    name, arch = built['type'].rpartition('.')[2], built['arch']
+    name, arch = bare_type(built), built['arch']
     rate = _drop_path_rate(name.lower(), arch if isinstance(arch, str) else arch['base'])
     if rate:
         built['drop_path_rate'] = given.pop('drop_path_rate', rate)
         reasons['backbone', 'drop_path_rate'] = 'As in ImageNet training.'
-    if name == 'CAFormer' and 'window' not in given and recipe.largest_side(cfg) > recipe.GLOBAL_ATTENTION:
-        built['window'] = recipe.WINDOW
+    if name == 'CAFormer' and 'window' not in given and recipe.largest_side(cfg) > GLOBAL_ATTENTION:
+        built['window'] = WINDOW
         reasons['backbone', 'window'] = (
-            f'Images may exceed {recipe.GLOBAL_ATTENTION} pixels: attention in windows takes less memory.'
+            f'Images may exceed {GLOBAL_ATTENTION} pixels: attention in windows takes less memory.'
         )
     init = given.pop('init_cfg', None)
     built.update(given)

@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmmeta.errors import UsageError
 
-from ..checking.finding import bare_model
+from ..checking.finding import bare_model, bare_type
 from ..config import iter_dicts
 
 PLAIN = 'all of its maps have the stride of its patches, which the neck or the head turns into a pyramid'
@@ -100,11 +100,6 @@ def check_tied(cfg: Config) -> None:
         name = bare_type(part)
         if name in PARTS:
             raise UsageError(f"'{name}' is made for the backbone of this config: {PARTS[name]}")
-
-
-def bare_type(part: dict) -> str:
-    """The type of a part without its scope."""
-    return str(part.get('type')).rpartition('.')[2]
 
 
 def _reads_one_vector(model: ConfigDict) -> bool:

@@ -12,10 +12,11 @@ from mmmeta.atomic import written
 from mmmeta.errors import UsageError
 from mmmeta.resources import base_path
 
+from ..backbones import name_of_spec
 from ..checks import check_writable
 from ..config import load_config
 from .recipe import bases_of
-from .swap import swap_with_reasons
+from .swap import Swapped, swap_with_reasons
 
 WIDTH = 110
 INDENT = ' ' * 4
@@ -48,8 +49,8 @@ def write_swap(
     Raises:
         UsageError: As there, or the file exists.
     """
-    name = backbone.partition(',')[0].rpartition('/')[2]
-    out = Path(out or f'{Path(config.partition("::")[2] or config).stem}_{name}.py')
+    name, stem = name_of_spec(backbone), Path(config.partition('::')[2] or config).stem
+    out = Path(out or f'{stem}_{name}.py')
     if out.suffix != '.py' or out.is_dir():
         raise UsageError(f"--out '{out}' is no name of a config: give a file that ends in .py")
     check_writable(out.parent, '--out')
@@ -59,16 +60,28 @@ def write_swap(
     if out.exists() and not force:
         raise UsageError(f"'{out}' exists: give another --out, or --force to write over it")
     swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
-    title = f'# {Path(config.partition("::")[2] or config).stem} with {backbone}.\n'
+    title = f'# {stem} with {backbone}.\n'
     if original.work_dir != os.path.join('work_dirs', Path(original.filename).stem):
         title += f'work_dir = {f"{original.work_dir}_{name}"!r}\n'  # not among the original's checkpoints
-    text = title + format_differences(
-        base_of(config, original, out), plain(original), plain(swapped.cfg), swapped.reasons
-    )
+    text = title + format_swap(config, original, swapped, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with written(out) as draft:
         Path(draft).write_text(text)
     return out
+
+
+def format_swap(config: str, original: Config, swapped: Swapped, out: Path) -> str:
+    """The text of a swapped config, which inherits from the original.
+
+    Args:
+        config (str): Name of the original, as a user gave it.
+        original (Config): The original, as it was loaded.
+        swapped (Swapped): With another backbone.
+        out (Path): The file that is written.
+    """
+    return format_differences(
+        base_of(config, original, out), plain(original), plain(swapped.cfg), swapped.reasons
+    )
 
 
 def base_of(config: str, original: Config, out: Path) -> str:
