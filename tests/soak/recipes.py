@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 from mmmeta.apis import evaluate, load_config, train  # noqa: E402
 from mmmeta.apis.config import adapt_to_device  # noqa: E402
-from mmmeta.apis.coverage.data import SIZES, generate_all, put_on_data  # noqa: E402
+from mmmeta.apis.coverage.data import generate_all, put_on_data, training_size_of  # noqa: E402
 from mmmeta.apis.swapping.recipe import put_training_size, training_size  # noqa: E402
 
 LEARN = dict(
@@ -53,7 +53,7 @@ def prepare(name: str, root: Path, batch_size: int) -> Config:
     """A recipe on generated data, from random weights."""
     cfg = load_config(str(ROOT / f'configs/{name}.py'))
     before = training_size(cfg)
-    put_training_size(cfg, SIZES[cfg.default_scope])
+    put_training_size(cfg, training_size_of(cfg))
     put_on_data(cfg, root, before)
     cfg.train_dataloader.batch_size = batch_size
     cfg.model.backbone.init_cfg = None

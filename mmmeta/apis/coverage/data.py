@@ -23,6 +23,8 @@ from ..swapping.recipe import scale_sizes, training_size
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
 # Heads whose deformable convolutions want three pixels on the coarsest map, of stride 128.
 LARGE, DEFORMING = (384, 384), {'DDODHead', 'VFNetHead', 'RepPointsHead', 'FoveaHead'}
+# Of detectors that choose their queries, up to 900, among the tokens of the encoder.
+TWO_STAGE = (256, 256)
 IMAGES = 18
 MAP_LABELS = len(LABELS)
 # Names of the objects that are drawn.
@@ -161,6 +163,8 @@ def training_size_of(cfg: Config) -> tuple[int, int] | None:
     model = bare_model(cfg)
     if bare_type(model.get('bbox_head') or {}) in DEFORMING:
         return LARGE
+    if model.get('as_two_stage'):
+        return TWO_STAGE
     neck = model.get('neck')
     fixed = isinstance(neck, dict) and bare_type(neck) == 'SSDNeck'
     return None if fixed or training_size(cfg) is None else SIZES.get(scope_of(cfg))
