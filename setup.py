@@ -76,6 +76,6 @@ setup(
         ],
         'timm': ['timm>=1.0.9'],
         'cam': ['grad-cam'],
-        'export': ['onnx', 'onnxscript', 'onnxruntime'],
+        'deploy': ['onnx', 'onnxscript', 'onnxruntime', 'openvino'],
     },
 )

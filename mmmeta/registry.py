@@ -26,6 +26,7 @@ LAZY = {
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
     'mmmeta.evaluation.confusion_matrix': ('ConfusionMatrix',),
     'mmmeta.datasets.transforms': ('LoadMappedLabels',),
+    'mmmeta.deploy.exported_model': ('ExportedModel',),
 }
 MODULES = {name: module for module, names in LAZY.items() for name in names}
 

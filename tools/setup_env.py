@@ -29,7 +29,7 @@ NEEDED_GB = 8
 # Build logs, by whether sources are grouped.
 LOGS = {True: 'mmcv-build-grouped.log', False: 'mmcv-build.log'}
 PLAIN = 'compiling each of its sources by itself, about 7 minutes on two cores'
-PINNED = ('build', 'mminstall', 'runtime', 'optional', 'tests', 'docs')
+PINNED = ('build', 'mminstall', 'runtime', 'optional', 'deploy', 'tests', 'docs')
 SUPPORTED = ('3.12', '3.11', '3.10')
 
 PROBE = """

@@ -20,6 +20,7 @@ from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmmeta.atomic import NO_ROOM
+from mmmeta.deploy.runtime import RuntimeProblem
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
 
@@ -55,7 +56,7 @@ def command_line(main: Callable[[], None]) -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except (UsageError, StackError, OSError) as error:
+    except (UsageError, StackError, RuntimeProblem, OSError) as error:
         if isinstance(error, OSError):
             if error.errno not in NO_ROOM:
                 raise

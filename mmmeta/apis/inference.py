@@ -1,5 +1,6 @@
 """Inference of segmentors, detectors and classifiers on images."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,16 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from PIL import Image, ImageOps
+from torch import nn
 
 from mmmeta.atomic import written
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
 from mmmeta.resources import resource_root
-from mmmeta.weights import ZOO
+from mmmeta.weights import ZOO, load_backbone
 
+from .backbones import build_backbone
 from .browse import build_visualizer
 from .checking.labels import ANNOTATION_LOADERS
 from .checks import build
@@ -91,12 +94,40 @@ def build_model(
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
     if untrained:
-        model.init_weights()
+        logging.disable(logging.INFO)  # of MMEngine, a line for each tensor
+        try:
+            model.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
     else:
         load_complete(model, checkpoint)
     model.cfg = cfg
     model.dataset_meta = _metainfo(dataset, cfg.default_scope)
     return model.to(device).eval()
+
+
+def build_exportable(name: str, checkpoint: str, options: dict | None = None) -> nn.Module:
+    """Build a network for :func:`mmmeta.deploy.export`.
+
+    Args:
+        name (str): A config, or a backbone as :func:`~mmmeta.apis.backbones.build_backbone` takes it, such as
+            ``caformer_s18,window=13``.
+        checkpoint (str): Weights; ``'none'`` for random ones.
+        options (dict | None): Overrides of the config. Defaults to None.
+
+    Raises:
+        UsageError: The model is unknown, or the weights do not match it.
+    """
+    if name.endswith('.py'):
+        return build_model(name, checkpoint, options=options)
+    if options:
+        raise UsageError(
+            f"'{name}' is a backbone, which has no config for --cfg-options: give arguments after commas"
+        )
+    backbone = build_backbone(name)
+    if checkpoint != 'none':
+        load_backbone(backbone, checkpoint, archs=backbone.named_archs())
+    return backbone
 
 
 def without_annotations(pipeline: Sequence[dict]) -> list[dict]:

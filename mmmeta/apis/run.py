@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmmeta.atomic import NO_ROOM
-from mmmeta.deploy import accelerate
+from mmmeta.deploy import accelerate, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.records import diff_configs
@@ -303,3 +303,30 @@ def evaluate(
         if accelerated:
             runner.register_hook(_AccelerateHook())
         return runner.test()
+
+
+def evaluate_exported(
+    cfg: Config, file: str, engine: str | None = None, threads: int = 0
+) -> dict[str, float]:
+    """Evaluate an exported file on the test set of a config, with its metrics.
+
+    Images are read and resized by the runtime of the file, not by the pipeline of the config.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        file (str): What :func:`mmmeta.deploy.export` wrote.
+        engine (str | None): As of :func:`mmmeta.deploy.load`. Defaults to None.
+        threads (int): As there. Defaults to 0.
+
+    Returns:
+        dict[str, float]: The metrics.
+
+    Raises:
+        UsageError: As :func:`train`, or the file cannot be run, or is of another task than the config.
+    """
+    task = load(file).description['task']
+    tasks = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
+    if tasks.get(cfg.get('default_scope')) != task:
+        raise UsageError(f"'{file}' is of a network for {task}, and '{cfg.filename}' tests something else")
+    cfg.model = dict(type='mmmeta.ExportedModel', file=os.path.abspath(file), engine=engine, threads=threads)
+    return evaluate(cfg, None, checks=False)

@@ -1,5 +1,7 @@
 """Optional steps that optimise a trained model for deployment."""
 
 from .acceleration import accelerate
+from .exporting import Exported, export
+from .runtime import Network, load
 
-__all__ = ['accelerate']
+__all__ = ['Exported', 'Network', 'accelerate', 'export', 'load']

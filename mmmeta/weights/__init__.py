@@ -18,7 +18,7 @@ from .loading import (
     missing_output_norms,
     read_location,
 )
-from .zoo import ZOO, Weights, get_weights, name_of_config, name_of_location
+from .zoo import MEAN, STD, ZOO, Weights, get_weights, name_of_config, name_of_location
 
 
 def _load_classifier(location: str, map_location: Any = None) -> dict:
@@ -33,7 +33,9 @@ with suppress(ImportError):
 
 __all__ = [
     'LAYOUTS',
+    'MEAN',
     'OURS',
+    'STD',
     'ZOO',
     'DamagedFileError',
     'Layout',

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mmmeta.errors import UsageError
 
+# Of ImageNet, in 0 to 255, red first, which all published MetaFormers know (timm's IMAGENET_DEFAULT_MEAN).
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 TABLE_I_SIZES = ('s12', 's24', 's36', 'm36', 'm48')
 TABLE_II_SIZES = ('s18', 's36', 'm36', 'b36')
 SIZES = {

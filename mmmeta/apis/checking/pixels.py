@@ -6,13 +6,11 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from mmmeta.weights import name_of_location
+from mmmeta.weights import MEAN, STD, name_of_location
 
 from ..config import iter_dicts
 from .finding import Finding, our_backbone, preprocessor_of, scope_of
 
-# Of ImageNet, in 0 to 255, red first, which all published MetaFormers know (timm's IMAGENET_DEFAULT_MEAN).
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # AdamW trains all of ours; 4e-3 at a batch of 4096 images is the largest rate of the papers.
 LARGEST_RATE = 1e-2
 # Of the last stage, in pixels; and images to look at.

@@ -23,8 +23,6 @@ from ..swapping.recipe import scale_sizes, training_size
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
 # Heads whose deformable convolutions want three pixels on the coarsest map, of stride 128.
 LARGE, DEFORMING = (384, 384), {'DDODHead', 'VFNetHead', 'RepPointsHead', 'FoveaHead'}
-# Of detectors that choose their queries, up to 900, among the tokens of the encoder.
-TWO_STAGE = (256, 256)
 IMAGES = 18
 MAP_LABELS = len(LABELS)
 # Names of the objects that are drawn.
@@ -161,10 +159,9 @@ def needs_video(cfg: Config) -> bool:
 def training_size_of(cfg: Config) -> tuple[int, int] | None:
     """Size of the images to train on; None where it is the config's, as of anchors for 300 pixels alone."""
     model = bare_model(cfg)
-    if bare_type(model.get('bbox_head') or {}) in DEFORMING:
+    # The latter choose their queries, up to 900, among the tokens of the encoder.
+    if bare_type(model.get('bbox_head') or {}) in DEFORMING or model.get('as_two_stage'):
         return LARGE
-    if model.get('as_two_stage'):
-        return TWO_STAGE
     neck = model.get('neck')
     fixed = isinstance(neck, dict) and bare_type(neck) == 'SSDNeck'
     return None if fixed or training_size(cfg) is None else SIZES.get(scope_of(cfg))

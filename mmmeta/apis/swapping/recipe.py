@@ -10,9 +10,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmmeta.errors import UsageError
+from mmmeta.weights import MEAN, STD
 
 from ..checking.finding import bare_model, bare_type, scope_of
-from ..checking.pixels import MEAN, STD
 from ..config import ALL_LOADERS, iter_dicts
 
 # AdamW's learning rate, batch and weight decay of our own configs: of Semantic FPN, of UperNet, of detectors

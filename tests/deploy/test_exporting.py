@@ -1,0 +1,293 @@
+"""Exported files compute what PyTorch does, through the real command lines, and run without PyTorch."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tools
+from deploy.spread import spread
+from deploy.test_detection import predict
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from PIL import Image
+
+from mmmeta.apis.backbones import build_backbone
+from mmmeta.apis.inference import build_model
+from mmmeta.datasets.coco import draw_coco_scene
+from mmmeta.deploy import export, load
+from mmmeta.deploy.comparing import _compare_objects
+from mmmeta.deploy.runtime import Network, RuntimeProblem
+from mmmeta.errors import UsageError
+
+pytest.importorskip('onnxscript', reason='export needs onnxscript')
+pytest.importorskip('onnxruntime', reason='exported files are run with ONNX Runtime')
+TINY = 'caformer_s18,window=3,depths=(1,1,1,1),dims=(8,8,32,32)'
+DETECTOR, SEGMENTOR = 'tests/data/tiny_mask_rcnn.py', 'tests/data/tiny_upernet.py'
+
+
+def scene(height, width, seed=0):
+    return np.asarray(draw_coco_scene(np.random.default_rng(seed), height, width)[0])
+
+
+@pytest.fixture(scope='module')
+def detector():
+    model = build_model(DETECTOR, 'none')
+    return spread(model, lambda: predict(model, torch.randn(1, 3, 96, 160), (96, 160)))
+
+
+@pytest.fixture(scope='module')
+def exported(detector, tmp_path_factory):
+    """A detector with masks and windows as ONNX file."""
+    path = tmp_path_factory.mktemp('exported') / 'detector.onnx'
+    result = export(detector, path, shape=(96, 160), images=[scene(120, 150), scene(200, 90)])
+    assert [one.name for one in result.files] == ['detector.onnx', 'run.py']
+    assert len(result.differences) == 2
+    for one in result.differences:
+        assert one.passed and one.of_objects[0] == one.of_objects[1] > 0
+        assert one.values['pixels'] < 0.01 and one.values['score'] < 1e-4
+    return path
+
+
+def test_both_engines_find_the_same(exported, detector):
+    pytest.importorskip('openvino', reason='the second engine is OpenVINO')
+    image = scene(150, 211, seed=3)
+    one, other = (
+        load(exported, engine, threads=1).predict([image])[0] for engine in ('onnxruntime', 'openvino')
+    )
+    assert len(one.scores) == 10
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=0.01)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+    assert (one.labels == other.labels).all()
+    assert (one.masks != other.masks).mean() < 1e-4 and one.masks.shape == (10, 150, 211)
+
+
+def test_the_description(exported):
+    about = load(exported).description
+    assert about['classes'][:2] == ['person', 'bicycle'] and len(about['palette']) == 80
+    assert about['shape'] == [96, 160] and about['resize'] == dict(kind='fit', scale=[144, 96])
+    assert about['mean'] == pytest.approx([123.675, 116.28, 103.53]) and about['is_bgr'] is False
+    assert about['packages']['torch'] in torch.__version__
+
+
+def test_it_runs_alone(exported, tmp_path):
+    """Copied alone beside the file, without what it was exported with."""
+    for path in (exported, exported.with_name('run.py')):
+        shutil.copy(path, tmp_path)
+    for name in ('a.png', 'b.png'):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        Image.fromarray(scene(100, 130, seed=ord(name[0]))).save(tmp_path / 'images' / name)
+    blocked = (
+        'torch',
+        'torchvision',
+        'mmengine',
+        'mmcv',
+        'mmdet',
+        'mmseg',
+        'mmpretrain',
+        'mmmeta',
+        'cv2',
+        'onnx',
+    )
+    code = (
+        f'import sys, runpy\nfor name in {blocked}: sys.modules[name] = None\n'
+        "sys.argv = ['run.py', 'detector.onnx', 'images', '--score-thr', '0.0', '--threads', '1']\n"
+        "runpy.run_path('run.py', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'images/a.png (1 of 2)' in result.stdout and '2 images in' in result.stdout
+    found = json.loads((tmp_path / 'predictions/b.json').read_text())['objects']
+    own = load(exported).predict([scene(100, 130, seed=ord('b'))])[0]
+    assert [one['label'] for one in found] == own.labels.tolist()
+    assert found[0]['mask']['size'] == [100, 130]
+    assert sum(found[0]['mask']['counts'][1::2]) == own.masks[0].sum()
+    assert sorted(path.name for path in (tmp_path / 'predictions').iterdir()) == [
+        'a.json', 'a.png', 'b.json', 'b.png',
+    ]  # fmt: skip
+
+
+def test_a_segmentor_of_any_size(tmp_path):
+    model = build_model(SEGMENTOR, 'none')
+    spread(model, lambda: model(torch.randn(1, 3, 64, 96), mode='tensor'))
+    result = export(model, tmp_path / 'segmentor.onnx', shape=(64, 96), dynamic='all')
+    assert [one.images for one in result.differences] == ['1 x 64x85', '3 x 64x85', '1 x 85x64', '1 x 64x192']
+    assert all(one.passed for one in result.differences)
+    network = load(tmp_path / 'segmentor.onnx')
+    images = [scene(77, 101, seed) for seed in range(3)]
+    batch = network.predict(images, batch_size=3)
+    for image, together in zip(images, batch, strict=True):
+        assert together.labels.shape == (77, 101)
+        assert (network.predict([image])[0].labels == together.labels).mean() > 0.9999
+
+
+def test_a_backbone_and_a_classifier_through_the_command_line(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save(build_backbone(TINY).state_dict(), weights)
+    out = tmp_path / 'backbone.pt2'
+    result = Tools.finish(
+        sys.executable,
+        'tools/deployment/export.py',
+        TINY,
+        weights,
+        out,
+        '--shape',
+        '64',
+        '96',
+        '--dynamic',
+        'batch',
+    )
+    assert result.returncode == 0, result.stderr
+    assert '3 x 64x96: of the largest output' in result.stdout
+    network = load(out)
+    assert len(network.description['checkpoint']['sha256']) == 64
+    image = scene(64, 96)
+    features = network.predict([image])[0].outputs
+    mean, std = (torch.tensor(network.description[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    backbone = build_backbone(TINY)
+    backbone.load_state_dict(torch.load(weights))
+    with torch.no_grad():
+        expected = backbone((torch.tensor(image).permute(2, 0, 1) - mean)[None] / std)
+    for own, one in zip(features.values(), expected, strict=True):
+        np.testing.assert_allclose(own, one[0], atol=1e-4)
+
+
+def test_a_miss_counts_unless_a_tie_explains_it():
+    boxes = torch.tensor([[0.0, 0, 50, 50], [2, 0, 52, 50], [60, 60, 90, 90]])
+
+    def objects(scores):
+        labels = torch.tensor([1, 1, 2])
+        return InstanceData(bboxes=boxes, scores=torch.tensor(scores), labels=labels)
+
+    def difference(boxes, scores, labels, expected=None):
+        own = dict(boxes=np.array(boxes, np.float32), scores=np.array(scores), labels=np.array(labels))
+        expected = expected or objects([0.9, 0.7, 0.5])
+        cfg = ConfigDict(score_thr=0.05, max_per_img=10)
+        before = lambda: objects([0.9, 0.89995, 0.5])  # noqa: E731
+        return _compare_objects('', expected, own, None, before, cfg)
+
+    same = difference(boxes, [0.9, 0.7, 0.5], [1, 1, 2])
+    assert same.passed and same.of_objects == (3, 3)
+    assert not difference(boxes[:2], [0.9, 0.7], [1, 1]).passed
+    assert not difference(boxes, [0.9, 0.7, 0.5], [1, 1, 3]).passed
+    assert not difference(boxes, [0.9, 0.7, 0.4], [1, 1, 2]).passed
+    assert not difference(boxes + 0.5, [0.9, 0.7, 0.5], [1, 1, 2]).passed
+    assert not difference(boxes[[1, 0, 2]], [0.7, 0.9, 0.5], [1, 1, 2]).passed
+    # Of two that overlap, either: here the first in PyTorch, the second in the file.
+    first = objects([0.9, 0.89995, 0.5])[[0, 2]]
+    assert difference(boxes[[1, 2]], [0.89995, 0.5], [1, 2], first).passed
+    assert not difference(boxes[[1, 2]] + 0.2, [0.89995, 0.5], [1, 2], first).passed
+    # Around the threshold of the score, both.
+    assert difference(boxes[:2], [0.9, 0.7], [1, 1], objects([0.9, 0.7, 0.05005])).passed
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('a.pth', {}, r"'.*a.pth' ends in none of the endings of exported files: .onnx for onnx, .xml for"),
+        ('a.xml', dict(format='onnx'), "format 'onnx' and '.*a.xml' do not fit"),
+        (
+            'a.onnx',
+            dict(precision='bf16'),
+            "format 'onnx' has no precision 'bf16': onnx: f32, int8; openvino",
+        ),
+        ('a.pt2', dict(precision='int8'), "format 'pt2' has no precision 'int8'"),
+        ('a.onnx', dict(dynamic='batch'), 'a detector takes one image at a time; choose none or all'),
+        ('a.onnx', dict(dynamic='width'), "dynamic='width': choose one of none, batch, all"),
+        ('a.onnx', dict(shape=(100, 160)), 'shape 100x160: both have to be multiples of 32, .* take 128 160'),
+        ('a.onnx', dict(shape=(320000, 320000)), 'images of 320000x320000 need .* choose a smaller shape'),
+        ('no/a.onnx', {}, "cannot write to '.*no': give a file in a folder that exists"),
+    ],
+)
+def test_arguments_that_do_not_fit(detector, tmp_path, name, options, message):
+    with pytest.raises(UsageError, match=message):
+        export(detector, tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_what_fails(detector, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match='Linear cannot be exported: give a backbone'):
+        export(torch.nn.Linear(2, 2).eval(), tmp_path / 'a.onnx')
+    (tmp_path / 'run.py').write_text('print("mine")')
+    with pytest.raises(UsageError, match=r"run.py' is another program, and would be overwritten"):
+        export(detector, tmp_path / 'a.onnx', shape=(96, 160))
+    assert [path.name for path in tmp_path.iterdir()] == ['run.py']
+    (tmp_path / 'run.py').unlink()
+    backbone = build_backbone(TINY)
+    with monkeypatch.context() as patch:  # a file that computes something else
+        true = Network.run
+
+        def scaled(self, image):
+            return {name: 1.1 * value for name, value in true(self, image=image).items()}
+
+        patch.setattr(Network, 'run', scaled)
+        with pytest.raises(UsageError, match='not kept'):
+            export(backbone, tmp_path / 'a.pt2', shape=(64, 64))
+    backbone.stages[0].forward = lambda x, **_: x * 2 if x.sum() > 0 else x
+    with pytest.raises(UsageError, match="cannot be exported with dynamic='none'"):
+        export(backbone, tmp_path / 'a.pt2', shape=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_and_images_that_do_not_fit(exported, tmp_path):
+    foreign = tmp_path / 'foreign.onnx'
+    torch.onnx.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), foreign, dynamo=True, verbose=False)
+    (tmp_path / 'damaged.onnx').write_bytes(exported.read_bytes()[:1000])
+    (tmp_path / 'text.png').write_text('no image')
+    for path, message in (
+        (foreign, 'was not written by mmmeta'),
+        (tmp_path / 'damaged.onnx', 'ONNX Runtime .* cannot open'),
+        (tmp_path / 'none.onnx', 'there is no file'),
+        (tmp_path / 'text.png', 'is no exported file: those end in .onnx, .xml or .pt2'),
+    ):
+        with pytest.raises(RuntimeProblem, match=message):
+            load(path)
+    network = load(exported)
+    for images, options, message in (
+        ([tmp_path / 'text.png'], {}, 'cannot be read as an image'),
+        ([tmp_path / 'none.png'], {}, 'there is no image'),
+        ([np.zeros((5, 5))], {}, r'an image of shape \(5, 5\) and type float64: give'),
+        ([scene(50, 50)], dict(batch_size=2), 'takes one image at a time'),
+    ):
+        with pytest.raises(RuntimeProblem, match=message):
+            network.predict(images, **options)
+    with pytest.raises(
+        RuntimeProblem, match=r"exported for 96x160 with dynamic='none', does not run with image of"
+    ):
+        network.run(image=np.zeros((1, 3, 64, 64), np.float32), size=np.array([64, 64], np.float32))
+    with pytest.raises(RuntimeProblem, match="engine 'openvino' does not run|engine 'torch' does not run"):
+        load(exported, 'torch')
+
+
+def test_what_evaluate_finds(tmp_path, ade_root):
+    """Metrics of a file are those of the network, but for how images are resized."""
+    pytest.importorskip('mmseg', reason='a segmentor is evaluated')
+    data = f'test_dataloader.dataset.data_root={ade_root}'
+    weights, out = tmp_path / 'weights.pth', tmp_path / 'segmentor.pt2'
+    model = build_model(SEGMENTOR, 'none')
+    spread(model, lambda: model(torch.randn(1, 3, 64, 96), mode='tensor'))
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    export(model, out, shape=(64, 192), dynamic='all')  # a fixed one pads, which pooling sees
+    folder = tmp_path / 'work'
+    own = Tools.finish(
+        sys.executable,
+        'tools/deployment/evaluate.py',
+        out,
+        SEGMENTOR,
+        '--work-dir',
+        folder,
+        '--cfg-options',
+        data,
+    )
+    assert own.returncode == 0, own.stderr
+    other = Tools.finish(
+        sys.executable, 'tools/test.py', SEGMENTOR, weights, '--work-dir', folder, '--cfg-options', data
+    )
+    assert other.returncode == 0, other.stderr
+    values = [float(run.stdout.split('aAcc: ')[-1].split()[0]) for run in (own, other)]
+    assert values[0] > 0 and abs(values[0] - values[1]) < 0.2
+    wrong = Tools.finish(sys.executable, 'tools/deployment/evaluate.py', out, DETECTOR)
+    assert wrong.returncode == 1 and 'is of a network for segmentation' in wrong.stderr

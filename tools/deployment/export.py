@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Export a detector, segmentor, classifier or backbone to a file that runs without PyTorch, and compare."""
+
+import argparse
+import time
+
+import check_interpreter  # noqa: F401
+
+from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.inference import build_exportable
+from mmmeta.deploy import export
+from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
+from mmmeta.deploy.formats import SUFFIXES
+from mmmeta.deploy.runtime import find_images, read_image
+from mmmeta.weights import trust
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="config, or a backbone such as 'caformer_s18,window=13'")
+    parser.add_argument('checkpoint', help="checkpoint, or 'none' for random weights")
+    parser.add_argument('out', metavar='OUT', help='the file: .onnx, .xml for OpenVINO, .pt2 for PyTorch')
+    parser.add_argument('--format', choices=list(SUFFIXES), help='default: by the ending of OUT')
+    parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'), help='default: that of the config')
+    parser.add_argument('--dynamic', choices=DYNAMIC, default='none', help='what may differ (default: none)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='f32', help='default: f32')
+    parser.add_argument(
+        '--no-normalize', action='store_true', help='leave normalisation and channel order to the runtime'
+    )
+    parser.add_argument(
+        '--logits', action='store_true', help='of a segmentor: logits at the size of its input, no labels'
+    )
+    parser.add_argument('--images', nargs='+', default=[], help='to compare with (default: a drawn one)')
+    parser.add_argument('--trust-checkpoint', action='store_true', help='the checkpoint may run code')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export."""
+    args = parse_args()
+    trust([args.checkpoint] if args.trust_checkpoint else [])
+    images = [read_image(path) for path in find_images(args.images)]
+    model = build_exportable(args.config, args.checkpoint, args.cfg_options)
+    start = time.monotonic()
+
+    def progress(what: str) -> None:
+        print(f'{time.monotonic() - start:5.0f} s: {what}', flush=True)
+
+    exported = export(
+        model,
+        args.out,
+        format=args.format,
+        shape=args.shape and tuple(args.shape),
+        dynamic=args.dynamic,
+        precision=args.precision,
+        normalize=not args.no_normalize,
+        labels=not args.logits,
+        images=images,
+        checkpoint=args.checkpoint,
+        progress=progress,
+    )
+    for difference in exported.differences:
+        print(difference)
+    for path in exported.files:
+        print(f'{path}: {path.stat().st_size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+    command_line(main)
