@@ -14,10 +14,11 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from mmmeta.atomic import written
+from mmmeta.deploy.runtime import enlarge, scale_of
 from mmmeta.errors import UsageError
 
 from .checks import build, check_data, check_writable, explain_data_errors
-from .pictures import beside, enlarge, scale_of
+from .pictures import beside
 
 VISUALIZER_OF = dict(
     mmseg=dict(type='SegLocalVisualizer', alpha=0.6),

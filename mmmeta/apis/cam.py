@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmmeta.atomic import written
+from mmmeta.deploy.runtime import enlarge, scale_of
 from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
 
 from .classify import class_names
 from .inference import without_annotations
-from .pictures import beside, enlarge, scale_of
+from .pictures import beside
 
 # Methods without a target work for every network, those with one for classifiers and segmentors.
 WITHOUT_TARGET = ('EigenCAM',)

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
 from PIL import Image, ImageOps
 from torch import nn
 
 from mmmeta.atomic import written
+from mmmeta.deploy.runtime import Prediction as Found
+from mmmeta.deploy.runtime import draw, enlarge, scale_of
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
@@ -29,7 +29,7 @@ from .checking.labels import ANNOTATION_LOADERS
 from .checks import build
 from .classify import build_classifier, class_names, classify
 from .config import dataset_class, datasets, iter_dicts, load_config
-from .pictures import beside, enlarge, free_path, scale_of
+from .pictures import beside, free_path
 
 
 def check_device(device: str) -> None:
@@ -245,11 +245,12 @@ def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> 
     return dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope](model, image, top, score_thr)
 
 
-def _draw_prediction(scope: str, metainfo: dict, pixels: np.ndarray, sample: Any, **options: Any) -> Panels:
-    """Draw what was predicted for an image."""
-    visualizer = build_visualizer(scope, metainfo)
-    visualizer.add_datasample('', pixels, sample, draw_gt=False, **options)
-    return [('image', pixels), ('prediction', visualizer.get_image())]
+def _draw_prediction(task: str, metainfo: dict, image: str, found: Found, score_thr: float = 0.0) -> Panels:
+    """Draw what was predicted for an image, as exported networks do."""
+    pixels = _read(image)
+    about = dict(task=task, classes=metainfo['classes'], palette=metainfo.get('palette'))
+    drawn = np.asarray(draw(pixels, found, about, score_thr))
+    return [('image', enlarge(pixels, scale_of(*pixels.shape[:2]))), ('prediction', drawn)]
 
 
 def _classify(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
@@ -270,11 +271,8 @@ def _segment(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     from mmseg.apis import inference_model
 
     sample = inference_model(model, image)
-    # MMSegmentation indexes by it, and NumPy takes a tensor of one element for a number.
     (found,) = sample.pred_sem_seg.data.cpu().numpy()
-    scale = scale_of(*found.shape)
-    sample.pred_sem_seg = PixelData(data=enlarge(found, scale)[None])
-    panels = _draw_prediction('mmseg', model.dataset_meta, enlarge(_read(image), scale), sample)
+    panels = _draw_prediction('segmentation', model.dataset_meta, image, Found(labels=found))
     labels = found.flatten().tolist()
     names = model.dataset_meta['classes']
     rows = [(names[i], f'{count / len(labels):.1%}') for i, count in Counter(labels).most_common(top)]
@@ -287,16 +285,11 @@ def _detect(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     sample = inference_detector(model, image)
     found = sample.pred_instances
     found = found[found.scores >= score_thr]
-    pixels = _read(image)
-    scale = scale_of(*pixels.shape[:2])
-    drawn = found.clone()
-    drawn.bboxes = drawn.bboxes * scale
-    if 'masks' in drawn:
-        drawn.masks = drawn.masks.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    sample.pred_instances = drawn
-    panels = _draw_prediction(
-        'mmdet', model.dataset_meta, enlarge(pixels, scale), sample, pred_score_thr=score_thr
-    )
+    arrays = {
+        key: found[key].cpu().numpy() for key in ('bboxes', 'scores', 'labels', 'masks') if key in found
+    }
+    objects = Found(arrays.pop('bboxes'), **arrays)
+    panels = _draw_prediction('detection', model.dataset_meta, image, objects, score_thr)
     names = model.dataset_meta['classes']
     best = {}
     for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):

@@ -9,8 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmmeta.errors import UsageError
 
-# Pixels of the longer side of a picture, at least.
-LEAST = 512
 # The EXIF tag; from 5 on images are turned by a quarter.
 ORIENTATION = 0x0112
 # Height of titles, and distance between pictures beside each other.
@@ -50,21 +48,6 @@ def free_path(path: str | Path) -> Path:
             f"cannot write '{path}' ({error.strerror}): choose a place in another folder"
         ) from error
     return path
-
-
-def scale_of(height: int, width: int) -> int:
-    """How many times a picture has to be enlarged to have :data:`LEAST` pixels on its longer side."""
-    return -(-LEAST // max(height, width))
-
-
-def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """Show each pixel as a square.
-
-    Args:
-        pixels (np.ndarray): ``(H, W)`` or ``(H, W, C)``.
-        scale (int): Side of the squares in pixels.
-    """
-    return pixels.repeat(scale, 0).repeat(scale, 1)
 
 
 def beside(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:

@@ -1,5 +1,6 @@
 """Files of exported networks: ONNX, OpenVINO's and PyTorch's."""
 
+import ast
 import contextlib
 import io
 import json
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +67,12 @@ def write_onnx(
     path: Path,
     names: dict[str, list[str]],
     description: dict[str, Any],
-) -> None:
-    """Write an ONNX file with the weights in it."""
+) -> set[str]:
+    """Write an ONNX file with the weights in it.
+
+    Returns:
+        set[str]: Names of the nodes outside of all parts of the model: what is written here around them.
+    """
     with quiet():
         exported = torch.onnx.export(
             program,
@@ -75,8 +81,36 @@ def write_onnx(
             output_names=names['outputs'],
             custom_translation_table={OPERATOR: _suppress_in_onnx()},
         )
+        graph = exported.model.graph
+        _remove_checks_of_softmax(graph)
+        around = {node.name for node in graph if not _scopes(node)}
+        for node in graph:  # traces with the paths of this machine
+            node.metadata_props.clear()
         exported.model.metadata_props[KEY] = json.dumps(description)
         exported.save(path)
+    return around
+
+
+def _scopes(node: Any) -> list[str]:
+    """The parts of the model that a node is in; the network around them is ``network``."""
+    scopes = ast.literal_eval(node.metadata_props.get('pkg.torch.onnx.name_scopes', '[]'))
+    return [scope for scope in scopes if scope.startswith('network.')]
+
+
+def _remove_checks_of_softmax(graph: Any) -> None:
+    """Remove what replaces NaN after the attention of windows, in which every query sees at least itself.
+
+    Attention with a mask is translated so, and ONNX Runtime spends a fifth of Mask R-CNN's time on it.
+    """
+    for node in list(graph):
+        if node.op_type != 'Where':
+            continue
+        check, _, weights = (value.producer() if value is not None else None for value in node.inputs)
+        if check is None or check.op_type != 'IsNaN' or weights is None or weights.op_type != 'Softmax':
+            continue
+        if check.inputs[0] is node.inputs[2] and any('.backbone' in scope for scope in _scopes(node)):
+            node.outputs[0].replace_all_uses_with(node.inputs[2])
+            graph.remove([node, check], safe=True)
 
 
 def _suppress_in_onnx() -> Any:
@@ -105,11 +139,34 @@ def _suppress_in_onnx() -> Any:
     return translate
 
 
-def write_openvino(source: Path, path: Path, description: dict[str, Any]) -> None:
-    """Write an ONNX file as OpenVINO's two files, ``.xml`` and ``.bin``."""
+def write_openvino(source: Path, path: Path, description: dict[str, Any], precise: set[str]) -> None:
+    """Write an ONNX file as OpenVINO's two files, ``.xml`` and ``.bin``.
+
+    Args:
+        source (Path): The ONNX file.
+        path (Path): The ``.xml`` file.
+        description (dict): Of the network.
+        precise (set[str]): Names of nodes that are computed in float32 whatever the rest is.
+    """
     import openvino
 
     with quiet():
         model = openvino.convert_model(source)
         model.set_rt_info(json.dumps(description), KEY)
         openvino.save_model(model, path, compress_to_fp16=False)
+    if precise:
+        _pin(path, precise)
+
+
+def _pin(path: Path, precise: set[str]) -> None:
+    """Mark operations of a file, which Python's interface of OpenVINO cannot."""
+    tree = ElementTree.parse(path)
+    for layer in tree.getroot().find('layers'):
+        if layer.get('name').partition('/')[0] not in precise:
+            continue
+        notes = layer.find('rt_info')
+        if notes is None:
+            notes = ElementTree.Element('rt_info')
+            layer.insert(0 if layer.find('data') is None else 1, notes)
+        ElementTree.SubElement(notes, 'attribute', name='precise', version='0')
+    tree.write(path, xml_declaration=True)

@@ -26,6 +26,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 VERSION = 1
 KEY = 'mmmeta'
 ENGINES = dict(onnxruntime=('.onnx',), openvino=('.xml', '.onnx'), torch=('.pt2',))
+# Pixels of the longer side of a picture, at least.
+LEAST = 512
 ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
@@ -486,8 +488,23 @@ def name_of(label: int, about: dict[str, Any]) -> str:
     return classes[label] if label < len(classes) else f'class {label}'
 
 
+def scale_of(height: int, width: int) -> int:
+    """How many times a picture has to be enlarged to have :data:`LEAST` pixels on its longer side."""
+    return -(-LEAST // max(height, width))
+
+
+def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """Show each pixel as a square.
+
+    Args:
+        pixels (np.ndarray): ``(H, W)`` or ``(H, W, C)``.
+        scale (int): Side of the squares in pixels.
+    """
+    return pixels.repeat(scale, 0).repeat(scale, 1)
+
+
 def draw(image: np.ndarray, prediction: Prediction, about: dict[str, Any], score_thr: float) -> Image.Image:
-    """Draw objects, or the labels of pixels, over an image.
+    """Draw objects, or the labels of pixels, over an image, enlarged to :data:`LEAST` pixels.
 
     Args:
         image (np.ndarray): RGB.
@@ -495,20 +512,23 @@ def draw(image: np.ndarray, prediction: Prediction, about: dict[str, Any], score
         about (dict): The description of the network.
         score_thr (float): Smallest score of objects that are drawn.
     """
+    scale = scale_of(*image.shape[:2])
+    image = enlarge(image, scale)
     if about['task'] == 'segmentation':
-        colours = np.array([colour_of(i, about) for i in range(int(prediction.labels.max()) + 1)], np.uint8)
-        return Image.fromarray((0.5 * image + 0.5 * colours[prediction.labels]).astype(np.uint8))
+        labels = enlarge(prediction.labels, scale)
+        colours = np.array([colour_of(i, about) for i in range(int(labels.max()) + 1)])
+        return Image.fromarray((0.5 * image + 0.5 * colours[labels]).astype(np.uint8))
     pixels = image.astype(np.float32)
     shown = [i for i in range(len(prediction.scores)) if prediction.scores[i] >= score_thr]
     for i in reversed(shown if prediction.masks is not None else []):
-        chosen = prediction.masks[i]
+        chosen = enlarge(prediction.masks[i], scale)
         pixels[chosen] = 0.5 * pixels[chosen] + 0.5 * np.array(colour_of(int(prediction.labels[i]), about))
     picture = Image.fromarray(pixels.astype(np.uint8))
     on = ImageDraw.Draw(picture)
     size = max(min(image.shape[:2]) / 40, 10)
     font = ImageFont.load_default(size)
     for i in reversed(shown):
-        left, top, right, bottom = (float(value) for value in prediction.boxes[i])
+        left, top, right, bottom = (scale * float(value) for value in prediction.boxes[i])
         colour = colour_of(int(prediction.labels[i]), about)
         on.rectangle((left, top, right, bottom), outline=colour, width=max(round(size / 8), 1))
         text = f'{name_of(int(prediction.labels[i]), about)} {prediction.scores[i]:.2f}'

@@ -270,6 +270,14 @@ REFUSED = [
     ('mmseg::mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py', "'MAE' (model.backbone.type)"),
     ('mmseg::segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512.py', "'VisionTransformer' (model"),
     ('mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py', "'ResLayer' is made for the backbone"),
+    (
+        'mmdet::nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py',
+        "'NASFCOS_FPN' is made for the backbone of this config: it takes sizes of maps by their places",
+    ),
+    (
+        'mmdet::rtmdet/classification/cspnext-s_8xb256-rsb-a1-600e_in1k.py',
+        'is a config of mmpretrain that mmdet installs',
+    ),
     ('mmdet::detectors/detectors_htc-r50_1x_coco.py', "'RFP' is made for the backbone of this config"),
     ('mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py', "'CSPNeXt' gives a map of stride 64, and the stages of"),
     ('mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py', "model.teacher_config='configs/gfl/gfl_r101_fpn"),

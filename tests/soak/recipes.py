@@ -1,6 +1,6 @@
 """The recipes without a published result, on generated data and from random weights.
 
-Segmentors and RTMDet learn 240 images and are tested on as many others, before and after; networks with
+Segmentors and RTMDet learn 120 images and are tested on as many others, before and after; networks with
 queries, which learn little from random weights in minutes, memorise four images::
 
     python tests/soak/recipes.py [NAME ...]
@@ -38,7 +38,7 @@ LEARN = dict(
     rtmdet_convformer_s18_coco='coco/bbox_mAP_50',
 )
 MEMORISE = ('mask2former_caformer_s18_ade20k', 'mask2former_caformer_s18_coco', 'dino_caformer_s18_coco')
-ITERATIONS, EPOCHS, STEPS = 500, 20, 100
+ITERATIONS, EPOCHS, STEPS = 300, 15, 100
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def learn(name: str, root: Path, folder: Path) -> tuple[float, float]:
         for part in ('val', 'test'):
             cfg[f'{part}_evaluator'].ann_file = f'{root}/coco/annotations/instances_val2017.json'
     metrics = []
-    for checkpoint in (None, folder / ('epoch_20.pth' if unit == 'epochs' else 'iter_500.pth')):
+    for checkpoint in (None, folder / f'{unit[:-1]}_{last}.pth'):
         if checkpoint is not None:
             cfg.work_dir = str(folder)
             train(copy.deepcopy(cfg))
@@ -115,7 +115,7 @@ def main() -> None:
     print(f'{"recipe":36}{"what":>20}{"before":>10}{"after":>10}{"seconds":>10}')
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        generate_all(root, 240)
+        generate_all(root, 120)
         for name in args.names or (*LEARN, *MEMORISE):
             start = time.monotonic()
             set_random_seed(0)

@@ -14,7 +14,8 @@ from mmmeta.apis.browse import browse
 from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_model, predict
-from mmmeta.apis.pictures import GAP, LEAST, TITLE, free_path
+from mmmeta.apis.pictures import GAP, TITLE, free_path
+from mmmeta.deploy.runtime import LEAST
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
 

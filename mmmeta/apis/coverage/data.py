@@ -178,7 +178,8 @@ def put_on_data(cfg: Config, root: Path, before: tuple[int, int] | None) -> None
     """
     scope, size = scope_of(cfg), training_size_of(cfg)
     model = bare_model(cfg)
-    for part in iter_dicts([model.get('train_cfg') or {}, model.get('test_cfg') or {}]):
+    queries = bare_type(model.get('rpn_head') or {}) == 'EmbeddingRPNHead'  # as many as the network has
+    for part in iter_dicts([] if queries else [model.get('train_cfg') or {}, model.get('test_cfg') or {}]):
         for key in PROPOSALS & part.keys():
             part[key] = min(part[key], 64)
     for name in ALL_LOADERS:

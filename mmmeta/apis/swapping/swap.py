@@ -82,6 +82,12 @@ def check_swappable(cfg: Config) -> None:
             f'{name} is {kind} with default_scope={cfg.get("default_scope")!r}: write the package that its '
             f"types are of, such as default_scope='mmdet' ({', '.join(SCOPES)})"
         )
+    installed_by = next((scope for scope in SCOPES if f'/{scope}/.mim/' in str(cfg.filename)), None)
+    if installed_by not in (None, cfg.default_scope):
+        raise UsageError(
+            f'{name} is a config of {cfg.default_scope} that {installed_by} installs, and where MMEngine looks '
+            f'for the types of files that inherit from it: take one that {cfg.default_scope} installs'
+        )
     check_tied(cfg)
     teacher = bare_model(cfg).get('teacher_config')
     if isinstance(teacher, str) and not os.path.isfile(teacher):

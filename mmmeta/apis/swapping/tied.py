@@ -54,6 +54,7 @@ BACKBONES = dict(
 # Parts that are made for one backbone.
 PARTS = dict(
     RFP='it runs the ResNet again on its own features',
+    NASFCOS_FPN='it takes sizes of maps by their places, also of the first, which it does not read',
     LRASPPHead='it reads maps of strides that only MobileNetV3 has',
     ResLayer='it is the fourth stage of a ResNet, as a head',
     VisionTransformerClsHead='it reads a class token',
