@@ -198,14 +198,13 @@ def _complete(
         raise UsageError("dynamic='batch': a detector takes one image at a time; choose none or all")
     preprocessor = getattr(model, 'data_preprocessor', None)
     mean, std, is_bgr = normalization_of(preprocessor) if preprocessor else ([*MEAN], [*STD], False)
-    resize, padding = _read_pipeline(getattr(model, 'cfg', None), task)
+    resize, padding = _read_pipeline(getattr(model, 'cfg', None))
     shape = _check_shape(model, shape or _default_shape(resize, model, task), task)
-    if padding is None:  # zero once it is normalised
-        padding = mean[::-1] if is_bgr else mean
-    clipped_to = 'content' if padding is mean or padding == mean[::-1] else 'shape'
+    # Beside the content lies what is zero once it is normalised, unless a pipeline pads by itself.
+    clipped_to = 'content' if padding is None else 'shape'
+    padding = padding or (mean[::-1] if is_bgr else mean)
     meta = getattr(model, 'dataset_meta', None) or {}
     test_cfg = model.cfg.model.get('test_cfg', {}) if task == 'detection' else {}
-    # A backbone has no sizes, a segmentor that of the original image, too.
     return dict(
         about,
         version=VERSION,
@@ -231,7 +230,7 @@ def _complete(
     )
 
 
-def _read_pipeline(cfg: ConfigDict | None, task: str) -> tuple[dict[str, Any], list[float] | None]:
+def _read_pipeline(cfg: ConfigDict | None) -> tuple[dict[str, Any], list[float] | None]:
     """How the test pipeline resizes, and what it pads with, if not with zeros after normalising."""
     padding = None
     if cfg is None:
@@ -241,15 +240,12 @@ def _read_pipeline(cfg: ConfigDict | None, task: str) -> tuple[dict[str, Any], l
     short = crop = None
     for step in steps:
         kind = step['type'].rpartition('.')[2]
-        if (kind == 'Resize' and task == 'classification') or (
-            kind == 'Resize' and not step.get('keep_ratio')
-        ):
+        if kind == 'Resize' and 'scale' in step:
             scale = step['scale']
-            found = dict(kind='stretch', scale=[scale, scale] if isinstance(scale, int) else list(scale))
-        elif kind == 'Resize':
-            found = dict(kind='fit', scale=list(step['scale']))
+            scale = [scale, scale] if isinstance(scale, int) else list(scale)
+            found = dict(kind='fit' if step.get('keep_ratio') else 'stretch', scale=scale)
         elif (
-            kind == 'ResizeEdge' and step.get('edge', 'short') == 'short' and step.get('backend') == 'pillow'
+            kind == 'ResizeEdge' and step.get('backend') == 'pillow' and step.get('edge', 'short') == 'short'
         ):
             short = step
         elif kind == 'CenterCrop':

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -546,6 +547,8 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             dict(label=int(i), name=name_of(i, about), score=float(prediction.scores[i])) for i in order
         ]
         return dict(classes=classes)
+    if about['task'] == 'segmentation' and 'labels' not in about['outputs']:
+        return _arrays_as_json(prediction)
     if about['task'] == 'segmentation':
         labels, counts = np.unique(prediction.labels, return_counts=True)
         order = np.argsort(-counts, kind='stable')
@@ -554,6 +557,8 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             for i in order
         ]
         return dict(segments=parts)
+    if about['task'] == 'features':
+        return _arrays_as_json(prediction)
     objects = []
     for i, score in enumerate(prediction.scores):
         if score < score_thr:
@@ -565,6 +570,16 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             one['mask'] = encode_mask(prediction.masks[i])
         objects.append(one)
     return dict(objects=objects)
+
+
+def _arrays_as_json(prediction: Prediction) -> dict[str, Any]:
+    """Shapes of what lies in an ``.npz`` file beside."""
+    return dict(outputs={name: list(value.shape) for name, value in prediction.outputs.items()})
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, 'wb') as file:
+        np.savez(file, **arrays)
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
@@ -642,16 +657,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = dict(image=str(path), **as_json(prediction, about, args.score_thr, args.top))
         text = json.dumps(found, indent=1)
         _save(lambda draft, text=text: draft.write_text(text), folder / f'{name}.json')
-        if about['task'] == 'segmentation' and 'labels' in prediction.outputs:
-            labels = Image.fromarray(
-                prediction.labels.astype(np.uint8 if prediction.labels.max() < 256 else np.int32)
-            )
-            _save(lambda draft, labels=labels: labels.save(draft), folder / f'{name}_labels.png')
-        if about['task'] in ('detection', 'segmentation') and (
-            about['task'] == 'detection' or 'labels' in prediction.outputs
-        ):
-            picture = draw(image, prediction, about, args.score_thr)
-            _save(lambda draft, picture=picture: picture.save(draft), folder / f'{name}.png')
+        if 'outputs' in found:
+            write = partial(_save_arrays, arrays=prediction.outputs)
+            _save(write, folder / f'{name}.npz')
+        elif about['task'] != 'classification':
+            _save(draw(image, prediction, about, args.score_thr).save, folder / f'{name}.png')
+        if 'segments' in found:
+            labels = prediction.labels
+            labels = labels.astype(np.uint8 if labels.max() < 256 else np.int32)
+            _save(Image.fromarray(labels).save, folder / f'{name}_labels.png')
         _progress(number, len(images), start)
         if len(images) == 1 or not sys.stderr.isatty():
             print(f'{path} ({number} of {len(images)}): {_in_short(found)}')
@@ -664,9 +678,11 @@ def _in_short(found: dict[str, Any]) -> str:
         names = [one['name'] for one in found['objects']]
         counts = {name: names.count(name) for name in dict.fromkeys(names)}
         return ', '.join(f'{count} {name}' for name, count in counts.items()) or 'no object'
+    if 'outputs' in found:
+        return ', '.join(f'{name} {"x".join(map(str, shape))}' for name, shape in found['outputs'].items())
     if 'segments' in found:
         return ', '.join(f'{one["name"]} {one["share"]:.0%}' for one in found['segments'][:5])
-    return ', '.join(f'{one["name"]} {one["score"]:.2f}' for one in found.get('classes', [])) or 'written'
+    return ', '.join(f'{one["name"]} {one["score"]:.2f}' for one in found['classes'])
 
 
 if __name__ == '__main__':

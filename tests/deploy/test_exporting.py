@@ -4,11 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Tools
+from conftest import ROOT, Tools
 from deploy.spread import spread
 from deploy.test_detection import predict
 from mmengine.config import ConfigDict
@@ -291,3 +292,24 @@ def test_what_evaluate_finds(tmp_path, ade_root):
     assert values[0] > 0 and abs(values[0] - values[1]) < 0.2
     wrong = Tools.finish(sys.executable, 'tools/deployment/evaluate.py', out, DETECTOR)
     assert wrong.returncode == 1 and 'is of a network for segmentation' in wrong.stderr
+
+
+def test_the_example_in_cpp(exported, tmp_path):
+    """Compiled against what the package of OpenVINO brings."""
+    openvino = pytest.importorskip('openvino', reason='the example is compiled against it')
+    compiler = shutil.which('g++') or pytest.skip('there is no g++')
+    root = Path(openvino.__file__).parent
+    library = next((root / 'libs').glob('libopenvino.so*'))
+    program = tmp_path / 'detect'
+    command = [compiler, '-std=c++17', 'tools/deployment/detect.cpp', f'-I{root}/include', library]
+    subprocess.run([*command, f'-Wl,-rpath,{root}/libs', '-o', program], cwd=ROOT, check=True)
+    image = scene(90, 144, seed=5)  # which fits as it is
+    Image.fromarray(image).save(tmp_path / 'image.ppm')
+    result = subprocess.run([program, exported, tmp_path / 'image.ppm'], capture_output=True, text=True)
+    rows = [[float(value) for value in line.split()] for line in result.stdout.splitlines()]
+    own = load(exported).predict([image])[0]
+    assert [row[0] for row in rows] == own.labels.tolist()
+    np.testing.assert_allclose([row[2:] for row in rows], own.boxes, atol=0.02)
+    Image.fromarray(scene(90, 170)).save(tmp_path / 'large.ppm')
+    result = subprocess.run([program, exported, tmp_path / 'large.ppm'], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, 'the file takes images of up to 96x160\n')

@@ -85,8 +85,8 @@ def check_swappable(cfg: Config) -> None:
     installed_by = next((scope for scope in SCOPES if f'/{scope}/.mim/' in str(cfg.filename)), None)
     if installed_by not in (None, cfg.default_scope):
         raise UsageError(
-            f'{name} is a config of {cfg.default_scope} that {installed_by} installs, and where MMEngine looks '
-            f'for the types of files that inherit from it: take one that {cfg.default_scope} installs'
+            f'{name} is a config of {cfg.default_scope} that {installed_by} installs, and where MMEngine '
+            f'looks for the types of files that inherit from it: take one that {cfg.default_scope} installs'
         )
     check_tied(cfg)
     teacher = bare_model(cfg).get('teacher_config')
