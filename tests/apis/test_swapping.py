@@ -139,6 +139,13 @@ WIRINGS = [
         ),
     ),
     (
+        'mmseg::encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+        dict(
+            {'backbone.out_indices': (2, 3), 'decode_head.in_channels': [512], 'decode_head.in_index': [1]},
+            **{'auxiliary_head.in_channels': 320, 'auxiliary_head.in_index': 0},
+        ),
+    ),
+    (
         'mmseg::ocrnet/ocrnet_hr18_4xb2-160k_cityscapes-512x1024.py',
         {f'decode_head.{i}.in_channels': [64, 128, 320, 512] for i in (0, 1)},
     ),

@@ -193,6 +193,11 @@ def wire_dense(model: ConfigDict, ours: MetaFormer, scope: str) -> tuple[list[in
     dilations = _as_list(backbone.get('dilations'))
     dilated = len(maps) == 1 and max(dilations, default=1) > 1
     stages, out_stride = choose_stages(maps, dilated, ours, name)
+    heads = [head for key in HEADS for head in _as_list(model.get(key))]
+    for head in [] if model.get('neck') else heads:
+        # It is given several maps, and reads but the last, so that norms of others had no gradient.
+        if bare_type(head) == 'EncHead' and not head.get('add_lateral'):
+            head.update(in_channels=head['in_channels'][-1:], in_index=head['in_index'][-1:])
     read = read_maps(model, len(maps), scope)
     places = {old: new for new, old in enumerate(read)}
     old = [channels for channels, _ in maps]
