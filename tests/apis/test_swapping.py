@@ -161,6 +161,10 @@ WIRINGS = [
         'mmpretrain::hrnet/hrnet-w18_4xb32_in1k.py',
         {'neck.0.in_channels': (64, 128, 320, 512), 'head.in_channels': 2048},
     ),
+    (
+        'mmpretrain::efficientformer/efficientformer-l1_8xb128_in1k.py',
+        {'neck.dim': 2, 'head.in_channels': 512},
+    ),
     ('mmpretrain::byol/byol_resnet50_16xb256-coslr-200e_in1k.py', {'neck.in_channels': 512}),
 ]
 

@@ -268,6 +268,9 @@ def wire_classifier(model: ConfigDict, ours: MetaFormer) -> list[int]:
         stages = list(range(len(ours.dims)))
         necks[0].in_channels = _like(necks[0].in_channels, list(ours.dims))
         return stages
+    for part in necks:
+        if bare_type(part) == 'GlobalAveragePooling' and part.get('dim', 2) != 2:
+            part.dim = 2  # maps, where the original gave tokens
     # What pools hands on the channels of the backbone.
     first = next((part for part in (*necks, head) if part and 'in_channels' in part), None)
     if first is not None:
