@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 from mmmeta.apis import evaluate, load_config, train  # noqa: E402
 from mmmeta.apis.config import adapt_to_device  # noqa: E402
-from mmmeta.apis.coverage.data import generate_all, put_on_data, training_size_of  # noqa: E402
+from mmmeta.apis.coverage.data import SIZES, generate_all, put_on_data  # noqa: E402
 from mmmeta.apis.swapping.recipe import put_training_size, training_size  # noqa: E402
 
 LEARN = dict(
@@ -38,7 +38,7 @@ LEARN = dict(
     rtmdet_convformer_s18_coco='coco/bbox_mAP_50',
 )
 MEMORISE = ('mask2former_caformer_s18_ade20k', 'mask2former_caformer_s18_coco', 'dino_caformer_s18_coco')
-ITERATIONS, EPOCHS, STEPS = 300, 15, 100
+ITERATIONS, EPOCHS, STEPS = 200, 12, 100
 
 
 @contextlib.contextmanager
@@ -53,7 +53,9 @@ def prepare(name: str, root: Path, batch_size: int) -> Config:
     """A recipe on generated data, from random weights."""
     cfg = load_config(str(ROOT / f'configs/{name}.py'))
     before = training_size(cfg)
-    put_training_size(cfg, training_size_of(cfg))
+    put_training_size(cfg, SIZES[cfg.default_scope])
+    if 'num_queries' in cfg.model:  # at most as many as there are tokens in images of this size
+        cfg.model.num_queries = 100
     put_on_data(cfg, root, before)
     cfg.train_dataloader.batch_size = batch_size
     cfg.model.backbone.init_cfg = None
@@ -63,14 +65,14 @@ def prepare(name: str, root: Path, batch_size: int) -> Config:
 
 def learn(name: str, root: Path, folder: Path) -> tuple[float, float]:
     """The metric of the untrained network and of the trained one, in percent."""
-    cfg = prepare(name, root, 8)
+    cfg = prepare(name, root, 4)
     cfg.optim_wrapper.optimizer.lr = 1e-3
     cfg.custom_hooks = []  # averages and switches of pipelines are for long trainings
     last, unit = (EPOCHS, 'epochs') if cfg.default_scope == 'mmdet' else (ITERATIONS, 'iters')
     kind = dict(epochs='EpochBasedTrainLoop', iters='IterBasedTrainLoop')[unit]
     cfg.train_cfg = ConfigDict(type=kind, val_interval=last, **{f'max_{unit}': last})
     cfg.param_scheduler = [
-        ConfigDict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+        ConfigDict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
         ConfigDict(type='PolyLR', power=1.0, eta_min=0.0, begin=0, end=last, by_epoch=unit == 'epochs'),
     ]
     cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', interval=last, by_epoch=unit == 'epochs')

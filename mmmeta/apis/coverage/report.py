@@ -15,7 +15,20 @@ import torch
 from mmmeta.atomic import written
 
 from .data import generate_all
-from .run import BROKEN, NO_MODEL, OPERATOR, PACKAGE, STEPS, TIED, VIDEO, Outcome, as_row, examine, run
+from .run import (
+    BROKEN,
+    NO_MODEL,
+    OPERATOR,
+    PACKAGE,
+    STEPS,
+    TIED,
+    VIDEO,
+    Outcome,
+    as_row,
+    examine,
+    portable,
+    run,
+)
 
 STEPS_OF_A_CONFIG = ('swapped', 'built', 'trained', 'predicted')
 NAMES = tuple(field.name for field in fields(Outcome))
@@ -151,7 +164,7 @@ PAGE = """\
 Every config that MMDetection, MMSegmentation and MMPretrain install, with `{backbone}` put into it as
 `python -m mmmeta swap` does ([your project](your_project.md#by-one-command)): the file is written and read
 again, the network built, weights of timm's layout loaded into the backbone, and on generated images of the
-kind that the config reads (boxes, masks, panoptic and semantic maps, classes; 64 to 128 pixels, classifiers
+kind that the config reads (boxes, masks, panoptic and semantic maps, classes; 64 to 384 pixels, classifiers
 and SSD at their own size) losses, gradients, a step of the optimiser and a prediction computed.
 `python tools/zoo_coverage.py` does it, {processor}; every row is in `docs/zoo_coverage.csv`.
 
@@ -166,7 +179,7 @@ every parameter of the backbone has a finite gradient.
 What is left out: configs without a model or a training, and those of MMPretrain that are no supervised
 classifiers; those that MMEngine cannot read, or whose model cannot be built, as they are; those whose method
 is made of its backbone (below); those that need a package which is not installed; those with an operator
-that MMCV lacks on a CPU. Data of videos are not generated, and count as not trained.
+that MMCV lacks on a CPU. Configs of videos count as not trained.
 
 ## By method
 
@@ -186,6 +199,13 @@ each method.
 {tied}
 
 ## Not trained
+
+{not_trained} of the rest. `SSDHead` of MMDetection 3.3 trains, and cannot predict with any backbone: it has
+no `loss_cls`, which prediction reads. `L2Norm` of SSD's neck has no finite gradient where features are zero,
+as they are beside what `Expand` moved, from random weights, whose biases are zero; with others it has.
+LeViT and EfficientFormer distil, which MMPretrain does not train. QueryInst trains; MMDetection cannot paste
+a mask on a CPU whose box, which it does not clip, lies outside of the image, as it does from random weights.
+Data of videos are not generated.
 
 | configs | group | why |
 |--:|---|---|
@@ -237,6 +257,7 @@ def write_page(outcomes: Sequence[Outcome], backbone: str, processor: str, path:
         lines='--:|' * len(packages),
         totals='\n'.join(totals),
         steps=STEPS,
+        not_trained=sum(not one.predicted for one in rest),
         count_of_groups=len({one.group for one in rest if one.group}),
         methods='\n'.join(methods),
         tied='\n'.join(f'| {count} | {_cell(reason)} |' for reason, count in tied.most_common()),
@@ -251,4 +272,4 @@ def write_page(outcomes: Sequence[Outcome], backbone: str, processor: str, path:
 
 def _cell(text: str) -> str:
     """A sentence as a cell of a table, short."""
-    return text.replace('|', r'\|')[:200]
+    return portable(text).replace('|', r'\|')[:200]

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -310,7 +311,12 @@ def _wrong(model: nn.Module, losses: list[float], gradients: dict[nn.Parameter, 
     return ''
 
 
+def portable(text: str) -> str:
+    """A text whose files are named from their packages on."""
+    return re.sub(r'(["\'])[^"\'\n]*/(?:site-packages/|(?=mmmeta/))', r'\1', text)
+
+
 def as_row(outcome: Outcome) -> dict[str, str]:
     """An outcome as a row of a CSV file."""
-    values = asdict(outcome).items()
+    values = dict(asdict(outcome), reason=portable(outcome.reason)).items()
     return {key: str(int(value)) if isinstance(value, bool) else value for key, value in values}
