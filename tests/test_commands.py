@@ -177,6 +177,10 @@ class TestTools:
     @pytest.mark.parametrize('tool', TOOLS)
     def test_another_interpreter(self, checkout, bare, tool):
         python = f'{bare}/bin/python'
+        if tool == 'tools/deployment/run.py':  # which needs nothing else
+            needed = 'has no numpy: pip install numpy pillow onnxruntime'
+            assert self.start(checkout, python, tool) == f'error: {python} {needed}\n'
+            return
         assert self.start(checkout, python, tool) == (
             f'error: {python} has no mmengine and no mmmeta: use .venv/bin/python {tool} CONFIG '
             "--some 'a b', or first: source .venv/bin/activate\n"

@@ -20,8 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+try:
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+except ImportError as error:
+    if __name__ != '__main__':
+        raise
+    sys.exit(f'error: {sys.executable} has no {error.name}: pip install numpy pillow onnxruntime')
 
 # Of the description in a file; a runtime reads those up to its own.
 VERSION = 1

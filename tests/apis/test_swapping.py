@@ -141,7 +141,7 @@ WIRINGS = [
     (
         'mmseg::encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
         dict(
-            {'backbone.out_indices': (2, 3), 'decode_head.in_channels': [512], 'decode_head.in_index': [1]},
+            {'backbone.out_indices': (2, 3), 'decode_head.in_channels': [512], 'decode_head.in_index': (1,)},
             **{'auxiliary_head.in_channels': 320, 'auxiliary_head.in_index': 0},
         ),
     ),

@@ -11,13 +11,14 @@ import pytest
 import torch
 from conftest import ROOT, Tools
 from deploy.spread import spread
-from deploy.test_detection import predict
+from deploy.test_detectors import predict
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.inference import build_model
+from mmmeta.datasets.ade20k import LABELS
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import export, load
 from mmmeta.deploy.comparing import _compare_objects
@@ -111,13 +112,25 @@ def test_it_runs_alone(exported, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_segmentor_of_any_size(tmp_path):
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory):
+    """A segmentor of any size as ONNX file, and its weights."""
+    pytest.importorskip('mmseg', reason='a segmentor is exported')
+    folder = tmp_path_factory.mktemp('segmentor')
+    torch.manual_seed(0)
     model = build_model(SEGMENTOR, 'none')
     spread(model, lambda: model(torch.randn(1, 3, 64, 96), mode='tensor'))
-    result = export(model, tmp_path / 'segmentor.onnx', shape=(64, 96), dynamic='all')
+    with torch.no_grad():  # classes that occur in the generated data
+        model.decode_head.conv_seg.bias[[label - 1 for label in LABELS.values()]] += 5
+    torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
+    result = export(model, folder / 'segmentor.onnx', shape=(64, 96), dynamic='all')
     assert [one.images for one in result.differences] == ['1 x 64x85', '3 x 64x85', '1 x 85x64', '1 x 64x192']
     assert all(one.passed for one in result.differences)
-    network = load(tmp_path / 'segmentor.onnx')
+    return folder / 'segmentor.onnx'
+
+
+def test_a_segmentor_of_any_size(segmentor):
+    network = load(segmentor)
     images = [scene(77, 101, seed) for seed in range(3)]
     batch = network.predict(images, batch_size=3)
     for image, together in zip(images, batch, strict=True):
@@ -263,16 +276,10 @@ def test_files_and_images_that_do_not_fit(exported, tmp_path):
         load(exported, 'torch')
 
 
-def test_what_evaluate_finds(tmp_path, ade_root):
+def test_what_evaluate_finds(segmentor, tmp_path, ade_root):
     """Metrics of a file are those of the network, but for how images are resized."""
-    pytest.importorskip('mmseg', reason='a segmentor is evaluated')
     data = f'test_dataloader.dataset.data_root={ade_root}'
-    weights, out = tmp_path / 'weights.pth', tmp_path / 'segmentor.pt2'
-    model = build_model(SEGMENTOR, 'none')
-    spread(model, lambda: model(torch.randn(1, 3, 64, 96), mode='tensor'))
-    torch.save(dict(state_dict=model.state_dict()), weights)
-    export(model, out, shape=(64, 192), dynamic='all')  # a fixed one pads, which pooling sees
-    folder = tmp_path / 'work'
+    weights, out, folder = segmentor.with_name('weights.pth'), segmentor, tmp_path / 'work'
     own = Tools.finish(
         sys.executable,
         'tools/deployment/evaluate.py',
