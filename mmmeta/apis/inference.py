@@ -11,12 +11,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
-from PIL import Image, ImageOps
 from torch import nn
 
 from mmmeta.atomic import written
 from mmmeta.deploy.runtime import Prediction as Found
-from mmmeta.deploy.runtime import draw, enlarge, scale_of
+from mmmeta.deploy.runtime import draw, enlarge, read_image, scale_of
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
@@ -94,11 +93,12 @@ def build_model(
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
     if untrained:
-        logging.disable(logging.INFO)  # of MMEngine, a line for each tensor
+        level = logging.root.manager.disable
+        logging.disable(max(level, logging.INFO))  # of MMEngine, a line for each tensor
         try:
             model.init_weights()
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(level)
     else:
         load_complete(model, checkpoint)
     model.cfg = cfg
@@ -216,13 +216,6 @@ def _keep_scores(model: BaseModel, score_thr: float) -> None:
                 part['score_thr'] = score_thr
 
 
-def _read(image: str) -> np.ndarray:
-    """An image as an RGB array."""
-    with Image.open(image) as opened:
-        # The pipelines apply the EXIF orientation, too.
-        return np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
-
-
 Panels = list[tuple[str, np.ndarray]]
 Shown = tuple[Panels, tuple[str, ...], list[tuple[str, ...]]]
 
@@ -247,7 +240,7 @@ def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> 
 
 def _draw_prediction(task: str, metainfo: dict, image: str, found: Found, score_thr: float = 0.0) -> Panels:
     """Draw what was predicted for an image, as exported networks do."""
-    pixels = _read(image)
+    pixels = read_image(image)
     about = dict(task=task, classes=metainfo['classes'], palette=metainfo.get('palette'))
     drawn = np.asarray(draw(pixels, found, about, score_thr))
     return [('image', enlarge(pixels, scale_of(*pixels.shape[:2]))), ('prediction', drawn)]
@@ -261,7 +254,7 @@ def _classify(model: BaseModel, image: str, top: int, score_thr: float) -> Shown
     scores[[guess.label for guess in guesses]] = torch.tensor([guess.score for guess in guesses])
     sample = DataSample().set_pred_label([guess.label for guess in guesses]).set_pred_score(scores)
     visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model)))
-    pixels = _read(image)
+    pixels = read_image(image)
     drawn = visualizer.visualize_cls(enlarge(pixels, scale_of(*pixels.shape[:2])), sample)
     rows = [(str(guess.label), guess.name, f'{guess.score:.4f}') for guess in guesses]
     return [('prediction', drawn)], ('class', 'name', 'score'), rows

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .runtime import Network, Prepared, paste_mask
+from .runtime import Network, Prepared, normalize, paste_mask
 
 # Largest differences of float32: pixels of boxes, scores and probabilities, shares of pixels whose mask or
 # label is another, outputs relative to the largest.
@@ -60,10 +60,9 @@ def compare(model: nn.Module, network: Network, batches: Sequence[Sequence[np.nd
 def _compare_one(model: nn.Module, network: Network, images: Sequence[np.ndarray]) -> Difference:
     about = network.description
     prepared = [network.prepare(image) for image in images]
-    x = torch.from_numpy(np.stack([one.image for one in prepared]))
-    if about['normalized_inside']:
-        x = x.flip(1) if about['is_bgr'] else x
-        x = (x - torch.tensor(about['mean']).view(3, 1, 1)) / torch.tensor(about['std']).view(3, 1, 1)
+    inside = about['normalized_inside']
+    x = np.stack([normalize(one.image, about) if inside else one.image for one in prepared])
+    x = torch.from_numpy(x)
     title = f'{len(x)} x {x.shape[2]}x{x.shape[3]}'
     predictions = network.predict(images, len(images))
     if about['task'] == 'detection':
@@ -78,7 +77,8 @@ def _compare_one(model: nn.Module, network: Network, images: Sequence[np.ndarray
         share = float(np.mean(outputs['labels'] != _segment(model, x, prepared[0]).numpy()))
         return Difference(title, {'share of labels': share}, share <= LABEL_PIXELS)
     if about['task'] == 'classification':
-        error = float(np.abs(outputs['probabilities'] - model(x, mode='tensor').softmax(1).numpy()).max())
+        expected = torch.stack([one.pred_score for one in model.predict(x)])
+        error = float(np.abs(outputs['probabilities'] - expected.numpy()).max())
         return Difference(title, dict(probability=error), error <= SCORE)
     if about['task'] == 'segmentation':
         expected = [model.inference(x, [_sizes(prepared[0], x)] * len(x))]

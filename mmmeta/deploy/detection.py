@@ -80,12 +80,13 @@ class OneStageDetection(Detection):
         priors = _grid_priors(head, outs[0])
         levels = []
         for level, (logits, deltas) in enumerate(zip(outs[0], outs[1], strict=True)):
-            logits, deltas = _rows(logits, head.cls_out_channels), _rows(deltas, head.bbox_coder.encode_size)
-            own = priors[level]
+            logits, own = _rows(logits, head.cls_out_channels), priors[level]
             if isinstance(head, GFLHead):
-                deltas = _rows(outs[1][level], 4 * (head.reg_max + 1))
-                deltas = head.integral(deltas) * head.prior_generator.strides[level][0]
+                deltas = head.integral(_rows(deltas, 4 * (head.reg_max + 1)))
+                deltas = deltas * head.prior_generator.strides[level][0]
                 own = head.anchor_center(own)
+            else:
+                deltas = _rows(deltas, head.bbox_coder.encode_size)
             scores, places, labels = _best_pairs(logits, head.use_sigmoid_cls, cfg.nms_pre)
             valid = scores > cfg.score_thr
             if len(outs) > 2:

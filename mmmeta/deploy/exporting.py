@@ -27,9 +27,9 @@ from .pooling import pooled_by_matrices
 from .runtime import VERSION, Network, RuntimeProblem
 
 DYNAMIC = ('none', 'batch', 'all')
-PRECISIONS = ('f32', 'bf16', 'int8')
+PRECISIONS = ('f32', 'bf16')
 # Which formats have which precision.
-COMBINATIONS = dict(onnx=('f32', 'int8'), openvino=PRECISIONS, pt2=('f32',))
+COMBINATIONS = dict(onnx=('f32',), openvino=PRECISIONS, pt2=('f32',))
 RUNTIME = Path(__file__).with_name('runtime.py')
 RUN = 'run.py'
 # Bytes for a pixel of the image that tracing, converting and checking take at least.

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
+from .runtime import KEY
 from .suppression import OPERATOR
 
 # Ending and packages of each format.
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', pt2='.pt2')
 PACKAGES = dict(onnx=('onnx', 'onnxscript'), openvino=('onnx', 'onnxscript', 'openvino'), pt2=())
-# Under which name the description of a network stands in its file.
-KEY = 'mmmeta'
 
 
 def check_packages(names: tuple[str, ...]) -> None:
@@ -40,13 +39,14 @@ def check_packages(names: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Leave out what exporters print and warn of, which nobody who exports can act on."""
-    logging.disable(logging.WARNING)
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.WARNING))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter('ignore')
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(level)
 
 
 def trace(
@@ -54,6 +54,7 @@ def trace(
 ) -> torch.export.ExportedProgram:
     """Export a network with PyTorch."""
     with torch.no_grad(), quiet():
+        # Not strict: configs and registries of the packages are no code that its interpreter knows.
         return torch.export.export(network, inputs, strict=False, dynamic_shapes=dynamic_shapes)
 
 
@@ -100,7 +101,7 @@ def _scopes(node: Any) -> list[str]:
 def _remove_checks_of_softmax(graph: Any) -> None:
     """Remove what replaces NaN after the attention of windows, in which every query sees at least itself.
 
-    Attention with a mask is translated so, and ONNX Runtime spends a fifth of Mask R-CNN's time on it.
+    Attention with a mask is translated so, which costs time in ONNX Runtime.
     """
     for node in list(graph):
         if node.op_type != 'Where':

@@ -8,6 +8,7 @@ program::
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -68,11 +69,13 @@ class Prepared:
 
     Attributes:
         image (np.ndarray): ``(3, H, W)``, float32.
-        size (tuple[int, int]): Height and width without the padding.
+        content (tuple[int, int]): Height and width of what the image was resized to.
+        size (tuple[int, int]): Those that the network is told: without the padding, unless a pipeline pads.
         original (tuple[int, int]): Height and width of the image.
     """
 
     image: np.ndarray
+    content: tuple[int, int]
     size: tuple[int, int]
     original: tuple[int, int]
 
@@ -149,22 +152,18 @@ class Network:
         """
         about = self.description
         resized = _resize(image, about)
-        height, width = resized.shape[:2]
-        shape = about['shape']
+        content = height, width = resized.shape[:2]
+        shape = tuple(about['shape'])
         if about['dynamic'] == 'all':
-            shape = [-(-side // about['divisor']) * about['divisor'] for side in (height, width)]
+            shape = tuple(-(-side // about['divisor']) * about['divisor'] for side in content)
         padded = np.empty((*shape, 3), np.float32)
         padded[...] = np.asarray(about['padding'], np.float32)
         padded[:height, :width] = resized
-        if about['clipped_to'] == 'shape':
-            height, width = shape
         ready = padded.transpose(2, 0, 1)
         if not about['normalized_inside']:
-            if about['is_bgr']:
-                ready = ready[::-1]
-            mean, std = (np.asarray(about[key], np.float32)[:, None, None] for key in ('mean', 'std'))
-            ready = (ready - mean) / std
-        return Prepared(np.ascontiguousarray(ready), (height, width), image.shape[:2])
+            ready = normalize(ready, about)
+        size = shape if about['clipped_to'] == 'shape' else content
+        return Prepared(np.ascontiguousarray(ready), content, size, image.shape[:2])
 
     def predict(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 1) -> list[Prediction]:
         """Predict.
@@ -326,6 +325,12 @@ def _as_array(image: np.ndarray | str | Path) -> np.ndarray:
     return image
 
 
+def normalize(image: np.ndarray, about: dict[str, Any]) -> np.ndarray:
+    """An RGB image, ``(3, H, W)``, as the network was trained on it, blue first where it wants that."""
+    mean, std = (np.asarray(about[key], np.float32)[:, None, None] for key in ('mean', 'std'))
+    return ((image[::-1] if about['is_bgr'] else image) - mean) / std
+
+
 def _resize(image: np.ndarray, about: dict[str, Any]) -> np.ndarray:
     """Resize as the network's own pipeline does, and so that it fits into the file's shape."""
     how, (high, wide) = about['resize'], about['shape']
@@ -352,7 +357,9 @@ def _crop(image: np.ndarray, how: dict[str, Any], shape: tuple[int, int]) -> np.
         size = (short, int(short * height / width))
     method = getattr(Image.Resampling, how['interpolation'].upper())
     resized = np.asarray(Image.fromarray(image).resize(size, method))
-    top, left = (max(0, round((side - kept) / 2)) for side, kept in zip(resized.shape, shape, strict=False))
+    top, left = (
+        max(0, round((side - kept) / 2)) for side, kept in zip(resized.shape[:2], shape, strict=True)
+    )
     return resized[top : top + shape[0], left : left + shape[1]]
 
 
@@ -388,15 +395,9 @@ def _places(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def _batches(prepared: Sequence[Prepared], size: int) -> Iterator[list[Prepared]]:
     """Images beside each other that may be run together."""
-    batch: list[Prepared] = []
-    for one in prepared:
-        same = batch and all(getattr(one, key) == getattr(batch[0], key) for key in ('size', 'original'))
-        if batch and (len(batch) == size or not same or one.image.shape != batch[0].image.shape):
-            yield batch
-            batch = []
-        batch.append(one)
-    if batch:
-        yield batch
+    for _, group in itertools.groupby(prepared, lambda one: (one.image.shape, one.size, one.original)):
+        alike = list(group)
+        yield from (alike[i : i + size] for i in range(0, len(alike), size))
 
 
 def _read_outputs(
@@ -416,8 +417,8 @@ def _read_outputs(
 def _read_objects(outputs: dict[str, np.ndarray], prepared: Prepared, about: dict[str, Any]) -> Prediction:
     """Objects in pixels of the original image."""
     kept = outputs['labels'] >= 0
-    height, width = prepared.original
-    scale = np.array(_factors(prepared, about), np.float32)
+    (height, width), (high, wide) = prepared.original, prepared.content
+    scale = np.array([wide / width, high / height] * 2, np.float32)
     boxes = outputs['boxes'][kept] / scale
     prediction = Prediction(boxes, outputs['scores'][kept], outputs['labels'][kept], outputs=outputs)
     if 'masks' in outputs:
@@ -427,22 +428,6 @@ def _read_objects(outputs: dict[str, np.ndarray], prepared: Prepared, about: dic
             paste_mask(mask, one, box, about['mask_threshold'])
         prediction.masks = masks
     return prediction
-
-
-def _factors(prepared: Prepared, about: dict[str, Any]) -> tuple[float, float, float, float]:
-    """Pixels of the network over pixels of the image: x, y, x, y."""
-    height, width = prepared.original
-    if about['clipped_to'] == 'shape':  # the size says nothing about the content
-        how, shape = about['resize'], prepared.size
-        if how['kind'] == 'stretch':
-            high, wide = shape
-        else:
-            limits = (max(how['scale']) / max(height, width), min(how['scale']) / min(height, width))
-            factor = min(*limits, shape[0] / height, shape[1] / width)
-            high, wide = (max(int(side * factor + 0.5), 1) for side in (height, width))
-    else:
-        high, wide = prepared.size
-    return wide / width, high / height, wide / width, high / height
 
 
 def paste_mask(canvas: np.ndarray, mask: np.ndarray, box: np.ndarray, threshold: float) -> None:
@@ -552,8 +537,8 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             dict(label=int(i), name=name_of(i, about), score=float(prediction.scores[i])) for i in order
         ]
         return dict(classes=classes)
-    if about['task'] == 'segmentation' and 'labels' not in about['outputs']:
-        return _arrays_as_json(prediction)
+    if about['task'] == 'features' or 'logits' in about['outputs']:
+        return dict(outputs={name: list(value.shape) for name, value in prediction.outputs.items()})
     if about['task'] == 'segmentation':
         labels, counts = np.unique(prediction.labels, return_counts=True)
         order = np.argsort(-counts, kind='stable')
@@ -562,8 +547,6 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             for i in order
         ]
         return dict(segments=parts)
-    if about['task'] == 'features':
-        return _arrays_as_json(prediction)
     objects = []
     for i, score in enumerate(prediction.scores):
         if score < score_thr:
@@ -575,11 +558,6 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             one['mask'] = encode_mask(prediction.masks[i])
         objects.append(one)
     return dict(objects=objects)
-
-
-def _arrays_as_json(prediction: Prediction) -> dict[str, Any]:
-    """Shapes of what lies in an ``.npz`` file beside."""
-    return dict(outputs={name: list(value.shape) for name, value in prediction.outputs.items()})
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -663,8 +641,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = json.dumps(found, indent=1)
         _save(lambda draft, text=text: draft.write_text(text), folder / f'{name}.json')
         if 'outputs' in found:
-            write = partial(_save_arrays, arrays=prediction.outputs)
-            _save(write, folder / f'{name}.npz')
+            _save(partial(_save_arrays, arrays=prediction.outputs), folder / f'{name}.npz')
         elif about['task'] != 'classification':
             _save(draw(image, prediction, about, args.score_thr).save, folder / f'{name}.png')
         if 'segments' in found:
