@@ -8,6 +8,7 @@ written with fixed numbers of candidates, of which those that are none have a ne
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import GFLHead, RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -82,7 +83,9 @@ class OneStageDetection(Detection):
         for level, (logits, deltas) in enumerate(zip(outs[0], outs[1], strict=True)):
             logits, own = _rows(logits, head.cls_out_channels), priors[level]
             if isinstance(head, GFLHead):
-                deltas = head.integral(_rows(deltas, 4 * (head.reg_max + 1)))
+                # As its Integral, without a conversion of the buffer, at which the exporter to ONNX fails.
+                bins = _rows(deltas, head.reg_max + 1).softmax(1)
+                deltas = F.linear(bins, head.integral.project).view(-1, 4)
                 deltas = deltas * head.prior_generator.strides[level][0]
                 own = head.anchor_center(own)
             else:

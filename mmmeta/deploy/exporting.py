@@ -341,7 +341,13 @@ def _write(program: torch.export.ExportedProgram, path: Path, format: str, about
         return
     names = dict(inputs=about['inputs'], outputs=about['outputs'])
     onnx = path.with_suffix('.onnx')
-    around = formats.write_onnx(program, onnx, names, about)
+    try:
+        around = formats.write_onnx(program, onnx, names, about)
+    except torch.onnx.OnnxExporterError as error:
+        reason = [line for line in str(error).splitlines() if line.startswith('<class')][:1]
+        raise UsageError(
+            f'{about["method"]} cannot be written as ONNX: {"".join(reason)[:200]}; choose format pt2'
+        ) from error
     if format == 'openvino':
         # Coordinates of boxes, rounded to eight bits, are several pixels off.
         reduced = about['precision'] != 'f32' and about['task'] == 'detection'
