@@ -24,6 +24,9 @@ from .suppression import OPERATOR
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', pt2='.pt2')
 PACKAGES = dict(onnx=('onnx', 'onnxscript'), openvino=('onnx', 'onnxscript', 'openvino'), pt2=())
 
+# Who speaks while networks are traced and translated.
+LOGGERS = ('torch', 'onnxscript', 'onnx_ir')
+
 
 def check_packages(names: tuple[str, ...]) -> None:
     """Check that packages are installed.
@@ -39,14 +42,17 @@ def check_packages(names: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Leave out what exporters print and warn of, which nobody who exports can act on."""
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.WARNING))
+    # Not logging.disable: MMEngine's logger would stay silent after it.
+    loggers = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter('ignore')
             yield
     finally:
-        logging.disable(level)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
 
 
 def trace(

@@ -65,15 +65,17 @@ def file(peer, tmp_path):
 
 
 @pytest.fixture
-def log(monkeypatch):
+def log():
     """What is logged."""
     logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, 'level', logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logger.addHandler(handler)
     yield stream
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture
