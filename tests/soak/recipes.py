@@ -78,7 +78,8 @@ def learn(name: str, root: Path, folder: Path) -> tuple[float, float]:
     cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', interval=last, by_epoch=unit == 'epochs')
     if cfg.default_scope == 'mmdet':
         for part in ('val', 'test'):
-            cfg[f'{part}_evaluator'].ann_file = f'{root}/coco/annotations/instances_val2017.json'
+            dataset = cfg[f'{part}_dataloader'].dataset
+            cfg[f'{part}_evaluator'].ann_file = str(Path(dataset.data_root) / dataset.ann_file)
     metrics = []
     for checkpoint in (None, folder / f'{unit[:-1]}_{last}.pth'):
         if checkpoint is not None:
