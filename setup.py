@@ -76,6 +76,6 @@ setup(
         ],
         'timm': ['timm>=1.0.9'],
         'cam': ['grad-cam'],
-        'deploy': ['onnx', 'onnxscript', 'onnxruntime', 'openvino'],
+        'deploy': ['onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf'],
     },
 )

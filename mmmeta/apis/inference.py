@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -93,12 +94,14 @@ def build_model(
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
     if untrained:
-        level = logging.root.manager.disable
-        logging.disable(max(level, logging.INFO))  # of MMEngine, a line for each tensor
+        # MMEngine says a line for each tensor, to a logger that logging.disable would silence for good.
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel(logging.WARNING)
         try:
             model.init_weights()
         finally:
-            logging.disable(level)
+            logger.setLevel(level)
     else:
         load_complete(model, checkpoint)
     model.cfg = cfg

@@ -3,10 +3,12 @@
 import logging
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import torch.distributed as dist
@@ -19,7 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmmeta.atomic import NO_ROOM
-from mmmeta.deploy import accelerate, load
+from mmmeta.deploy import Network, accelerate, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.records import diff_configs
@@ -39,6 +41,10 @@ from .config import (
     pretrained_checkpoints,
 )
 from .lock import locked
+from .samples import take_samples
+
+# Metrics that are judged by, and what one of theirs is in points.
+POINTS = {'mIoU': 1, 'accuracy/top1': 1, 'coco/bbox_mAP': 100, 'coco/segm_mAP': 100}
 
 
 @contextmanager
@@ -266,6 +272,21 @@ class _AccelerateHook(Hook):
         accelerate(runner.model.eval())
 
 
+@contextmanager
+def _testing(cfg: Config, checkpoint: str | None, trust_checkpoint: bool, checks: bool) -> Iterator[Runner]:
+    """A runner that tests, see :func:`evaluate`."""
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if not cfg.get(key)]
+    if missing:
+        raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: give a config with test data")
+    cfg.load_from, cfg.resume = checkpoint, False
+    # With them, a hook that reads the iteration makes MMEngine load the training set.
+    training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
+    for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
+        cfg.pop(key, None)
+    with _running(cfg, TEST_LOADERS, trust_checkpoint, checks) as runner:
+        yield runner
+
+
 def evaluate(
     cfg: Config,
     checkpoint: str | None,
@@ -289,15 +310,7 @@ def evaluate(
         UsageError: As :func:`train`, the checkpoint is not exactly that of the config's model, or there is a
             network to accelerate on a GPU.
     """
-    missing = [key for key in ('test_dataloader', 'test_evaluator') if not cfg.get(key)]
-    if missing:
-        raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: give a config with test data")
-    cfg.load_from, cfg.resume = checkpoint, False
-    # With them, a hook that reads the iteration makes MMEngine load the training set.
-    training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
-    for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
-        cfg.pop(key, None)
-    with _running(cfg, TEST_LOADERS, trust_checkpoint, checks) as runner:
+    with _testing(cfg, checkpoint, trust_checkpoint, checks) as runner:
         if checkpoint is None:
             runner._init_model_weights()
         if accelerated:
@@ -330,3 +343,37 @@ def evaluate_exported(
         raise UsageError(f"'{file}' is of a network for {task}, and '{cfg.filename}' tests something else")
     cfg.model = dict(type='mmmeta.ExportedModel', file=os.path.abspath(file), engine=engine, threads=threads)
     return evaluate(cfg, None, checks=False)
+
+
+@contextmanager
+def judging(cfg: Config, samples: int) -> Iterator[Callable[[Network], float]]:
+    """Judge exported networks by the metric of a config, on a part of its test set.
+
+    Args:
+        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        samples (int): Images, evenly spread over the test set.
+
+    Yields:
+        callable: Gives the metric of a network in points: mIoU, top-1, or the mean of the APs.
+
+    Raises:
+        UsageError: As :func:`evaluate`, or the config has none of these metrics.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        take_samples(cfg, samples, Path(folder))
+        cfg.work_dir, cfg.log_level = folder, 'WARNING'
+        cfg.model = dict(type='mmmeta.ExportedModel')
+        with _testing(cfg, None, trust_checkpoint=False, checks=False) as runner:
+
+            def judge(network: Network) -> float:
+                runner.model.network = network
+                with redirect_stdout(StringIO()):
+                    metrics = runner.test()
+                found = [scale * metrics[key] for key, scale in POINTS.items() if key in metrics]
+                if not found:
+                    raise UsageError(
+                        f"'{cfg.filename}' has none of the metrics {', '.join(POINTS)}: leave out --max-drop"
+                    )
+                return sum(found) / len(found)
+
+            yield judge

@@ -2,6 +2,7 @@
 
 from .acceleration import accelerate
 from .exporting import Exported, export
+from .quantizing import Calibration
 from .runtime import Network, load
 
-__all__ = ['Exported', 'Network', 'accelerate', 'export', 'load']
+__all__ = ['Calibration', 'Exported', 'Network', 'accelerate', 'export', 'load']

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from .runtime import Network, Prepared, normalize, paste_mask
 BOX, SCORE, MASK_PIXELS, LABEL_PIXELS, RELATIVE = 0.01, 1e-4, 1e-4, 1e-4, 1e-3
 # Between scores of PyTorch that lie so close any order is right.
 TIE = 2e-5
+# Pixels of boxes that are the same in precisions below float32.
+REDUCED_BOX = 1.0
 # Relative changes of an image by which it is found out which objects hang on rounding, and tries of each.
 CHANGES, TRIES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4), 4
 
@@ -59,31 +62,62 @@ def compare(model: nn.Module, network: Network, batches: Sequence[Sequence[np.nd
 
 
 @torch.no_grad()
+def predict_as(
+    network: Network, model: nn.Module, x: Tensor, prepared: Prepared
+) -> InstanceData | Tensor | list[Tensor]:
+    """What a model gives where an exported file of it is run.
+
+    Args:
+        network (Network): The file.
+        model (nn.Module): The model, in eval mode.
+        x (Tensor): Normalised images.
+        prepared (Prepared): The first of them, whose sizes all have.
+
+    Returns:
+        InstanceData | Tensor | list[Tensor]: Objects, labels or probabilities, logits or maps.
+    """
+    task = network.description['task']
+    if task == 'detection':
+        return _detect(model, x, prepared)
+    if 'labels' in network.description['outputs']:
+        return _segment(model, x, prepared)
+    if task == 'classification':
+        return torch.stack([one.pred_score for one in model.predict(x)])
+    if task == 'segmentation':
+        return [model.inference(x, [_sizes(prepared, x)] * len(x))]
+    return list(model(x))
+
+
+def normalized(network: Network, prepared: Sequence[Prepared]) -> Tensor:
+    """Images as the model takes them."""
+    about = network.description
+    inside = about['normalized_inside']
+    images = [normalize(one.image, about) if inside else one.image for one in prepared]
+    return torch.from_numpy(np.stack(images))
+
+
 def _compare_one(model: nn.Module, network: Network, images: Sequence[np.ndarray]) -> Difference:
     about = network.description
     prepared = [network.prepare(image) for image in images]
-    inside = about['normalized_inside']
-    x = np.stack([normalize(one.image, about) if inside else one.image for one in prepared])
-    x = torch.from_numpy(x)
+    x = normalized(network, prepared)
     title = f'{len(x)} x {x.shape[2]}x{x.shape[3]}'
     predictions = network.predict(images, len(images))
+    expected = predict_as(network, model, x, prepared[0])
     if about['task'] == 'detection':
-        expected = _detect(model, x, prepared[0])
         cfg = (getattr(model, 'roi_head', None) or model.bbox_head).test_cfg
         own = predictions[0].outputs
-        return _compare_objects(title, expected, own, prepared[0], _rounded(model, x, prepared[0]), cfg)
+        exact = about['precision'] == 'f32'
+        rounded = _rounded(model, x, prepared[0]) if exact else ()
+        return _compare_objects(
+            title, expected, own, prepared[0], rounded, cfg, BOX if exact else REDUCED_BOX
+        )
     outputs = {name: np.stack([one.outputs[name] for one in predictions]) for name in about['outputs']}
     if 'labels' in outputs:
-        share = float(np.mean(outputs['labels'] != _segment(model, x, prepared[0]).numpy()))
+        share = float(np.mean(outputs['labels'] != expected.numpy()))
         return Difference(title, {'share of labels': share}, share <= LABEL_PIXELS)
     if about['task'] == 'classification':
-        expected = torch.stack([one.pred_score for one in model.predict(x)])
         error = float(np.abs(outputs['probabilities'] - expected.numpy()).max())
         return Difference(title, dict(probability=error), error <= SCORE)
-    if about['task'] == 'segmentation':
-        expected = [model.inference(x, [_sizes(prepared[0], x)] * len(x))]
-    else:
-        expected = model(x)
     errors = [
         float(np.abs(own - one.numpy()).max() / one.abs().max())
         for own, one in zip(outputs.values(), expected, strict=True)
@@ -111,6 +145,7 @@ def _segment(model: nn.Module, x: Tensor, prepared: Prepared) -> Tensor:
     return torch.cat([one.pred_sem_seg.data for one in model.predict(x, samples)]).int()
 
 
+@torch.no_grad()
 def _detect(model: nn.Module, x: Tensor, prepared: Prepared) -> InstanceData:
     """Objects in pixels of the network's input."""
     from mmdet.structures import DetDataSample
@@ -128,6 +163,7 @@ def _compare_objects(
     prepared: Prepared,
     rounded: Iterable[InstanceData],
     cfg: ConfigDict,
+    limit: float = BOX,
 ) -> Difference:
     """Compare objects, which may change places or be others only where scores tie.
 
@@ -143,10 +179,11 @@ def _compare_objects(
         prepared (Prepared): The image.
         rounded (Iterable): PyTorch's objects of images that are nearly this one.
         cfg (ConfigDict): ``test_cfg`` of the head that suppresses.
+        limit (float): Pixels by which boxes may differ. Defaults to those of float32.
     """
     kept = own['labels'] >= 0
     these, others = _arrays(expected), tuple(own[name][kept] for name in ('boxes', 'scores', 'labels'))
-    pairs = _match(these, others)
+    pairs = _match(these, others, limit)
     missing = {*range(len(these[1]))} - {i for i, _ in pairs}
     extra = {*range(len(others[1]))} - {j for _, j in pairs}
     unstable = iter(rounded)
@@ -174,7 +211,7 @@ def _compare_objects(
             total += mask.size
         values['share of mask pixels'] = pixels / max(total, 1)
         passed = passed and values['share of mask pixels'] <= MASK_PIXELS
-    if unexplained:
+    if unexplained and limit == BOX:
         values['objects that no tie explains'] = unexplained
     return Difference(title, values, passed, (len(pairs), len(these[1])))
 
@@ -191,9 +228,41 @@ def _rounded(model: nn.Module, x: Tensor, prepared: Prepared) -> Iterator[Instan
 Objects = Sequence[np.ndarray]
 
 
-def _match(true: Objects, own: Objects) -> list[tuple[int, int]]:
+def agreement(about: dict[str, Any], expected: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> float:
+    """How far two outputs of a network agree, from 0 to 1.
+
+    Args:
+        about (dict): The description of the network.
+        expected (dict[str, np.ndarray]): What the network should give for an image.
+        own (dict[str, np.ndarray]): What it gives.
+
+    Returns:
+        float: The share of objects of the same class and within a pixel, of pixels with the same label, of
+        images with the same class; of features 1 less the mean error relative to their size.
+    """
+    if about['task'] == 'detection':
+        these, others = (
+            tuple(one[name][one['labels'] >= 0] for name in ('boxes', 'scores', 'labels'))
+            for one in (expected, own)
+        )
+        most = max(len(these[1]), len(others[1]))
+        return len(_match(these, others, REDUCED_BOX)) / most if most else 1.0
+    if about['task'] == 'features':
+        errors = [
+            np.sqrt(np.square(own[name] - one).mean() / np.square(one).mean())
+            for name, one in expected.items()
+        ]
+        return 1.0 - float(np.mean(errors))
+    ((name, true),) = expected.items()
+    found = own[name]
+    if name != 'labels':
+        true, found = true.argmax(1), found.argmax(1)
+    return float(np.mean(true == found))
+
+
+def _match(true: Objects, own: Objects, limit: float = BOX) -> list[tuple[int, int]]:
     """Pairs of the same box and class, those at the same place first."""
-    same = np.abs(true[0][:, None] - own[0][None]).max(2, initial=0) <= BOX
+    same = np.abs(true[0][:, None] - own[0][None]).max(2, initial=0) <= limit
     same &= true[2][:, None] == own[2][None]
     pairs, taken = [], set()
     for i in range(len(true[1])):

@@ -16,7 +16,7 @@ class ExportedModel(BaseModel):
     """What runs an exported file on the images of a test set, for ``Runner.test``.
 
     Args:
-        file (str): What was exported.
+        file (str | None): What was exported. Defaults to None: ``network`` is set before it is used.
         engine (str | None): As of :class:`~mmmeta.deploy.runtime.Network`. Defaults to None.
         threads (int): As there. Defaults to 0.
         data_preprocessor (dict | None): That of the config, which is not used. Defaults to None.
@@ -26,9 +26,16 @@ class ExportedModel(BaseModel):
     """
 
     def __init__(
-        self, file: str, engine: str | None = None, threads: int = 0, data_preprocessor: dict | None = None
+        self,
+        file: str | None = None,
+        engine: str | None = None,
+        threads: int = 0,
+        data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
+        self.network: Network | None = None
+        if file is None:
+            return
         try:
             self.network = Network(file, engine, threads)
         except RuntimeProblem as error:

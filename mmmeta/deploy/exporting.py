@@ -24,12 +24,13 @@ from . import formats
 from .comparing import Difference, compare
 from .networks import Classification, Features, Normalized, Segmentation, normalization_of
 from .pooling import pooled_by_matrices
+from .quantizing import Calibration, quantize
 from .runtime import VERSION, Network, RuntimeProblem
 
 DYNAMIC = ('none', 'batch', 'all')
-PRECISIONS = ('f32', 'bf16')
+PRECISIONS = ('f32', 'bf16', 'int8')
 # Which formats have which precision.
-COMBINATIONS = dict(onnx=('f32',), openvino=PRECISIONS, pt2=('f32',))
+COMBINATIONS = dict(onnx=('f32', 'int8'), openvino=PRECISIONS, pt2=('f32',))
 RUNTIME = Path(__file__).with_name('runtime.py')
 RUN = 'run.py'
 # Bytes for a pixel of the image that tracing, converting and checking take at least.
@@ -43,10 +44,12 @@ class Exported:
     Attributes:
         files (list[Path]): What was written; the first is the one to run.
         differences (list[Difference]): From PyTorch, for each image that was tried.
+        quantized (str | None): What is left of the metric in eight bits.
     """
 
     files: list[Path]
     differences: list[Difference]
+    quantized: str | None = None
 
 
 def export(
@@ -60,6 +63,7 @@ def export(
     labels: bool = True,
     images: Sequence[np.ndarray] = (),
     checkpoint: str | None = None,
+    calibration: Calibration | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Export a detector, segmentor, classifier or backbone, and check the file against PyTorch.
@@ -74,14 +78,15 @@ def export(
             Defaults to None: what the config tests with, 224x224 for a backbone.
         dynamic (str): What may differ when it runs: ``'none'``, ``'batch'``, or ``'all'`` for height and
             width, too. Detectors take one image at a time. Defaults to ``'none'``.
-        precision (str): ``'f32'``, or ``'bf16'`` of OpenVINO, with which the file is executed. Defaults to
-            ``'f32'``.
+        precision (str): ``'f32'``, ``'bf16'`` of OpenVINO, with which the file is executed, or ``'int8'``
+            with the rest in float32 in ONNX files, in bfloat16 in OpenVINO's. Defaults to ``'f32'``.
         normalize (bool): Whether the file normalises images itself; else the runtime does. Defaults to True.
         labels (bool): Whether a segmentor ends in labels at the size of the image, else in logits at the
             size of its input. Defaults to True.
         images (Sequence[np.ndarray]): RGB images to check the file with. Defaults to none: a drawn one.
         checkpoint (str | None): Where the weights come from, for the description in the file. Defaults to
             None.
+        calibration (Calibration | None): For ``'int8'``: images, and what may be lost. Defaults to None.
         progress (callable): Is told what is done next.
 
     Returns:
@@ -93,11 +98,14 @@ def export(
     """
     path = Path(path)
     format = _check_arguments(path, format, dynamic, precision)
-    formats.check_packages(formats.PACKAGES[format])
+    quantizes = precision == 'int8'
+    formats.check_packages((*formats.PACKAGES[format], *(['nncf'] if quantizes else [])))
+    if quantizes and (calibration is None or not calibration.images):
+        raise UsageError('int8 is calibrated with images like those of the application: give some')
     if model.training or next(model.parameters()).device.type != 'cpu':
         raise UsageError('export takes a model in evaluation mode on a CPU: call model.cpu().eval() first')
     network, description = _describe(model, labels)
-    description = _complete(description, model, shape, dynamic, precision, normalize, checkpoint)
+    description = _complete(description, model, shape, dynamic, format, precision, normalize, checkpoint)
     _check_room(description['shape'])
     _check_beside(path)
     network = Normalized(network, description).eval()
@@ -108,20 +116,43 @@ def export(
         with pooled_by_matrices(network):
             program = _trace(network, description)
         progress(f'writing {format}')
-        _write(program, draft, format, description)
+        exact = dict(description, precision='f32', computed_in='f32') if quantizes else description
+        around = _write(program, draft, format, exact)
         progress('comparing with PyTorch')
-        try:
-            differences = compare(model, Network(draft), _with_sizes(images, description))
-        except RuntimeProblem as error:
-            raise UsageError(f'the file does not run, and is not kept: {error}') from error
+        batches = _with_sizes(images, description)
+        differences = _compare(model, draft, batches)
         failed = [one for one in differences if not one.passed]
-        if failed and precision == 'f32':
+        if failed and precision != 'bf16':
             raise UsageError(f'the file computes something else than PyTorch: {failed[0]}; it is not kept')
+        lost = None
+        if quantizes:
+            progress(f'calibrating with {len(calibration.images)} images')
+            lost = _quantize(draft, description, calibration, around)
+            differences = _compare(model, draft, batches)
         shutil.copyfile(RUNTIME, Path(folder) / RUN)
         written = sorted(Path(folder).iterdir(), key=lambda one: (one.name != path.name, one.name))
         for one in reversed(written):  # the one to run last, when the others are there
             os.replace(one, path.parent / one.name)
-    return Exported([path.parent / one.name for one in written], differences)
+    return Exported([path.parent / one.name for one in written], differences, lost)
+
+
+def _compare(model: nn.Module, draft: Path, batches: list[list[np.ndarray]]) -> list[Difference]:
+    """Compare a file that was written with PyTorch."""
+    try:
+        return compare(model, Network(draft), batches)
+    except RuntimeProblem as error:
+        raise UsageError(f'the file does not run, and is not kept: {error}') from error
+
+
+def _quantize(draft: Path, description: dict[str, Any], calibration: Calibration, around: set[str]) -> str:
+    """Put a file in eight bits in the place of one in float32."""
+    folder = draft.parent / 'int8'
+    folder.mkdir()
+    lost = quantize(draft, folder / draft.name, description, calibration, around)
+    for one in folder.iterdir():
+        os.replace(one, draft.parent / one.name)
+    folder.rmdir()
+    return lost
 
 
 def _check_arguments(path: Path, format: str | None, dynamic: str, precision: str) -> str:
@@ -188,6 +219,7 @@ def _complete(
     model: nn.Module,
     shape: tuple[int, int] | None,
     dynamic: str,
+    format: str,
     precision: str,
     normalize: bool,
     checkpoint: str | None,
@@ -213,7 +245,7 @@ def _complete(
         dynamic=dynamic,
         takes_batches=dynamic != 'none' and task != 'detection',
         precision=precision,
-        computed_in='bf16' if precision == 'bf16' else 'f32',
+        computed_in='bf16' if precision != 'f32' and format == 'openvino' else 'f32',
         normalized_inside=normalize,
         mean=mean,
         std=std,
@@ -334,11 +366,16 @@ def _example(network: nn.Module, about: dict[str, Any]) -> tuple[dict[str, Tenso
     return inputs, (shapes, others) if others else (shapes,)
 
 
-def _write(program: torch.export.ExportedProgram, path: Path, format: str, about: dict[str, Any]) -> None:
-    """Write a file of a format."""
+def _write(program: torch.export.ExportedProgram, path: Path, format: str, about: dict[str, Any]) -> set[str]:
+    """Write a file of a format.
+
+    Returns:
+        set[str]: Names of operations that are to be computed in float32 whatever the rest is: coordinates of
+        boxes, rounded to eight bits, are several pixels off.
+    """
     if format == 'pt2':
         formats.write_pt2(program, path, about)
-        return
+        return set()
     names = dict(inputs=about['inputs'], outputs=about['outputs'])
     onnx = path.with_suffix('.onnx')
     try:
@@ -348,11 +385,11 @@ def _write(program: torch.export.ExportedProgram, path: Path, format: str, about
         raise UsageError(
             f'{about["method"]} cannot be written as ONNX: {"".join(reason)[:200]}; choose format pt2'
         ) from error
+    precise = around if about['task'] == 'detection' else set()
     if format == 'openvino':
-        # Coordinates of boxes, rounded to eight bits, are several pixels off.
-        reduced = about['precision'] != 'f32' and about['task'] == 'detection'
-        formats.write_openvino(onnx, path, about, around if reduced else set())
+        formats.write_openvino(onnx, path, about, precise if about['computed_in'] != 'f32' else set())
         onnx.unlink()
+    return precise
 
 
 def _draw(about: dict[str, Any]) -> np.ndarray:

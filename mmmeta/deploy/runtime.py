@@ -165,6 +165,17 @@ class Network:
         size = shape if about['clipped_to'] == 'shape' else content
         return Prepared(np.ascontiguousarray(ready), content, size, image.shape[:2])
 
+    def inputs(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
+        """What the network takes for images of one size, by name."""
+        about = self.description
+        inputs = dict(image=np.stack([one.image for one in batch]))
+        if 'size' in about['inputs']:
+            kind = np.float32 if about['task'] == 'detection' else np.int64
+            inputs['size'] = np.array(batch[0].size, kind)
+        if 'original' in about['inputs']:
+            inputs['original'] = np.array(batch[0].original, np.int64)
+        return inputs
+
     def predict(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 1) -> list[Prediction]:
         """Predict.
 
@@ -186,13 +197,7 @@ class Network:
         prepared = [self.prepare(_as_array(image)) for image in images]
         predictions = []
         for batch in _batches(prepared, batch_size):
-            inputs = dict(image=np.stack([one.image for one in batch]))
-            if 'size' in about['inputs']:
-                kind = np.float32 if about['task'] == 'detection' else np.int64
-                inputs['size'] = np.array(batch[0].size, kind)
-            if 'original' in about['inputs']:
-                inputs['original'] = np.array(batch[0].original, np.int64)
-            outputs = self.run(**inputs)
+            outputs = self.run(**self.inputs(batch))
             for i, one in enumerate(batch):
                 predictions.append(_read_outputs(outputs, i, one, about))
         return predictions

@@ -211,9 +211,10 @@ def test_a_miss_counts_unless_a_tie_explains_it():
         (
             'a.onnx',
             dict(precision='bf16'),
-            "format 'onnx' has no precision 'bf16': onnx: f32; openvino",
+            "format 'onnx' has no precision 'bf16': onnx: f32, int8; openvino",
         ),
-        ('a.xml', dict(precision='int8'), "format 'openvino' has no precision 'int8'"),
+        ('a.xml', dict(precision='int8'), 'int8 is calibrated with images like those of the application'),
+        ('a.xml', dict(precision='int4'), "format 'openvino' has no precision 'int4'"),
         ('a.pt2', dict(precision='int8'), "format 'pt2' has no precision 'int8'"),
         ('a.onnx', dict(dynamic='batch'), 'a detector takes one image at a time; choose none or all'),
         ('a.onnx', dict(dynamic='width'), "dynamic='width': choose one of none, batch, all"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure backbones, whole models or activations side by side, or windowed attention over the map's size.
+"""Measure backbones, models, exported files, activations or windowed attention, side by side.
 
 `paper` measures what the tables of speed in arXiv:2210.13452 list, and compares it with the printed numbers.
 
@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any
 
 import check_interpreter  # noqa: F401
+import numpy as np
 import torch
 from mmengine.config import Config
 from rich.console import Console
@@ -37,9 +38,13 @@ from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.checks import check_writable
-from mmmeta.apis.cli import add_backbone, command_line
+from mmmeta.apis.cli import add_backbone, add_config_options, command_line
 from mmmeta.apis.config import load_config
-from mmmeta.deploy import accelerate
+from mmmeta.apis.inference import build_exportable
+from mmmeta.datasets.coco import draw_coco_scene
+from mmmeta.deploy import accelerate, load
+from mmmeta.deploy.comparing import normalized, predict_as
+from mmmeta.deploy.runtime import ENGINES
 from mmmeta.errors import UsageError
 
 DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -93,6 +98,19 @@ def parse_args() -> argparse.Namespace:
         'configs', nargs='+', metavar='CONFIG', help='a file, or mmdet:: or mmseg:: and one of their configs'
     )
     add_backbone(configs)
+    files = commands.add_parser(
+        'exported', help='exported files', description=compare_exported.__doc__, parents=[common]
+    )
+    files.add_argument('files', nargs='+', metavar='FILE', help='what export.py wrote, of one network')
+    files.add_argument('--engine', choices=list(ENGINES), help='default: that of each file')
+    files.add_argument(
+        '--model',
+        nargs=2,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help="the network in PyTorch; 'none': random weights",
+    )
+    files.add_argument('--accelerate', action='store_true', help='with --model: also accelerated for a CPU')
+    add_config_options(files)
     acts = commands.add_parser(
         'activations', help='activations', description=compare_activations.__doc__, parents=[common]
     )
@@ -299,6 +317,32 @@ def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
     return records
 
 
+def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time exported files alternately, beside the network in PyTorch, for an image of the files' size.
+
+    From the image in memory to boxes, masks within them, labels or probabilities; nothing is read, resized or
+    pasted.
+    """
+    if args.accelerate and not args.model:
+        raise UsageError('--accelerate is of the network in PyTorch: give --model CONFIG CHECKPOINT')
+    networks = [load(path, args.engine, args.threads) for path in args.files]
+    first = networks[0]
+    image, _ = draw_coco_scene(np.random.default_rng(0), *first.description['shape'])
+    prepared = first.prepare(np.asarray(image))
+    names, runs = [], []
+    for accelerated in (False, True) if args.accelerate else (False,) if args.model else ():
+        model = build_exportable(*args.model, args.cfg_options)
+        model = accelerate(model) if accelerated else model
+        names.append('PyTorch, accelerated' if accelerated else 'PyTorch')
+        runs.append(partial(predict_as, first, model, normalized(first, [prepared]), prepared))
+    for network in networks:
+        names.append(f'{network.engine} {network.description["precision"]}')
+        runs.append(partial(network.run, **network.inputs([network.prepare(np.asarray(image))])))
+    height, width = prepared.image.shape[1:]
+    title = f'{first.description["method"]}, 1 x {height}x{width}, {args.files[0]}'
+    return measure(title, names, runs, args.repeats, height=height, width=width, files=args.files)
+
+
 def compare_activations(
     args: argparse.Namespace, printed: dict[str, float] | None = None
 ) -> list[dict[str, Any]]:
@@ -430,6 +474,7 @@ def main() -> None:
         paper=compare_with_paper,
         windows=measure_windows,
         memory=count_memory,
+        exported=compare_exported,
     )
     records = command[args.command](args)
     if args.json:

@@ -1,0 +1,204 @@
+"""Networks in eight bits by NNCF, in which the layers that eight bits cost most are left as they are."""
+
+import contextlib
+import copy
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmmeta.errors import UsageError
+
+from .comparing import agreement
+from .formats import write_openvino
+from .runtime import KEY, Network
+
+# Least agreement with float32, by task: shares of objects, pixels and images, and of the size of features.
+AGREEMENT = dict(detection=0.95, segmentation=0.97, classification=0.97, features=0.95)
+# What stays in floating point, as OpenVINO and ONNX name it. Sums, products (the stream through the blocks,
+# its scales, StarReLU) and norms have few large values among many small ones, which share one scale, and
+# runtimes are no faster for any of these.
+LEFT = (
+    *('Add', 'Concat', 'Interpolate', 'Multiply', 'MVN', 'Slice', 'Softmax'),
+    *('LayerNormalization', 'Mul', 'Resize'),
+)
+# Images by which layers are ranked; all of them decide whether enough is left as it is.
+RANKED_BY = 4
+
+Run = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What eight bits are chosen with.
+
+    Attributes:
+        images (Sequence[np.ndarray]): RGB images like those that the network is to see.
+        metric (callable | None): Gives the metric of a network, in points. Defaults to None: how far its
+            predictions agree with those of float32, on ``images``.
+        max_drop (float): Points that the metric may lose. Defaults to 1.0; without a metric
+            :data:`AGREEMENT` holds.
+    """
+
+    images: Sequence[np.ndarray]
+    metric: Callable[[Network], float] | None = None
+    max_drop: float = 1.0
+
+
+def quantize(
+    source: Path,
+    path: Path,
+    about: dict[str, Any],
+    calibration: Calibration,
+    ignored: set[str],
+) -> str:
+    """Write a file in eight bits.
+
+    Layers are ranked by what eight bits in them cost, and put back into floating point, the most expensive
+    first, until the metric is within its bound.
+
+    Args:
+        source (Path): The file in float32, ``.onnx`` or ``.xml``.
+        path (Path): The file to write, of the same format.
+        about (dict): Its description.
+        calibration (Calibration): Images, and what may be lost.
+        ignored (set[str]): Names of operations that stay in floating point.
+
+    Returns:
+        str: What the file loses.
+
+    Raises:
+        UsageError: There are no images, or the bound cannot be kept.
+    """
+    if not calibration.images:
+        raise UsageError('int8 is calibrated with images like those of the application: give some')
+    os.environ.setdefault('NNCF_CI', '1')  # or it reports to its maker over the network
+    import nncf
+
+    network = Network(source)
+    inputs = [network.inputs([network.prepare(image)]) for image in calibration.images]
+    expected = [network.run(**one) for one in inputs]
+    judge = calibration.metric or (lambda one: _agree(one.run, inputs, expected, about)[0])
+    start = judge(network)
+    bound = start - calibration.max_drop if calibration.metric else AGREEMENT[about['task']]
+    reduced = _with_run(network, _bfloat16(source)) if about['computed_in'] == 'bf16' else network
+    # What bfloat16 takes is not there for eight bits, which are chosen while the rest is in float32.
+    least = min(bound + max(start - judge(reduced), 0), start)
+
+    def validate(model: Any, numbers: Iterable[int]) -> tuple[float, list[float]]:
+        numbers = list(numbers)
+        run = _run_of(model)
+        mean, each = _agree(
+            _with_run(network, run).run, [inputs[i] for i in numbers], [expected[i] for i in numbers], about
+        )
+        if calibration.metric and len(numbers) == len(inputs):
+            mean = calibration.metric(_with_run(network, run))
+        return min(mean, least), each
+
+    numbers = nncf.Dataset(list(range(len(inputs))), inputs.__getitem__)
+    with _only_bars():
+        model = nncf.quantize_with_accuracy_control(
+            _read(source),
+            numbers,
+            nncf.Dataset(list(range(len(inputs)))),
+            validate,
+            max_drop=0.0,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+            ignored_scope=nncf.IgnoredScope(names=_names(source, ignored), types=[*LEFT], validate=False),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=min(RANKED_BY, len(inputs)), num_ranking_workers=1
+            ),
+        )
+    _write(model, path, about, ignored)
+    found = judge(Network(path))
+    what = 'points' if calibration.metric else f'agreement with float32 on {len(inputs)} images'
+    if found < bound:
+        raise UsageError(
+            f'int8 keeps {found:.3f} {what} of {start:.3f}, and {bound:.3f} are asked for: give more images, '
+            'a larger drop, or choose bf16; the file is not kept'
+        )
+    return f'{found:.3f} {what}, float32 {start:.3f}'
+
+
+def _agree(
+    run: Callable[..., dict[str, np.ndarray]],
+    inputs: Sequence[dict[str, np.ndarray]],
+    expected: Sequence[dict[str, np.ndarray]],
+    about: dict[str, Any],
+) -> tuple[float, list[float]]:
+    """Mean agreement with what is expected, and that of each image."""
+    each = [agreement(about, one, run(**given)) for given, one in zip(inputs, expected, strict=True)]
+    return float(np.mean(each)), each
+
+
+def _with_run(network: Network, run: Run) -> Network:
+    """A network that is executed by something else."""
+    other = copy.copy(network)
+    other._run = run
+    return other
+
+
+def _read(source: Path) -> Any:
+    """A file as NNCF takes it."""
+    if source.suffix == '.onnx':
+        import onnx
+
+        return onnx.load(source)
+    import openvino
+
+    return openvino.Core().read_model(source)
+
+
+def _run_of(model: Any) -> Run:
+    """What executes a model that NNCF gives: compiled by OpenVINO, or in ONNX's format."""
+    if hasattr(model, 'outputs'):
+        return lambda inputs: [model(inputs)[i] for i in range(len(model.outputs))]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    return lambda inputs: session.run(None, inputs)
+
+
+def _bfloat16(source: Path) -> Run:
+    """A file of OpenVINO executed in bfloat16."""
+    import openvino
+
+    return _run_of(openvino.Core().compile_model(source, 'CPU', dict(INFERENCE_PRECISION_HINT='bf16')))
+
+
+def _names(source: Path, ignored: set[str]) -> list[str]:
+    """Operations of a file that have the names of some of the ONNX file, or come of them."""
+    if source.suffix == '.onnx':
+        return sorted(ignored)
+    operations = (one.get_friendly_name() for one in _read(source).get_ops())
+    return [name for name in operations if name.partition('/')[0] in ignored]
+
+
+def _write(model: Any, path: Path, about: dict[str, Any], ignored: set[str]) -> None:
+    if path.suffix == '.xml':
+        write_openvino(model, path, about, ignored)
+        return
+    import onnx
+
+    for entry in model.metadata_props:
+        if entry.key == KEY:
+            entry.value = json.dumps(about)
+    onnx.save(model, path)
+
+
+@contextlib.contextmanager
+def _only_bars() -> Iterator[None]:
+    """Let NNCF show its bars, not what it decides."""
+    logger = logging.getLogger('nncf')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,105 @@
+"""Files in eight bits."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tools
+from deploy.test_exporting import TINY, scene
+
+from mmmeta.apis.backbones import build_backbone
+from mmmeta.deploy import Calibration, export, load
+from mmmeta.errors import UsageError
+
+pytest.importorskip('onnxscript', reason='export needs onnxscript')
+pytest.importorskip('openvino', reason="files in eight bits are compared with OpenVINO's")
+pytest.importorskip('nncf', reason='eight bits are chosen by NNCF')
+
+IMAGES = [scene(64, 96, seed) for seed in range(4)]
+
+
+@pytest.fixture(scope='module')
+def backbone():
+    torch.manual_seed(0)
+    return build_backbone(TINY)
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_eight_bits_agree_and_take_less_room(backbone, tmp_path, suffix):
+    shape = dict(shape=(64, 96), images=IMAGES[:1])
+    plain = export(backbone, tmp_path / f'plain{suffix}', **shape)
+    small = export(
+        backbone, tmp_path / f'small{suffix}', precision='int8', calibration=Calibration(IMAGES), **shape
+    )
+    assert small.quantized.endswith('agreement with float32 on 4 images, float32 1.000')
+    assert 0.95 < float(small.quantized.split()[0]) < 1
+    sizes = [
+        sum(path.stat().st_size for path in one.files if path.suffix in ('.onnx', '.bin'))
+        for one in (plain, small)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    network = load(tmp_path / f'small{suffix}')
+    about = network.description
+    assert about['precision'] == 'int8'
+    assert about['computed_in'] == dict([('.onnx', 'f32'), ('.xml', 'bf16')])[suffix]
+    for own, expected in zip(
+        network.predict(IMAGES[1:2])[0].outputs.values(),
+        load(tmp_path / f'plain{suffix}').predict(IMAGES[1:2])[0].outputs.values(),
+        strict=True,
+    ):
+        error = np.linalg.norm(own - expected) / np.linalg.norm(expected)
+        assert 0 < error < 0.1
+
+
+def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(backbone, tmp_path):
+    """A metric that no file in eight bits keeps: all goes back to float32, and the file is refused."""
+    exact = load(export(backbone, tmp_path / 'plain.onnx', shape=(64, 96)).files[0])
+    expected = [one.outputs for one in exact.predict(IMAGES)]
+    asked = []
+
+    def metric(network):
+        errors = [
+            np.abs(own[name] - one[name]).max()
+            for own, one in zip((one.outputs for one in network.predict(IMAGES)), expected, strict=True)
+            for name in one
+        ]
+        asked.append(100 - 1000 * max(errors))
+        return asked[-1]
+
+    with pytest.raises(UsageError, match=r'int8 keeps .* points of 100.0\d+, and .* are asked for'):
+        export(
+            backbone,
+            tmp_path / 'small.xml',
+            shape=(64, 96),
+            precision='int8',
+            calibration=Calibration(IMAGES, metric, max_drop=1e-6),
+        )
+    assert max(asked[2:]) > asked[2]  # layers were put back
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['plain.onnx', 'run.py']
+
+
+def test_through_the_command_line(tmp_path, ade_root):
+    """Calibrated with the training set, judged by the metric."""
+    data = [f'{part}_dataloader.dataset.data_root={ade_root}' for part in ('train', 'test')]
+    command = [sys.executable, 'tools/deployment/export.py', 'tests/data/tiny_upernet.py', 'none']
+    out = tmp_path / 'small.xml'
+    options = ['--precision', 'int8', '--max-drop', '5', '--samples', '3', '--cfg-options', *data]
+    result = Tools.finish(*command, out, *options)
+    assert result.returncode == 0, result.stderr
+    assert 'calibrating with 3 images' in result.stdout and ' points, float32 ' in result.stdout
+    assert load(out).description['precision'] == 'int8'
+    for rest, message in (
+        (['--max-drop', '1'], '--calibration and --max-drop are for --precision int8'),
+        (
+            ['--precision', 'int8', '--cfg-options', 'train_dataloader.dataset.data_root=none'],
+            'give --calibration',
+        ),
+        (
+            ['--precision', 'int8', '--samples', '0', '--cfg-options', *data],
+            'samples=0: give a positive number',
+        ),
+    ):
+        wrong = Tools.finish(*command, tmp_path / 'no.xml', *rest)
+        assert wrong.returncode == 1 and message in wrong.stderr and wrong.stderr.count('\n') == 1
+    assert not list(tmp_path.glob('no.*'))
