@@ -1,10 +1,12 @@
 """Classify pictures with the published models."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from PIL import Image, UnidentifiedImageError
@@ -86,7 +88,7 @@ def build_classifier(
     model = MODELS.build(cfg.model)
     model._config = cfg
     if weights == 'none':
-        model.init_weights()
+        draw_weights(model)
         return model.to(device).eval()
     own = model.state_dict()
     problems = differences(own, state_dict)
@@ -183,3 +185,14 @@ def classify(
                 for value, label in zip(values, labels, strict=True)
             ],
         )
+
+
+def draw_weights(model: BaseModel) -> None:
+    """Draw random weights, without MMEngine's line for each tensor."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # logging.disable would silence this logger for good
+    try:
+        model.init_weights()
+    finally:
+        logger.setLevel(level)

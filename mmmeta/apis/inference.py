@@ -1,6 +1,5 @@
 """Inference of segmentors, detectors and classifiers on images."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -27,7 +25,7 @@ from .backbones import build_backbone
 from .browse import build_visualizer
 from .checking.labels import ANNOTATION_LOADERS
 from .checks import build
-from .classify import build_classifier, class_names, classify
+from .classify import build_classifier, class_names, classify, draw_weights
 from .config import dataset_class, datasets, iter_dicts, load_config
 from .pictures import beside, free_path
 
@@ -94,14 +92,7 @@ def build_model(
     cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
     if untrained:
-        # MMEngine says a line for each tensor, to a logger that logging.disable would silence for good.
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel(logging.WARNING)
-        try:
-            model.init_weights()
-        finally:
-            logger.setLevel(level)
+        draw_weights(model)
     else:
         load_complete(model, checkpoint)
     model.cfg = cfg

@@ -1,5 +1,6 @@
 """Export a network to a file that a runtime without PyTorch executes, and check that it computes the same."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -113,7 +114,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix='.part-') as folder:
         draft = Path(folder) / path.name
         progress('tracing')
-        with pooled_by_matrices(network):
+        with pooled_by_matrices(network), _merged(network, description):
             program = _trace(network, description)
         progress(f'writing {format}')
         exact = dict(description, precision='f32', computed_in='f32') if quantizes else description
@@ -134,6 +135,15 @@ def export(
         for one in reversed(written):  # the one to run last, when the others are there
             os.replace(one, path.parent / one.name)
     return Exported([path.parent / one.name for one in written], differences, lost)
+
+
+def _merged(network: nn.Module, about: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Convolve the maps of UperNet before they are resized, where their sizes are known."""
+    if about['task'] != 'segmentation' or about['dynamic'] != 'none':
+        return contextlib.nullcontext()
+    from .uper_head import merged_while_traced
+
+    return merged_while_traced(network)
 
 
 def _compare(model: nn.Module, draft: Path, batches: list[list[np.ndarray]]) -> list[Difference]:

@@ -24,6 +24,8 @@ from .suppression import OPERATOR
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', pt2='.pt2')
 PACKAGES = dict(onnx=('onnx', 'onnxscript'), openvino=('onnx', 'onnxscript', 'openvino'), pt2=())
 
+# Elements of constants that are computed when a file is written.
+FOLDED = 2**28
 # Who speaks while networks are traced and translated.
 LOGGERS = ('torch', 'onnxscript', 'onnx_ir')
 
@@ -80,6 +82,8 @@ def write_onnx(
     Returns:
         set[str]: Names of the nodes outside of all parts of the model: what is written here around them.
     """
+    from onnxscript.optimizer import fold_constants
+
     with quiet():
         exported = torch.onnx.export(
             program,
@@ -91,6 +95,9 @@ def write_onnx(
                 torch.ops.aten.group_norm.default: _normalize_groups_in_onnx(),
             },
         )
+        # Weights of linear maps, which get two axes for convolutions; the exporter folds small ones alone.
+        limits = dict(input_size_limit=FOLDED, output_size_limit=FOLDED)
+        fold_constants(exported.model, onnx_shape_inference=False, **limits)
         graph = exported.model.graph
         _remove_checks_of_softmax(graph)
         around = {node.name for node in graph if not _scopes(node)}

@@ -1,5 +1,8 @@
 """UperNet's head with its maps convolved before they are resized."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead
@@ -33,6 +36,10 @@ class MergedUPerHead(UPerHead):
         is_float32 = inputs[0].dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
         if must_fall_back(inputs[0]) or self.training or not is_float32 or has_hooks(self):
             return super()._forward_feature(inputs)
+        return self.merged_features(inputs)
+
+    def merged_features(self, inputs: list[Tensor]) -> Tensor:
+        """The same, whatever runs it."""
         inputs = self._transform_inputs(inputs)
         maps = [lateral(x) for lateral, x in zip(self.lateral_convs, inputs, strict=False)]
         pooled = [pool(inputs[-1]) for pool in self.psp_modules]
@@ -42,6 +49,25 @@ class MergedUPerHead(UPerHead):
             maps[i - 1] = maps[i - 1] + above
         maps = [*(conv(x) for conv, x in zip(self.fpn_convs, maps, strict=False)), maps[-1]]
         return _merge(self.fpn_bottleneck, maps, self.align_corners)
+
+
+class TracedUPerHead(MergedUPerHead):
+    """The same for export, where nothing falls back."""
+
+    _forward_feature = MergedUPerHead.merged_features
+
+
+@contextlib.contextmanager
+def merged_while_traced(model: nn.Module) -> Iterator[None]:
+    """Let the heads of a model merge their maps so while it is traced, for images of one size."""
+    heads = [m for m in model.modules() if type(m) is UPerHead and MergedUPerHead.can_replace(m)]
+    for head in heads:
+        head.__class__ = TracedUPerHead
+    try:
+        yield
+    finally:
+        for head in heads:
+            head.__class__ = UPerHead
 
 
 def _merge(module: ConvModule, maps: list[Tensor], align_corners: bool) -> Tensor:

@@ -36,8 +36,9 @@ def spread(model: nn.Module, run, deviations: dict[str, float] | None = None) ->
             scale = deviations[kind] / (out - bias).std().clamp(min=1e-6)
             layer.weight *= scale
             if layer.bias is not None:
-                # The best scores are about 0.7: near 1 they are equal, for they have as many digits as others.
-                layer.bias.fill_(1.0 - scale * (out - bias).max() if kind in ('cls', 'obj') else 0.0)
+                # The best scores are about 0.7: near 1 many are equal.
+                best = scale * (out - bias).max() if kind in ('cls', 'obj') else 1.0
+                layer.bias.fill_(1.0 - best)
             return layer.forward(*inputs)
 
         return hook

@@ -42,41 +42,38 @@ def test_eight_bits_agree_and_take_less_room(backbone, tmp_path, suffix):
     network = load(tmp_path / f'small{suffix}')
     about = network.description
     assert about['precision'] == 'int8'
-    assert about['computed_in'] == dict([('.onnx', 'f32'), ('.xml', 'bf16')])[suffix]
+    assert about['computed_in'] == {'.onnx': 'f32', '.xml': 'bf16'}[suffix]
     for own, expected in zip(
         network.predict(IMAGES[1:2])[0].outputs.values(),
         load(tmp_path / f'plain{suffix}').predict(IMAGES[1:2])[0].outputs.values(),
         strict=True,
     ):
         error = np.linalg.norm(own - expected) / np.linalg.norm(expected)
-        assert 0 < error < 0.1
+        assert 0 < error < 0.2
 
 
-def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(backbone, tmp_path):
-    """A metric that no file in eight bits keeps: all goes back to float32, and the file is refused."""
+def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(tmp_path):
+    """No layer in eight bits keeps this one; what would break it anyway is refused."""
+    backbone, image = build_backbone('poolformer_s12,depths=(1,1,1,1),dims=(8,8,16,16)'), IMAGES[:1]
     exact = load(export(backbone, tmp_path / 'plain.onnx', shape=(64, 96)).files[0])
-    expected = [one.outputs for one in exact.predict(IMAGES)]
-    asked = []
+    (expected,) = (one.outputs for one in exact.predict(image))
+    found = []
 
     def metric(network):
-        errors = [
-            np.abs(own[name] - one[name]).max()
-            for own, one in zip((one.outputs for one in network.predict(IMAGES)), expected, strict=True)
-            for name in one
-        ]
-        asked.append(100 - 1000 * max(errors))
-        return asked[-1]
+        (own,) = (one.outputs for one in network.predict(image))
+        found.append(100 - 100 * max(float(np.abs(own[name] - one).max()) for name, one in expected.items()))
+        return found[-1]
 
-    with pytest.raises(UsageError, match=r'int8 keeps .* points of 100.0\d+, and .* are asked for'):
-        export(
-            backbone,
-            tmp_path / 'small.xml',
-            shape=(64, 96),
-            precision='int8',
-            calibration=Calibration(IMAGES, metric, max_drop=1e-6),
-        )
-    assert max(asked[2:]) > asked[2]  # layers were put back
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['plain.onnx', 'run.py']
+    def quantized(name, metric):
+        calibration = Calibration(image, metric, max_drop=0.01)
+        return export(backbone, tmp_path / name, shape=(64, 96), precision='int8', calibration=calibration)
+
+    assert quantized('small.onnx', metric).quantized.startswith(f'{found[-1]:.3f} points, float32 100.000')
+    assert found[-1] > min(found) + 1  # layers were put back
+    falling = iter(range(1000, 0, -1))
+    with pytest.raises(UsageError, match=r'int8 keeps \d+.* points of 1000.000, .* not kept'):
+        quantized('other.onnx', lambda network: next(falling))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['plain.onnx', 'run.py', 'small.onnx']
 
 
 def test_through_the_command_line(tmp_path, ade_root):
