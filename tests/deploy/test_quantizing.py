@@ -38,7 +38,7 @@ def test_eight_bits_agree_and_take_less_room(backbone, tmp_path, suffix):
         sum(path.stat().st_size for path in one.files if path.suffix in ('.onnx', '.bin'))
         for one in (plain, small)
     ]
-    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[1] < 0.7 * sizes[0]
     network = load(tmp_path / f'small{suffix}')
     about = network.description
     assert about['precision'] == 'int8'
@@ -53,27 +53,30 @@ def test_eight_bits_agree_and_take_less_room(backbone, tmp_path, suffix):
 
 
 def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(tmp_path):
-    """No layer in eight bits keeps this one; what would break it anyway is refused."""
-    backbone, image = build_backbone('poolformer_s12,depths=(1,1,1,1),dims=(8,8,16,16)'), IMAGES[:1]
+    backbone, images = build_backbone('poolformer_s12,depths=(1,1,1,1),dims=(8,8,16,16)'), IMAGES[:2]
     exact = load(export(backbone, tmp_path / 'plain.onnx', shape=(64, 96)).files[0])
-    (expected,) = (one.outputs for one in exact.predict(image))
+    expected = [one.outputs['features_3'] for one in exact.predict(images)]
     found = []
 
     def metric(network):
-        (own,) = (one.outputs for one in network.predict(image))
-        found.append(100 - 100 * max(float(np.abs(own[name] - one).max()) for name, one in expected.items()))
+        own = [one.outputs['features_3'] for one in network.predict(images)]
+        found.append(100 - 100 * float(np.abs(np.array(own) - np.array(expected)).max()))
         return found[-1]
 
-    def quantized(name, metric):
-        calibration = Calibration(image, metric, max_drop=0.01)
+    def quantized(name, max_drop):
+        calibration = Calibration(images, metric, max_drop)
         return export(backbone, tmp_path / name, shape=(64, 96), precision='int8', calibration=calibration)
 
-    assert quantized('small.onnx', metric).quantized.startswith(f'{found[-1]:.3f} points, float32 100.000')
-    assert found[-1] > min(found) + 1  # layers were put back
-    falling = iter(range(1000, 0, -1))
-    with pytest.raises(UsageError, match=r'int8 keeps \d+.* points of 1000.000, .* not kept'):
-        quantized('other.onnx', lambda network: next(falling))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['plain.onnx', 'run.py', 'small.onnx']
+    quantized('all.onnx', 100.0)
+    in_eight_bits = found[-1]
+    drop = (100 - in_eight_bits) / 2
+    assert quantized('small.onnx', drop).quantized == f'{found[-1]:.3f} points, float32 100.000'
+    assert in_eight_bits < 100 - drop <= found[-1]
+    with pytest.raises(UsageError, match=r'int8 keeps .* points of 100.000, and 101.000 are .* not kept'):
+        quantized('other.onnx', -1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'all.onnx', 'plain.onnx', 'run.py', 'small.onnx',
+    ]  # fmt: skip
 
 
 def test_through_the_command_line(tmp_path, ade_root):
