@@ -111,7 +111,7 @@ def export(
     _check_beside(path)
     network = Normalized(network, description).eval()
     images = list(images) or [_draw(description)]
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix='.part-') as folder:
+    with _beside(path) as folder:
         draft = Path(folder) / path.name
         progress('tracing')
         with pooled_by_matrices(network), _merged(network, description):
@@ -135,6 +135,15 @@ def export(
         for one in reversed(written):  # the one to run last, when the others are there
             os.replace(one, path.parent / one.name)
     return Exported([path.parent / one.name for one in written], differences, lost)
+
+
+def _beside(path: Path) -> tempfile.TemporaryDirectory:
+    """A temporary folder beside a file."""
+    folder = path.absolute().parent
+    try:
+        return tempfile.TemporaryDirectory(dir=folder, prefix='.part-')
+    except OSError as error:
+        raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
 
 
 def _merged(network: nn.Module, about: dict[str, Any]) -> contextlib.AbstractContextManager[None]:

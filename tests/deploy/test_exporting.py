@@ -221,6 +221,7 @@ def test_a_miss_counts_unless_a_tie_explains_it():
         ('a.onnx', dict(shape=(100, 160)), 'shape 100x160: both have to be multiples of 32, .* take 128 160'),
         ('a.onnx', dict(shape=(320000, 320000)), 'images of 320000x320000 need .* choose a smaller shape'),
         ('no/a.onnx', {}, "cannot write to '.*no': give a file in a folder that exists"),
+        ('/proc/a.onnx', {}, "cannot write to '/proc'"),  # where not even root can
     ],
 )
 def test_arguments_that_do_not_fit(detector, tmp_path, name, options, message):
