@@ -42,19 +42,29 @@ def check_packages(names: tuple[str, ...]) -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out what exporters print and warn of, which nobody who exports can act on."""
+def only_errors(*names: str) -> Iterator[None]:
+    """Let loggers of these names say errors alone."""
     # Not logging.disable: MMEngine's logger would stay silent after it.
-    loggers = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    loggers = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter('ignore')
-            yield
+        yield
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what exporters print and warn of, which nobody who exports can act on."""
+    with (
+        only_errors(*LOGGERS),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter('ignore')
+        yield
 
 
 def trace(

@@ -1,11 +1,9 @@
 """Networks in eight bits by NNCF, in which the layers that eight bits cost most are left as they are."""
 
-import contextlib
 import copy
 import json
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 from mmmeta.errors import UsageError
 
 from .comparing import agreement
-from .formats import write_openvino
+from .formats import only_errors, write_openvino
 from .runtime import KEY, Network, RuntimeProblem
 
 # Least agreement with float32, by task: shares of objects, pixels and images, and of the size of features.
@@ -108,16 +106,17 @@ def quantize(
         return min(mean, least), each
 
     numbers = nncf.Dataset(list(range(len(inputs))), inputs.__getitem__)
-    with _only_bars():
+    plain = _read(source)
+    with only_errors('nncf'):  # and its bars
         model = nncf.quantize_with_accuracy_control(
-            _read(source),
+            plain,
             numbers,
             nncf.Dataset(list(range(len(inputs)))),
             validate,
             max_drop=0.0,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(inputs),
-            ignored_scope=nncf.IgnoredScope(names=_names(source, ignored), types=[*LEFT], validate=False),
+            ignored_scope=nncf.IgnoredScope(names=_names(plain, ignored), types=[*LEFT], validate=False),
             advanced_quantization_parameters=_parameters(source),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 ranking_subset_size=min(RANKED_BY, len(inputs)), num_ranking_workers=1
@@ -189,11 +188,11 @@ def _run_of(model: Any) -> Run:
     return lambda inputs: session.run(None, inputs)
 
 
-def _names(source: Path, ignored: set[str]) -> list[str]:
-    """Operations of a file that have the names of some of the ONNX file, or come of them."""
-    if source.suffix == '.onnx':
+def _names(model: Any, ignored: set[str]) -> list[str]:
+    """Operations of a model that have the names of some of the ONNX file, or come of them."""
+    if not hasattr(model, 'get_ops'):
         return sorted(ignored)
-    operations = (one.get_friendly_name() for one in _read(source).get_ops())
+    operations = (one.get_friendly_name() for one in model.get_ops())
     return [name for name in operations if name.partition('/')[0] in ignored]
 
 
@@ -205,15 +204,3 @@ def _write(model: Any, path: Path, about: dict[str, Any], ignored: set[str]) -> 
 
     onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
     onnx.save(model, path)
-
-
-@contextlib.contextmanager
-def _only_bars() -> Iterator[None]:
-    """Let NNCF show its bars, not what it decides."""
-    logger = logging.getLogger('nncf')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
