@@ -7,9 +7,8 @@ import check_interpreter  # noqa: F401
 from rich.table import Table
 
 from mmmeta.apis.classify import find_images
-from mmmeta.apis.cli import add_accelerate, add_model_arguments, command_line, print_table
+from mmmeta.apis.cli import add_model_arguments, command_line, print_table
 from mmmeta.apis.inference import build_model, predict
-from mmmeta.deploy import accelerate
 from mmmeta.weights import trust
 
 
@@ -17,7 +16,6 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_model_arguments(parser)
-    add_accelerate(parser)
     parser.add_argument(
         '--out-dir', default='work_dirs/image_demo', help='where the pictures go (default: %(default)s)'
     )
@@ -34,8 +32,6 @@ def main() -> None:
     images = find_images(args.image)
     trust([args.checkpoint] if args.trust_checkpoint else [])
     model = build_model(args.model, args.checkpoint, args.device, args.cfg_options)
-    if args.accelerate:
-        accelerate(model)
     for number, prediction in enumerate(predict(model, images, args.out_dir, args.top, args.score_thr), 1):
         print(f'{prediction.image} ({number} of {len(images)}), drawn in {prediction.picture}')
         if not prediction.rows:

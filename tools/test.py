@@ -5,7 +5,7 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import add_accelerate, add_backbone, add_run_arguments, command_line
+from mmmeta.apis.cli import add_backbone, add_run_arguments, command_line
 from mmmeta.apis.config import enable_drawing, enable_tta, load_config
 from mmmeta.apis.run import evaluate
 
@@ -25,7 +25,6 @@ def parse_args() -> argparse.Namespace:
         help='test on the data of another config and with its metrics, such as those in '
         'configs/imagenet/robustness',
     )
-    add_accelerate(parser)
     add_backbone(parser)
     add_run_arguments(parser)
     return parser.parse_args()
@@ -45,7 +44,6 @@ def main() -> None:
         cfg,
         None if args.checkpoint == 'none' else args.checkpoint,
         trust_checkpoint=args.trust_checkpoint,
-        accelerated=args.accelerate,
         checks=not args.no_checks,
     )
 

@@ -153,15 +153,6 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_accelerate(parser: argparse.ArgumentParser) -> None:
-    """Add ``--accelerate``."""
-    parser.add_argument(
-        '--accelerate',
-        action='store_true',
-        help='replace modules by faster ones for inference on a CPU; prints which',
-    )
-
-
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of tools that run a network on pictures."""
     parser.add_argument('image', help='an image, or a folder of images')

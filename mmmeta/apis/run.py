@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmmeta.atomic import NO_ROOM
-from mmmeta.deploy import Network, accelerate, load
+from mmmeta.deploy import Network, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.records import diff_configs
@@ -265,13 +265,6 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
     return runner
 
 
-class _AccelerateHook(Hook):
-    """Accelerate the network for inference on a CPU, after its weights are loaded."""
-
-    def before_test(self, runner: Runner) -> None:
-        accelerate(runner.model.eval())
-
-
 @contextmanager
 def _testing(cfg: Config, checkpoint: str | None, trust_checkpoint: bool, checks: bool) -> Iterator[Runner]:
     """A runner that tests, see :func:`evaluate`."""
@@ -291,7 +284,6 @@ def evaluate(
     cfg: Config,
     checkpoint: str | None,
     trust_checkpoint: bool = False,
-    accelerated: bool = False,
     checks: bool = True,
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the test set of a config.
@@ -300,21 +292,17 @@ def evaluate(
         cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
         checkpoint (str | None): File or URL; None evaluates the network as it is before training.
         trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
-        accelerated (bool): Whether to run :func:`mmmeta.deploy.accelerate` on the network. Defaults to False.
         checks (bool): As in :func:`train`. Defaults to True.
 
     Returns:
         dict[str, float]: The metrics.
 
     Raises:
-        UsageError: As :func:`train`, the checkpoint is not exactly that of the config's model, or there is a
-            network to accelerate on a GPU.
+        UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
     """
     with _testing(cfg, checkpoint, trust_checkpoint, checks) as runner:
         if checkpoint is None:
             runner._init_model_weights()
-        if accelerated:
-            runner.register_hook(_AccelerateHook())
         return runner.test()
 
 

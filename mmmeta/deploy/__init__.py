@@ -1,8 +1,7 @@
-"""Optional steps that optimise a trained model for deployment."""
+"""A trained network without the stack that trained it."""
 
-from .acceleration import accelerate
 from .exporting import Exported, export
 from .quantizing import Calibration
 from .runtime import Network, load
 
-__all__ = ['Calibration', 'Exported', 'Network', 'accelerate', 'export', 'load']
+__all__ = ['Calibration', 'Exported', 'Network', 'export', 'load']

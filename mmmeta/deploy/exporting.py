@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmmeta.weights import MEAN, STD
 from . import formats
 from .comparing import Difference, compare
 from .networks import Classification, Features, Normalized, Segmentation, normalization_of
-from .pooling import pooled_by_matrices
+from .pooling import MatrixAdaptiveAvgPool2d
 from .quantizing import Calibration, quantize
 from .runtime import VERSION, Network, RuntimeProblem
 
@@ -114,7 +114,7 @@ def export(
     with _beside(path) as folder:
         draft = Path(folder) / path.name
         progress('tracing')
-        with pooled_by_matrices(network), _merged(network, description):
+        with _replaced(network, _replacements(description)):
             program = _trace(network, description)
         progress(f'writing {format}')
         exact = dict(description, precision='f32', computed_in='f32') if quantizes else description
@@ -146,13 +146,29 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
         raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
 
 
-def _merged(network: nn.Module, about: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
-    """Convolve the maps of UperNet before they are resized, where their sizes are known."""
-    if about['task'] != 'segmentation' or about['dynamic'] != 'none':
-        return contextlib.nullcontext()
-    from .uper_head import merged_while_traced
+def _replacements(about: dict[str, Any]) -> dict[type[nn.Module], type[nn.Module]]:
+    """What computes the same in a form that exports better, by exact type."""
+    replacements = {nn.AdaptiveAvgPool2d: MatrixAdaptiveAvgPool2d}
+    if about['task'] == 'segmentation' and about['dynamic'] == 'none':  # the sizes of all maps are known
+        from .uper_head import MergedUPerHead, UPerHead
 
-    return merged_while_traced(network)
+        replacements[UPerHead] = MergedUPerHead
+    return replacements
+
+
+@contextlib.contextmanager
+def _replaced(network: nn.Module, replacements: dict[type[nn.Module], type[nn.Module]]) -> Iterator[None]:
+    """Let modules of a network be of other types while it is traced."""
+    originals = {}
+    for module in network.modules():
+        if type(module) in replacements:
+            originals[module] = type(module)
+            module.__class__ = replacements[type(module)]
+    try:
+        yield
+    finally:
+        for module, kind in originals.items():
+            module.__class__ = kind
 
 
 def _compare(model: nn.Module, draft: Path, batches: list[list[np.ndarray]]) -> list[Difference]:

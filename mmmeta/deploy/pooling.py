@@ -1,8 +1,5 @@
 """Pooling to a fixed number of bins from maps of any size, for export."""
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -31,16 +28,3 @@ def _bins(count: int, length: int, x: Tensor) -> Tensor:
     end = torch.div((number + 1) * length + count - 1, count, rounding_mode='floor')
     inside = ((place >= first) & (place < end)).to(x.dtype)
     return inside / inside.sum(1, keepdim=True)
-
-
-@contextlib.contextmanager
-def pooled_by_matrices(model: nn.Module) -> Iterator[None]:
-    """Let a model pool so while it is traced."""
-    pools = [module for module in model.modules() if type(module) is nn.AdaptiveAvgPool2d]
-    for pool in pools:
-        pool.__class__ = MatrixAdaptiveAvgPool2d
-    try:
-        yield
-    finally:
-        for pool in pools:
-            pool.__class__ = nn.AdaptiveAvgPool2d

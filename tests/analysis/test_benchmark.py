@@ -75,19 +75,6 @@ def test_a_backbone_of_mmpretrain():
     assert re.search(rf'{theirs} .* 1\.00x .*\npoolformer_s12 ', out)
 
 
-def test_accelerated_beside_plain():
-    out = run('backbones', 'convformer_s18', '--accelerate', '--shape', 64, 64, '--repeats', 1)
-    assert 'accelerate: 18 MetaFormerBlock -> ChunkedBlock' in out
-    assert re.search(r'\nconvformer_s18 .* 1\.00x\nconvformer_s18, accelerated ', out)
-
-
-@pytest.mark.parametrize('option', ['--train', '--peak', '--plot=a.png'])
-def test_accelerated_models_are_timed_at_inference_alone(option):
-    message = Tools.fail(*BENCHMARK, 'backbones', 'convformer_s18', '--accelerate', option)
-    name = option.partition('=')[0]
-    assert message == f'error: --accelerate compares times of inference: leave out {name}'
-
-
 def test_whole_models():
     pytest.importorskip('mmdet', reason='one of them is a detector')
     pytest.importorskip('mmseg', reason='one of them is a segmentor')

@@ -42,7 +42,7 @@ from mmmeta.apis.cli import add_backbone, add_config_options, command_line
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
 from mmmeta.datasets.coco import draw_coco_scene
-from mmmeta.deploy import accelerate, load
+from mmmeta.deploy import load
 from mmmeta.deploy.comparing import normalized, predict_as
 from mmmeta.deploy.runtime import ENGINES
 from mmmeta.errors import UsageError
@@ -68,9 +68,6 @@ def parse_args() -> argparse.Namespace:
     images.add_argument('--compile', action='store_true', help='compiled by torch.compile')
     images.add_argument(
         '--channels-last', action='store_true', help='convert models and images (ours do so internally)'
-    )
-    images.add_argument(
-        '--accelerate', action='store_true', help='also measure each model accelerated for a CPU'
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
@@ -109,7 +106,6 @@ def parse_args() -> argparse.Namespace:
         metavar=('CONFIG', 'CHECKPOINT'),
         help="the network in PyTorch; 'none': random weights",
     )
-    files.add_argument('--accelerate', action='store_true', help='with --model: also accelerated for a CPU')
     add_config_options(files)
     acts = commands.add_parser(
         'activations', help='activations', description=compare_activations.__doc__, parents=[common]
@@ -237,19 +233,6 @@ def make_images(args: argparse.Namespace) -> list[torch.Tensor]:
     ]
 
 
-def add_accelerated(
-    args: argparse.Namespace, names: Sequence[str], build: Callable[[str], nn.Module]
-) -> tuple[list[str], list[nn.Module]]:
-    """Names and models, each followed by an accelerated one with ``--accelerate``."""
-    pairs = []
-    for name in names:
-        pairs.append((name, build(name)))
-        if args.accelerate:
-            pairs.append((f'{name}, accelerated', accelerate(build(name).eval())))
-    titles, models = zip(*pairs, strict=True)
-    return list(titles), prepare(args, models)
-
-
 def count_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Count the bytes per image that are kept for backward; nothing is computed, no GPU is needed."""
     records = []
@@ -275,10 +258,7 @@ def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[s
 
 def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time backbones alternately at each size, and report the memory that they take."""
-    for option in ('train', 'peak', 'plot'):
-        if args.accelerate and getattr(args, option):
-            raise UsageError(f'--accelerate compares times of inference: leave out --{option}')
-    names, models = add_accelerated(args, args.models, build_backbone)
+    models = prepare(args, [build_backbone(spec) for spec in args.models])
     dtype = DTYPES[args.dtype]
     records = []
     for image in make_images(args):
@@ -296,7 +276,7 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
         callables = [torch.compile(model) for model in models] if args.compile else models
         runs = [partial(run_features, model, image, args.train, dtype) for model in callables]
         what = describe(args, image, 'training' if args.train else 'inference')
-        records += measure(names=names, runs=runs, repeats=args.repeats, memory=memory, **what)
+        records += measure(names=args.models, runs=runs, repeats=args.repeats, memory=memory, **what)
     if args.plot:
         plot_accuracy(records, args.plot)
         print(f'\naccuracy over speed: {args.plot}')
@@ -305,15 +285,14 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time inference of models alternately: segmentors and classifiers to logits, detectors to boxes."""
-    names, models = add_accelerated(
-        args, args.configs, lambda config: build_config(load_config(config, backbone=args.backbone))
-    )
+    configs = [load_config(config, backbone=args.backbone) for config in args.configs]
+    models = prepare(args, [build_config(cfg) for cfg in configs])
     callables = [torch.compile(model) for model in models] if args.compile else models
     records = []
     for image in make_images(args):
         runs = [partial(run_config, model, image, DTYPES[args.dtype]) for model in callables]
         what = describe(args, image, 'inference')
-        records += measure(names=names, runs=runs, repeats=args.repeats, **what)
+        records += measure(names=args.configs, runs=runs, repeats=args.repeats, **what)
     return records
 
 
@@ -323,17 +302,14 @@ def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
     From the image in memory to boxes, masks within them, labels or probabilities; nothing is read, resized or
     pasted.
     """
-    if args.accelerate and not args.model:
-        raise UsageError('--accelerate is of the network in PyTorch: give --model CONFIG CHECKPOINT')
     networks = [load(path, args.engine, args.threads) for path in args.files]
     first = networks[0]
     image, _ = draw_coco_scene(np.random.default_rng(0), *first.description['shape'])
     prepared = first.prepare(np.asarray(image))
     names, runs = [], []
-    for accelerated in (False, True) if args.accelerate else (False,) if args.model else ():
+    if args.model:
         model = build_exportable(*args.model, args.cfg_options)
-        model = accelerate(model) if accelerated else model
-        names.append('PyTorch, accelerated' if accelerated else 'PyTorch')
+        names.append('PyTorch')
         runs.append(partial(predict_as, first, model, normalized(first, [prepared]), prepared))
     for network in networks:
         names.append(f'{network.engine} {network.description["precision"]}')

@@ -116,16 +116,9 @@ class MetaFormerBlock(nn.Module):
             x (Tensor): Features.
             plan (WindowPlan | None): Window plan of an attention mixer for this map. Defaults to None.
         """
-        return self._mix_channels(self._mix_tokens(x, plan))
-
-    def _mix_tokens(self, x: Tensor, plan: WindowPlan | None) -> Tensor:
-        """The first half of the block."""
         # Mixers of other classes take no plan.
         planned = {} if plan is None or type(self.token_mixer) is not Attention else dict(plan=plan)
         branch = self.drop_path(self.token_mixer(self.norm1(x), **planned))
-        return _add_branch(x, self.res_scale1, branch, self.layer_scale1)
-
-    def _mix_channels(self, x: Tensor) -> Tensor:
-        """The second half of the block."""
+        x = _add_branch(x, self.res_scale1, branch, self.layer_scale1)
         branch = self.drop_path(self.mlp(self.norm2(x)))
         return _add_branch(x, self.res_scale2, branch, self.layer_scale2)
