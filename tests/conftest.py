@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -101,20 +100,6 @@ class Tools:
             stderr=subprocess.PIPE,
             text=True,
         )
-
-    def start_machines(self, config, folder, options):
-        """Start a training as two machines, each with one process and a work directory of its own."""
-        with socket.socket() as sock:
-            sock.bind(('127.0.0.1', 0))
-            port = sock.getsockname()[1]
-        return [
-            self.start(
-                *('tools/dist_train.sh', config, 1, '--work-dir', folder / str(rank)),
-                *('--cfg-options', *self.data_options, *options),
-                **dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='127.0.0.1', PORT=str(port)),
-            )
-            for rank in (0, 1)
-        ]
 
     @classmethod
     def finish(cls, *command, cwd=ROOT, **variables):

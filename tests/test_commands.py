@@ -29,7 +29,8 @@ SHORTER.update(
     {
         'python tools/generate_dataset.py data/shapes': '--num-train 8 --num-val 2 --size 64',
         'python -m mmmeta new': '--weights none --size 64 --epochs 1',
-        'python tools/train.py my_upernet': '--cfg-options default_hooks.checkpoint.save_optimizer=False',
+        'python tools/train.py my_upernet': '--cfg-options train_cfg.max_iters=1 '
+        'default_hooks.checkpoint.save_optimizer=False',
     }
 )
 ERRORS = {

@@ -11,7 +11,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from PIL import Image, UnidentifiedImageError
 
+from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
+from mmmeta.models import MetaFormer
 from mmmeta.registry import MODELS
 from mmmeta.resources import resource_root
 from mmmeta.weights import differences, format_differences, get_weights, load_weights
@@ -82,7 +84,6 @@ def build_classifier(
             zoo_config_path(Path(name).stem.removesuffix('_in21k'))
         ).test_dataloader
     location = weights or f'mmmeta://{name}'
-    state_dict, layout = ({}, '') if weights == 'none' else load_weights(location)
     init_default_scope(cfg.default_scope)
     cfg.model.data_preprocessor = cfg.data_preprocessor
     model = MODELS.build(cfg.model)
@@ -90,6 +91,10 @@ def build_classifier(
     if weights == 'none':
         draw_weights(model)
         return model.to(device).eval()
+    if not isinstance(model.backbone, MetaFormer):
+        load_complete(model, location)
+        return model.to(device).eval()
+    state_dict, layout = load_weights(location)
     own = model.state_dict()
     problems = differences(own, state_dict)
     if problems:

@@ -7,6 +7,7 @@ along each axis.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ def conv_resized(x: Tensor, weight: Tensor, size: tuple[int, int], align_corners
     rows = _resized_taps(h, height, taps, align_corners, x).permute(1, 0, 2).reshape(height, taps * h)
     outs = []
     for tokens in x.permute(0, 2, 3, 1).flatten(1, 2):
-        values = torch.stack([tokens @ tap for tap in kernel])
+        values = torch.stack([tokens @ kernel[tap] for tap in range(taps)])
         values = columns @ values.view(taps * h, w * taps, out_channels)
         values = rows @ values.view(taps * h, width * out_channels)
         outs.append(values.view(height, width, out_channels))
@@ -65,7 +66,9 @@ def conv_pyramid(
         Tensor: ``(B, O, H_0, W_0)``.
     """
     size = maps[0].shape[2:]
-    kernels = weight.split([x.shape[1] for x in maps], dim=1)
+    # By slices: exporters fold what has one output alone, and eight bits need weights that are constants.
+    ends = list(accumulate(x.shape[1] for x in maps))
+    kernels = [weight[:, end - x.shape[1] : end] for x, end in zip(maps, ends, strict=True)]
     out = F.conv2d(maps[0], kernels[0], bias, padding='same')
     for x, kernel in zip(maps[1:], kernels[1:], strict=True):
         if x.shape[2:] == size:

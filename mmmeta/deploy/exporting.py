@@ -121,15 +121,17 @@ def export(
         around = _write(program, draft, format, exact)
         progress('comparing with PyTorch')
         batches = _with_sizes(images, description)
-        differences = _compare(model, draft, batches)
+        with _running():
+            differences = compare(model, Network(draft), batches)
         failed = [one for one in differences if not one.passed]
         if failed and precision != 'bf16':
             raise UsageError(f'the file computes something else than PyTorch: {failed[0]}; it is not kept')
         lost = None
         if quantizes:
             progress(f'calibrating with {len(calibration.images)} images')
-            lost = _quantize(draft, description, calibration, around)
-            differences = _compare(model, draft, batches)
+            with _running():
+                lost = _quantize(draft, description, calibration, around)
+                differences = compare(model, Network(draft), batches)
         shutil.copyfile(RUNTIME, Path(folder) / RUN)
         written = sorted(Path(folder).iterdir(), key=lambda one: (one.name != path.name, one.name))
         for one in reversed(written):  # the one to run last, when the others are there
@@ -171,10 +173,11 @@ def _replaced(network: nn.Module, replacements: dict[type[nn.Module], type[nn.Mo
             module.__class__ = kind
 
 
-def _compare(model: nn.Module, draft: Path, batches: list[list[np.ndarray]]) -> list[Difference]:
-    """Compare a file that was written with PyTorch."""
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    """Say of a file that cannot be run that it is not kept."""
     try:
-        return compare(model, Network(draft), batches)
+        yield
     except RuntimeProblem as error:
         raise UsageError(f'the file does not run, and is not kept: {error}') from error
 

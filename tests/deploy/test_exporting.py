@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,22 @@ def test_a_segmentor_of_any_size(segmentor):
         assert (network.predict([image])[0].labels == together.labels).mean() > 0.9999
 
 
-def test_a_backbone_and_a_classifier_through_the_command_line(tmp_path):
+def test_files_are_timed_beside_pytorch(segmentor, tmp_path):
+    command = [sys.executable, 'tools/analysis_tools/benchmark.py', 'exported', '--repeats', '1']
+    model = ['--model', SEGMENTOR, segmentor.with_name('weights.pth')]
+    result = Tools.finish(*command, segmentor, '--engine', 'onnxruntime', *model)
+    assert result.returncode == 0, result.stderr
+    assert '\nEncoderDecoder, 1 x 64x96, cpu' in result.stdout
+    assert re.search(r'\ntiny_upernet, PyTorch .* 1\.00x\nsegmentor, onnxruntime f32 ', result.stdout)
+    other = tmp_path / 'other.onnx'
+    export(build_backbone(TINY), other, shape=(64, 64))
+    result = Tools.finish(*command, segmentor, other)
+    assert result.stderr == (
+        f"error: '{other}' takes images of another size than '{segmentor}': give files of one size\n"
+    )
+
+
+def test_a_backbone_through_the_command_line(tmp_path):
     weights = tmp_path / 'weights.pth'
     torch.save(build_backbone(TINY).state_dict(), weights)
     out = tmp_path / 'backbone.pt2'

@@ -1,6 +1,7 @@
 """What ends a run: signals, losses that are not finite, another run, a full disk."""
 
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -104,7 +105,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(tools, config, tmp_path):
 
 def test_two_machines_stop_together_and_go_on_as_one(tools, config, tmp_path):
     """With two processes in both; the signal is sent to the second launcher alone."""
-    machines = tools.start_machines(config, tmp_path, [*CHANCE, 'train_cfg.max_iters=70000'])
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        port = sock.getsockname()[1]
+    machines = [
+        tools.start(
+            *('tools/dist_train.sh', config, 1, '--work-dir', tmp_path / str(rank)),
+            *('--cfg-options', *tools.data_options, *CHANCE, 'train_cfg.max_iters=70000'),
+            **dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='127.0.0.1', PORT=str(port)),
+        )
+        for rank in (0, 1)
+    ]
     wait_for(machines[0], tmp_path / '0/iter_3.pth')
     machines[1].send_signal(signal.SIGUSR1)
     outputs = [''.join(machine.communicate(timeout=120)) for machine in machines]

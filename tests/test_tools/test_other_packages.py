@@ -8,6 +8,9 @@ import torch
 from conftest import losses, metrics
 from PIL import Image
 
+from mmmeta.apis.inference import build_model
+from mmmeta.errors import UsageError
+
 CONFIG = """
 _base_ = ['mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmmeta'], allow_failed_imports=False)
@@ -75,6 +78,19 @@ def test_a_classifier_trains_by_epoch_resumes_and_is_tested(tools, config, tmp_p
     tools.run(*test, '--show-dir', tmp_path / 'pictures')
     assert metrics(tmp_path / 'test')['accuracy/top1'] == 100.0
     assert len(list((tmp_path / 'pictures').rglob('*.png'))) == 8
+
+
+def test_a_classifier_of_another_family_is_built_with_its_checkpoint(tmp_path):
+    pytest.importorskip('mmpretrain', reason='mmpretrain is not installed')
+    name, path = 'mmpretrain::shufflenet_v1/shufflenet-v1-1x_16xb64_in1k.py', tmp_path / 'epoch_1.pth'
+    state_dict = build_model(name, 'none').state_dict()
+    torch.save(dict(state_dict=state_dict, meta={}), path)
+    for key, value in build_model(name, str(path)).state_dict().items():
+        assert torch.equal(value, state_dict[key])
+    del state_dict['head.fc.weight']
+    torch.save(dict(state_dict=state_dict, meta={}), path)
+    with pytest.raises(UsageError, match=r"epoch_1.pth' is not a checkpoint of .* head\.fc\.weight"):
+        build_model(name, str(path))
 
 
 def test_a_folder_that_is_not_there(tools, config, tmp_path):

@@ -13,38 +13,19 @@ SHORT = ('train_cfg.max_iters=2',)
 FAST = ('train_cfg.max_iters=8', 'optim_wrapper.optimizer.lr=1e-2', 'param_scheduler.0.start_factor=1.0')
 
 
-@pytest.fixture(scope='module')
-def one_process(tools, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp('one')
-    options = ('train_dataloader.batch_size=2', *FAST)
-    tools.train(work_dir, options=options)
-    return losses(work_dir)
-
-
-class TestTwoProcesses:
-    """Two processes with one image each do what one process does with two."""
-
-    options = ('train_dataloader.batch_size=1', *FAST)
-
-    def check(self, curve, expected):
-        assert list(curve) == list(expected) == list(range(1, 9))
-        # The steps are large: gradients that were not averaged would show from the second iteration on.
-        assert expected[8] < 0.92 * expected[1]
-        assert list(curve.values()) == pytest.approx(list(expected.values()), rel=1e-4)
-
-    def test_on_one_machine(self, tools, one_process, tmp_path):
-        command = ('tools/dist_train.sh', TINY_CONFIG, 2, '--work-dir', tmp_path)
-        output = tools.run(*command, '--cfg-options', *tools.data_options, *self.options)
-        self.check(losses(tmp_path), one_process)
-        lines = output.splitlines()
-        assert next(i for i, line in enumerate(lines) if 'loss: ' in line) < 40
-        assert 'UserWarning' not in output  # of the stack, once for each process
-
-    def test_as_two_machines(self, tools, one_process, tmp_path):
-        for machine in tools.start_machines(TINY_CONFIG, tmp_path, self.options):
-            _, err = machine.communicate(timeout=300)
-            assert machine.returncode == 0, err[-3000:]
-        self.check(losses(tmp_path / '0'), one_process)
+def test_two_processes_with_one_image_each_do_what_one_does_with_two(tools, tmp_path):
+    tools.train(tmp_path / 'one', options=('train_dataloader.batch_size=2', *FAST))
+    command = ('tools/dist_train.sh', TINY_CONFIG, 2, '--work-dir', tmp_path / 'two')
+    options = ('--cfg-options', *tools.data_options, 'train_dataloader.batch_size=1', *FAST)
+    output = tools.run(*command, *options)
+    expected, curve = losses(tmp_path / 'one'), losses(tmp_path / 'two')
+    assert list(curve) == list(expected) == list(range(1, 9))
+    # The steps are large: gradients that were not averaged would show from the second iteration on.
+    assert expected[8] < 0.92 * expected[1]
+    assert list(curve.values()) == pytest.approx(list(expected.values()), rel=1e-4)
+    lines = output.splitlines()
+    assert next(i for i, line in enumerate(lines) if 'loss: ' in line) < 40
+    assert 'UserWarning' not in output  # of the stack, once for each process
 
 
 class TestResume:

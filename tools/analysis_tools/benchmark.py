@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import check_interpreter  # noqa: F401
@@ -98,13 +99,17 @@ def parse_args() -> argparse.Namespace:
     files = commands.add_parser(
         'exported', help='exported files', description=compare_exported.__doc__, parents=[common]
     )
-    files.add_argument('files', nargs='+', metavar='FILE', help='what export.py wrote, of one network')
+    files.add_argument(
+        'files', nargs='+', metavar='FILE', help='what export.py wrote, for images of one size'
+    )
     files.add_argument('--engine', choices=list(ENGINES), help='default: that of each file')
     files.add_argument(
         '--model',
         nargs=2,
+        action='append',
+        default=[],
         metavar=('CONFIG', 'CHECKPOINT'),
-        help="the network in PyTorch; 'none': random weights",
+        help="a network in PyTorch, first; 'none': random weights; may be repeated",
     )
     add_config_options(files)
     acts = commands.add_parser(
@@ -192,7 +197,8 @@ def measure(
     columns = ''.join(f' {f"{column} (MB)":>10} {"ratio":>6}' for column in memory)
     if printed:
         columns += f' {"paper, per s":>13} {"speed":>7}'
-    print(f'{"":40} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"per s":>8} {"speed":>7}{columns}')
+    width = max(40, *map(len, names))
+    print(f'{"":{width}} {"median (s)":>11} {"fastest":>9} {"slowest":>9} {"per s":>8} {"speed":>7}{columns}')
     records = []
     for i, (name, timing) in enumerate(zip(names, timings, strict=True)):
         sizes = {column: values[i] for column, values in memory.items()}
@@ -202,7 +208,7 @@ def measure(
         if printed and printed[i]:
             columns += f' {printed[i]:13.6g} {printed[i] / printed[0]:6.2f}x'
         print(
-            f'{name:40} {timing.median:11.4f} {timing.fastest:9.4f} {timing.slowest:9.4f} '
+            f'{name:{width}} {timing.median:11.4f} {timing.fastest:9.4f} {timing.slowest:9.4f} '
             f'{batch / timing.median:8.2f} {timings[0].median / timing.median:6.2f}x{columns}',
             flush=True,
         )
@@ -297,7 +303,7 @@ def compare_models(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time exported files alternately, beside the network in PyTorch, for an image of the files' size.
+    """Time exported files alternately, beside networks in PyTorch, for an image of the files' size.
 
     From the image in memory to boxes, masks within them, labels or probabilities; nothing is read, resized or
     pasted.
@@ -307,15 +313,19 @@ def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
     image, _ = draw_coco_scene(np.random.default_rng(0), *first.description['shape'])
     prepared = first.prepare(np.asarray(image))
     names, runs = [], []
-    if args.model:
-        model = build_exportable(*args.model, args.cfg_options)
-        names.append('PyTorch')
+    for config, checkpoint in args.model:
+        model = build_exportable(config, checkpoint, args.cfg_options)
+        names.append(f'{Path(config).stem}, PyTorch')
         runs.append(partial(predict_as, first, model, normalized(first, [prepared]), prepared))
-    for network in networks:
-        names.append(f'{network.engine} {network.description["precision"]}')
+    for path, network in zip(args.files, networks, strict=True):
+        if network.description['shape'] != first.description['shape']:
+            raise UsageError(
+                f"'{path}' takes images of another size than '{args.files[0]}': give files of one size"
+            )
+        names.append(f'{Path(path).stem}, {network.engine} {network.description["precision"]}')
         runs.append(partial(network.run, **network.inputs([network.prepare(np.asarray(image))])))
     height, width = prepared.image.shape[1:]
-    title = f'{first.description["method"]}, 1 x {height}x{width}, {args.files[0]}'
+    title = f'{first.description["method"]}, 1 x {height}x{width}'
     return measure(title, names, runs, args.repeats, height=height, width=width, files=args.files)
 
 
