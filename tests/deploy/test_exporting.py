@@ -33,6 +33,9 @@ pytest.importorskip('onnxscript', reason='export needs onnxscript')
 pytest.importorskip('onnxruntime', reason='exported files are run with ONNX Runtime')
 TINY = 'caformer_s18,window=3,depths=(1,1,1,1),dims=(8,8,32,32)'
 DETECTOR, SEGMENTOR = 'tests/data/tiny_mask_rcnn.py', 'tests/data/tiny_upernet.py'
+# Each scale takes seconds to be traced for any size.
+SCALES = {'model.decode_head.pool_scales': (1, 2)}
+SCALE_OPTIONS = [f'{key}={value}' for key, value in SCALES.items()]
 
 
 def scene(height, width, seed=0):
@@ -122,7 +125,7 @@ def segmentor(tmp_path_factory):
     pytest.importorskip('mmseg', reason='a segmentor is exported')
     folder = tmp_path_factory.mktemp('segmentor')
     torch.manual_seed(0)
-    model = build_model(SEGMENTOR, 'none')
+    model = build_model(SEGMENTOR, 'none', options=SCALES)
     spread(model, lambda: model(torch.randn(1, 3, 64, 96), mode='tensor'))
     with torch.no_grad():  # classes that occur in the generated data
         model.decode_head.conv_seg.bias[[label - 1 for label in LABELS.values()]] += 5
@@ -145,7 +148,8 @@ def test_a_segmentor_of_any_size(segmentor):
 def test_files_are_timed_beside_pytorch(segmentor, tmp_path):
     command = [sys.executable, 'tools/analysis_tools/benchmark.py', 'exported', '--repeats', '1']
     model = ['--model', SEGMENTOR, segmentor.with_name('weights.pth')]
-    result = Tools.finish(*command, segmentor, '--engine', 'onnxruntime', *model)
+    options = ['--engine', 'onnxruntime', *model, '--cfg-options', *SCALE_OPTIONS]
+    result = Tools.finish(*command, segmentor, *options)
     assert result.returncode == 0, result.stderr
     assert '\nEncoderDecoder, 1 x 64x96, cpu' in result.stdout
     assert re.search(r'\ntiny_upernet, PyTorch .* 1\.00x\nsegmentor, onnxruntime f32 ', result.stdout)
@@ -312,7 +316,7 @@ def test_files_and_images_that_do_not_fit(exported, tmp_path):
 
 def test_what_evaluate_finds(segmentor, tmp_path, ade_root):
     """Metrics of a file are those of the network, but for how images are resized."""
-    data = f'test_dataloader.dataset.data_root={ade_root}'
+    data = [f'test_dataloader.dataset.data_root={ade_root}']
     weights, out, folder = segmentor.with_name('weights.pth'), segmentor, tmp_path / 'work'
     own = Tools.finish(
         sys.executable,
@@ -322,12 +326,11 @@ def test_what_evaluate_finds(segmentor, tmp_path, ade_root):
         '--work-dir',
         folder,
         '--cfg-options',
-        data,
+        *data,
     )
     assert own.returncode == 0, own.stderr
-    other = Tools.finish(
-        sys.executable, 'tools/test.py', SEGMENTOR, weights, '--work-dir', folder, '--cfg-options', data
-    )
+    command = (sys.executable, 'tools/test.py', SEGMENTOR, weights, '--work-dir', folder)
+    other = Tools.finish(*command, '--cfg-options', *data, *SCALE_OPTIONS)
     assert other.returncode == 0, other.stderr
     values = [float(run.stdout.split('aAcc: ')[-1].split()[0]) for run in (own, other)]
     assert values[0] > 0 and abs(values[0] - values[1]) < 0.2

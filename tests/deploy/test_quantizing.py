@@ -13,7 +13,7 @@ from mmmeta.deploy import Calibration, export, load
 from mmmeta.errors import UsageError
 
 pytest.importorskip('onnxscript', reason='export needs onnxscript')
-pytest.importorskip('openvino', reason="files in eight bits are compared with OpenVINO's")
+openvino = pytest.importorskip('openvino', reason="files in eight bits are compared with OpenVINO's")
 pytest.importorskip('nncf', reason='eight bits are chosen by NNCF')
 
 IMAGES = [scene(64, 96, seed) for seed in range(4)]
@@ -92,6 +92,10 @@ def test_through_the_command_line(tmp_path, ade_root):
     assert result.returncode == 0, result.stderr
     assert 'calibrating with 3 images' in result.stdout and ' points, float32 ' in result.stdout
     assert load(out).description['precision'] == 'int8'
+    # All weights of convolutions: those of the head's, too, whose parts are convolved before they are resized.
+    constants = [op for op in openvino.Core().read_model(out).get_ops() if op.get_type_name() == 'Constant']
+    kernels = [op for op in constants if [*op.get_output_shape(0)][-2:] == [3, 3]]
+    assert kernels and {op.get_element_type().get_type_name() for op in kernels} == {'i8'}
     for rest, message in (
         (['--max-drop', '1'], '--calibration and --max-drop are for --precision int8'),
         (
