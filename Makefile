@@ -11,7 +11,8 @@ help:
 	@echo "make lint                         check style and format"
 	@echo "make format                       format the code"
 	@echo "make docs                         build the pages into docs/_build/html"
-	@echo "make gpu                          prove and measure everything on a GPU, into docs/gpu"
+	@echo "make gpu [WHEELS=folder]          prove and measure everything on a GPU, into docs/gpu, with the PyTorch"
+	@echo "                                  that is there; what else is needed is installed from the folder"
 	@echo "make setup                        only build the environment"
 	@echo "make clean                        remove the environment and what was built"
 
@@ -39,8 +40,12 @@ docs: setup
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-gpu: setup
-	@$(BIN)/python tools/gpu_report.py
+# With the PyTorch of the machine and its CUDA: nothing is built or fetched.
+gpu: SITE := work_dirs/gpu/site
+gpu: RUN := $(or $(wildcard $(BIN)/python),$(PYTHON))
+gpu:
+	@$(if $(WHEELS),$(RUN) -m pip install -q --no-index --no-deps --upgrade --target $(SITE) "$(WHEELS)"/*.whl)
+	@PYTHONPATH="$(CURDIR):$(SITE):$$PYTHONPATH" $(RUN) tools/gpu_report.py
 
 clean:
 	rm -rf .venv .cache build docs/_build dist *.egg-info .pytest_cache .ruff_cache

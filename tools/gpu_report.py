@@ -16,7 +16,7 @@ import check_interpreter  # noqa: F401
 import torch
 
 from mmmeta.apis.cli import command_line
-from mmmeta.apis.gpu_parts import PARTS, Device
+from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
 from mmmeta.engine.records import collect_versions
 from mmmeta.errors import UsageError
 
@@ -125,6 +125,10 @@ def main() -> None:
     failed = []
     for part in parts:
         print(f'{part}: {describe(part)}', flush=True)
+        missing = missing_packages(part)
+        if missing:
+            print(f'{part}: skipped, {" and ".join(missing)} is not installed', flush=True)
+            continue
         start = time.monotonic()
         try:
             status = subprocess.run(

@@ -1,6 +1,8 @@
 """What is measured on a GPU, in parts; on another device the same rows, small, to see that they run."""
 
 import copy
+import json
+import re
 import statistics
 import subprocess
 import sys
@@ -10,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
+from pathlib import Path
 
+import timm
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -22,8 +27,15 @@ from torch.nn.parallel import DistributedDataParallel
 from mmmeta.analysis.benchmark import activations, measure_peak, time_alternating
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.config import adapt_to_device, load_config
+from mmmeta.models import ConvFormer
 from mmmeta.models.layers import Attention, StarReLU
-from mmmeta.models.layers.windows import _attend, _gather, plan_windows, windowed_attention
+from mmmeta.models.layers.windows import (
+    _attend,
+    _gather,
+    natten_attention,
+    plan_windows,
+    windowed_attention,
+)
 from mmmeta.resources import resource_root
 
 FAMILIES = (
@@ -166,6 +178,7 @@ def correctness(device: Device) -> Iterator[Row]:
     for name in ('convformer_s18', 'caformer_s18,window=3'):
         yield from _recomputation_changes_nothing(name, image, device)
     yield from _edge_of_float16(device)
+    yield from _loaded_weights(image, device)
     if device.type == 'cuda':
         yield from _one_process_of_several(image, device)
     yield from _windows_are_exact(device)
@@ -274,6 +287,22 @@ def _edge_of_float16(device: Device) -> Iterator[Row]:
     yield Row('StarReLU of 2000 in float16, scale 0.01', 'ours', 'value', y[0, 0].item(), note=_verdict(good))
 
 
+def _loaded_weights(image: Tensor, device: Device) -> Iterator[Row]:
+    """A file of timm's in the layout of its classifier, named in ``init_cfg``."""
+    torch.manual_seed(0)
+    peer = timm.create_model('convformer_s18').double()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'weights.pth')
+        torch.save(peer.state_dict(), path)
+        init_cfg = dict(type='Pretrained', checkpoint=str(path))
+        ours = ConvFormer('s18', output_norm=False, init_cfg=init_cfg).double()
+        ours.init_weights()
+    peer, ours = (network.to(device.type).eval() for network in (peer, ours))
+    with torch.no_grad():
+        error = _distance([ours(image.double())[-1]], [peer.forward_features(image.double())])
+    yield Row('convformer_s18, loaded', 'ours', 'distance to timm', error, note=_verdict(error < 1e-9))
+
+
 def _one_process_of_several(image: Tensor, device: Device) -> Iterator[Row]:
     with tempfile.NamedTemporaryFile() as meeting:
         dist.init_process_group('nccl', init_method=f'file://{meeting.name}', rank=0, world_size=1)
@@ -370,6 +399,11 @@ def _compiled_flex() -> Callable[..., Tensor]:
 _flex: Callable[..., Tensor] | None = None
 
 
+def _by_natten(qkv: Tensor, size: tuple[int, int], head_dim: int) -> Tensor:
+    q, k, v = qkv.view(-1, *size, 3, qkv.shape[1] // 3 // head_dim, head_dim).unbind(3)
+    return natten_attention(q, k, v, (13, 13)).reshape(len(qkv), -1)
+
+
 def windows(device: Device) -> Iterator[Row]:
     """Attention in windows of 13, bfloat16, batch 2, 10 heads of 32, by every way there is."""
     maps = [(9, 17)] if device.small else [(64, 128), (50, 84), (128, 128), (256, 256)]
@@ -396,6 +430,8 @@ def windows(device: Device) -> Iterator[Row]:
             rule = dict(size=size, window=(13, 13), mode='slide', border='shift', head_dim=head_dim)
             ways['kernel (default)'] = partial(attend_in_windows, **rule)
             ways['flex_attention'] = partial(FlexWindows(size, 13, device.type), head_dim=head_dim)
+            if find_spec('natten'):
+                ways['NATTEN'] = partial(_by_natten, size=size, head_dim=head_dim)
         ways['gather, kept'] = gathered
         ways['gather, again in backward'] = partial(windowed_attention, plan=plan, head_dim=head_dim)
         exact = None
@@ -615,7 +651,8 @@ def profile(device: Device) -> Iterator[Row]:
 # The same config under MMEngine's own runner, loop and hooks.
 STOCK = """
 import sys
-from mmengine.config import Config, DictAction
+import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 config = Config.fromfile(sys.argv[1])
 config.pop('runner_type')
@@ -627,8 +664,9 @@ for key in ('train_cfg.max_iters', 'train_dataloader.batch_size', 'default_hooks
         place = place[name]
     place[last] = int(place[last])
 config.model.backbone.init_cfg = None
-config.optim_wrapper.type = 'AmpOptimWrapper'
-config.optim_wrapper.loss_scale = 'dynamic'
+if torch.cuda.is_available():  # MMEngine has no mixed precision without one
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.loss_scale = 'dynamic'
 config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=config.train_cfg.max_iters, val_interval=10**6)
 config.work_dir = sys.argv[2]
 Runner.from_cfg(config).train()
@@ -638,6 +676,7 @@ Runner.from_cfg(config).train()
 def training(device: Device) -> Iterator[Row]:
     """`tools/train.py --amp` on generated data, and MMEngine's own runner with the same config."""
     iters, batch = (4 if device.small else 80), 2
+    kind, amp = ('float16', ['--amp']) if device.type == 'cuda' else ('float32', [])
     tools, config = resource_root() / 'tools', 'upernet_caformer_s18_ade20k.py'
     config = resource_root() / 'configs' / config
     with tempfile.TemporaryDirectory() as folder:
@@ -654,7 +693,7 @@ def training(device: Device) -> Iterator[Row]:
         more = ['--cfg-options', *options, 'train_cfg.val_interval=1000000']
         ways = {
             "MMEngine's Runner": ['-c', STOCK, config, f'{folder}/stock', *options],
-            'tools/train.py': [tools / 'train.py', config, '--amp', '--work-dir', f'{folder}/ours', *more],
+            'tools/train.py': [tools / 'train.py', config, *amp, '--work-dir', f'{folder}/ours', *more],
         }
         first = None
         for name, arguments in ways.items():
@@ -669,9 +708,52 @@ def training(device: Device) -> Iterator[Row]:
                 value = statistics.median(times) if times else float('nan')
                 if key == 'time':
                     first = first or value
-                case = f'UperNet-CAFormer-S18, {batch} x 512x512, float16'
+                case = f'UperNet-CAFormer-S18, {batch} x 512x512, {kind}'
                 note = f'status {run.returncode}, {seconds:.0f} s in all'
                 yield Row(case, name, f'{key}, s', value, value / first if key == 'time' else None, note)
+        yield from _resumed([tools / 'train.py', config, *amp], options, Path(folder))
+
+
+def _resumed(command: Sequence[object], options: Sequence[str], folder: Path) -> Iterator[Row]:
+    """Losses of a run that was cut in two, against those of a whole one; kernels may sum in any order."""
+    losses = {}
+    for name, ends in (('whole', [6]), ('resumed', [3, 6])):
+        losses[name] = {}
+        for end in ends:
+            more = (
+                f'train_cfg.max_iters={end}',
+                'default_hooks.logger.interval=1',
+                'default_hooks.checkpoint.interval=3',
+                'randomness.seed=0',
+            )
+            arguments = [sys.executable, *command, '--resume', '--work-dir', folder / name]
+            arguments += ['--cfg-options', *options, *more]
+            run = subprocess.run([*map(str, arguments)], capture_output=True, text=True)
+            if run.returncode:
+                print(run.stdout[-3000:], run.stderr[-3000:], file=sys.stderr)
+            found = re.findall(r'Iter\(train\) \[ *(\d+)/.* loss: ([\d.]+)', run.stdout + run.stderr)
+            losses[name] |= {int(number): float(loss) for number, loss in found}
+    whole, resumed = losses.values()
+    good = list(whole) == list(resumed) == [*range(1, 7)]
+    error = max(abs(resumed[i] / whole[i] - 1) for i in whole) if good else float('nan')
+    case = 'UperNet-CAFormer-S18, resumed after 3 of 6 iterations'
+    yield Row(case, 'ours', 'largest change of a loss', error, note=_verdict(error < 1e-2))
+
+
+def paper(device: Device) -> Iterator[Row]:
+    """Table XII of arXiv:2210.13452: 128 images of 224x224, TF32, GELU in the place of StarReLU."""
+    tool = resource_root() / 'tools/analysis_tools/benchmark.py'
+    few = ['--models', 'convformer_s18', 'swin_t', '--batch', '1', '--repeats', '1'] if device.small else []
+    with tempfile.NamedTemporaryFile(suffix='.json') as file:
+        command = [sys.executable, tool, 'paper', 'XII', '--json', file.name, *few]
+        subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        records = json.loads(Path(file.name).read_text())
+    speeds = [record['batch'] / record['median'] for record in records]
+    printed = [record['printed_per_second'] for record in records]
+    for record, speed, other in zip(records, speeds, printed, strict=True):
+        case = f'Table XII, {record["batch"]} x {record["height"]}x{record["width"]}, tf32'
+        note = f'printed: {other:g}, ratio {other / printed[0]:.3f}'
+        yield Row(case, record['model'], 'images per second', speed, speed / speeds[0], note)
 
 
 PARTS: dict[str, Callable[[Device], Iterator[Row]]] = {
@@ -681,6 +763,15 @@ PARTS: dict[str, Callable[[Device], Iterator[Row]]] = {
     'backbones': backbones,
     'models': models,
     'compiled': partial(backbones, compiled=True),
+    'paper': paper,
     'training': training,
     'profile': profile,
 }
+
+# Packages of parts beside those of the backbones.
+PACKAGES = dict(models=('mmseg', 'mmdet', 'mmcv._ext'), paper=('mmpretrain',), training=('mmseg',))
+
+
+def missing_packages(part: str) -> list[str]:
+    """Packages that a part needs and that are not installed; ``mmcv._ext`` are MMCV's operators."""
+    return [name for name in PACKAGES.get(part, ()) if find_spec(name) is None]

@@ -92,7 +92,7 @@ def test_through_the_command_line(tmp_path, ade_root):
     assert result.returncode == 0, result.stderr
     assert 'calibrating with 3 images' in result.stdout and ' points, float32 ' in result.stdout
     assert load(out).description['precision'] == 'int8'
-    # All weights of convolutions: those of the head's, too, whose parts are convolved before they are resized.
+    # Of all convolutions: those of the head, too, whose parts are convolved before they are resized.
     constants = [op for op in openvino.Core().read_model(out).get_ops() if op.get_type_name() == 'Constant']
     kernels = [op for op in constants if [*op.get_output_shape(0)][-2:] == [3, 3]]
     assert kernels and {op.get_element_type().get_type_name() for op in kernels} == {'i8'}

@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import Tools
 
+from mmmeta.apis import gpu_parts
+
 REPORT = (sys.executable, 'tools/gpu_report.py')
 
 
@@ -29,6 +31,19 @@ def test_rows_and_page(tmp_path):
     text = page.read_text()
     assert '| 9x17, forward | global, flash | ms |' in text
     assert 'Not measured: `python tools/gpu_report.py --only training`.' in text
+
+
+def test_weights_from_a_file_are_those_of_timm():
+    (row,) = gpu_parts._loaded_weights(torch.randn(1, 3, 64, 64), gpu_parts.Device('cpu', small=True))
+    assert row.note == 'ok' and row.value < 1e-12
+
+
+def test_a_part_without_its_packages_is_named(monkeypatch):
+    for part in gpu_parts.PACKAGES:
+        assert gpu_parts.missing_packages(part) == []
+    monkeypatch.setattr(gpu_parts, 'find_spec', lambda name: None if name == 'mmdet' else name)
+    assert gpu_parts.missing_packages('models') == ['mmdet']
+    assert gpu_parts.missing_packages('paper') == []
 
 
 def test_a_part_that_takes_too_long_is_named(tmp_path):
