@@ -41,10 +41,10 @@ docs: setup
 	@echo "docs/_build/html/index.html"
 
 # With the PyTorch of the machine and its CUDA: nothing is built or fetched.
-gpu: SITE := work_dirs/gpu/site
+gpu: SITE := $(CURDIR)/work_dirs/gpu/site
 gpu: RUN := $(or $(wildcard $(BIN)/python),$(PYTHON))
 gpu:
-	@$(if $(WHEELS),$(RUN) -m pip install -q --no-index --no-deps --upgrade --target $(SITE) "$(WHEELS)"/*.whl)
+	@$(if $(WHEELS),$(RUN) -m pip install -q --no-index --no-deps --upgrade --target "$(SITE)" "$(WHEELS)"/*.whl)
 	@PYTHONPATH="$(CURDIR):$(SITE):$$PYTHONPATH" $(RUN) tools/gpu_report.py
 
 clean:
