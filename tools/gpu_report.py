@@ -113,7 +113,13 @@ def main() -> None:
     if args.run:
         sys.exit(0 if run_part(args.run, device, table) else 1)
     out.mkdir(parents=True, exist_ok=True)
-    parts = args.only or list(PARTS)
+    parts = []
+    for part in args.only or PARTS:
+        missing = missing_packages(part)
+        if missing:
+            print(f'{part}: skipped, {" and ".join(missing)} is not installed', flush=True)
+        else:
+            parts.append(part)
     kept = []
     if table.is_file():
         with open(table, newline='') as file:
@@ -125,10 +131,6 @@ def main() -> None:
     failed = []
     for part in parts:
         print(f'{part}: {describe(part)}', flush=True)
-        missing = missing_packages(part)
-        if missing:
-            print(f'{part}: skipped, {" and ".join(missing)} is not installed', flush=True)
-            continue
         start = time.monotonic()
         try:
             status = subprocess.run(

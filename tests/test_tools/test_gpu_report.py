@@ -1,11 +1,12 @@
 """The report of a GPU, on a machine without one: the same rows, small."""
 
 import csv
+import importlib
 import sys
 
 import pytest
 import torch
-from conftest import Tools
+from conftest import ROOT, Tools
 
 from mmmeta.apis import gpu_parts
 
@@ -44,6 +45,20 @@ def test_a_part_without_its_packages_is_named(monkeypatch):
     monkeypatch.setattr(gpu_parts, 'find_spec', lambda name: None if name == 'mmdet' else name)
     assert gpu_parts.missing_packages('models') == ['mmdet']
     assert gpu_parts.missing_packages('paper') == []
+
+
+def test_what_was_measured_of_a_part_that_is_skipped_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    gpu_report = importlib.import_module('gpu_report')
+    monkeypatch.setattr(gpu_report, 'missing_packages', lambda part: ['mmpretrain'])
+    monkeypatch.setattr(sys, 'argv', ['gpu_report.py', '--only', 'paper', '--out', str(tmp_path)])
+    name = torch.cuda.get_device_name().replace(' ', '-').lower() if torch.cuda.is_available() else 'cpu'
+    table = tmp_path / f'{name}.csv'
+    before = 'part,case,variant,metric,value,ratio,note,command,versions\npaper,old,x,ms,1,,,c,v\n'
+    table.write_text(before)
+    gpu_report.main()
+    assert 'paper: skipped, mmpretrain is not installed' in capsys.readouterr().out
+    assert table.read_text() == before
 
 
 def test_a_part_that_takes_too_long_is_named(tmp_path):
