@@ -15,6 +15,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -698,20 +699,26 @@ def training(device: Device) -> Iterator[Row]:
         first = None
         for name, arguments in ways.items():
             start = time.perf_counter()
-            run = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
+            lines, status = _find_in_output(arguments, '.*  time: .*')
             seconds = time.perf_counter() - start
-            lines = [line for line in (run.stdout + run.stderr).splitlines() if '  time: ' in line]
-            if run.returncode or not lines:
-                print(run.stdout[-3000:], run.stderr[-3000:], file=sys.stderr)
             for key in ('time', 'data_time'):
                 times = [float(line.split(f' {key}: ')[1].split()[0]) for line in lines[len(lines) // 2 :]]
                 value = statistics.median(times) if times else float('nan')
                 if key == 'time':
                     first = first or value
                 case = f'UperNet-CAFormer-S18, {batch} x 512x512, {kind}'
-                note = f'status {run.returncode}, {seconds:.0f} s in all'
+                note = f'status {status}, {seconds:.0f} s in all'
                 yield Row(case, name, f'{key}, s', value, value / first if key == 'time' else None, note)
         yield from _resumed([tools / 'train.py', config, *amp], options, Path(folder))
+
+
+def _find_in_output(arguments: Sequence[object], pattern: str) -> tuple[list[Any], int]:
+    """What Python prints that matches, and its status; the end of all of it where it fails."""
+    run = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
+    found = re.findall(pattern, run.stdout + run.stderr)
+    if run.returncode or not found:
+        print(run.stdout[-3000:], run.stderr[-3000:], file=sys.stderr)
+    return found, run.returncode
 
 
 def _resumed(command: Sequence[object], options: Sequence[str], folder: Path) -> Iterator[Row]:
@@ -726,12 +733,8 @@ def _resumed(command: Sequence[object], options: Sequence[str], folder: Path) ->
                 'default_hooks.checkpoint.interval=3',
                 'randomness.seed=0',
             )
-            arguments = [sys.executable, *command, '--resume', '--work-dir', folder / name]
-            arguments += ['--cfg-options', *options, *more]
-            run = subprocess.run([*map(str, arguments)], capture_output=True, text=True)
-            if run.returncode:
-                print(run.stdout[-3000:], run.stderr[-3000:], file=sys.stderr)
-            found = re.findall(r'Iter\(train\) \[ *(\d+)/.* loss: ([\d.]+)', run.stdout + run.stderr)
+            arguments = [*command, '--resume', '--work-dir', folder / name, '--cfg-options', *options, *more]
+            found, _ = _find_in_output(arguments, r'Iter\(train\) \[ *(\d+)/.* loss: ([\d.]+)')
             losses[name] |= {int(number): float(loss) for number, loss in found}
     whole, resumed = losses.values()
     good = list(whole) == list(resumed) == [*range(1, 7)]
