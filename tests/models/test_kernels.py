@@ -1,10 +1,17 @@
 """The kernels for GPUs compute what the operations define, in Triton's interpreter where there is no GPU."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from test_windows import RULES, brute_force
 from timm_peer import randomise
+from torch._dynamo.backends.common import aot_autograd
 
 from mmmeta import models
 from mmmeta.models.layers import activations, kernels, norms, windows
@@ -27,11 +34,20 @@ def everywhere(monkeypatch):
 
 @pytest.mark.parametrize(('mode', 'border'), RULES)
 @pytest.mark.parametrize(
-    ('size', 'window'), [((1, 1), (13, 13)), ((2, 19), (7, 7)), ((9, 17), (6, 4)), ((16, 21), (13, 5))]
+    ('size', 'window', 'tf32'),
+    [
+        ((1, 1), (13, 13), False),
+        ((2, 19), (7, 7), True),
+        ((9, 17), (6, 4), False),
+        ((16, 21), (13, 5), True),
+    ],
 )
-def test_windows(size, window, mode, border):
+def test_windows(size, window, tf32, mode, border, monkeypatch):
+    from mmmeta.models.layers.kernels import windows as window_kernels
     from mmmeta.models.layers.kernels.windows import attend_in_windows
 
+    if DEVICE == 'cpu':  # the interpreter computes both in float32, with as many keys at a time as they take
+        monkeypatch.setattr(window_kernels, '_allows_tf32', lambda: tf32)
     head_dim, batch = 12, 2  # no power of two: lanes are left over
     rows = batch * size[0] * size[1]
     qkv = torch.randn(rows, 3 * 2 * head_dim, device=DEVICE, requires_grad=True)
@@ -143,3 +159,55 @@ def test_where_there_are_kernels():
     assert not has_kernels(torch.ones(1))
     with FakeTensorMode():  # without memory
         assert not has_kernels(torch.empty(1, device='cuda'))
+
+
+def test_all_fit_a_gpu_with_little_shared_memory(tmp_path):
+    """Compiled for capability 8.6, of which no launch gets more than 99 KB; Triton brings the compiler."""
+    env = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+    env['TRITON_CACHE_DIR'] = str(tmp_path)
+    command = [sys.executable, Path(__file__).with_name('compile_kernels.py'), '86']
+    printed = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert len({name for _, name, *_ in rows}) == 10
+    for case, name, shared, spilled in rows:
+        assert shared <= 99 * 1024, (case, name, shared)
+        # Heads of all released models are 32 wide; registers of larger ones may spill.
+        assert spilled <= (1024 if case.endswith(('64', '128')) else 64), (case, name, spilled)
+
+
+def test_a_compiler_sees_windows_as_one_operation(everywhere):
+    """What it records runs, forward and backward, and is what runs without it."""
+    model = models.CAFormer(dict(TINY, base='s18'), window=3).to(DEVICE).train()
+    randomise(model)
+    image = torch.randn(1, 3, 80, 96, device=DEVICE)
+    recorded = []
+
+    def compiler(graph, inputs):
+        recorded.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    def run(network):
+        model.zero_grad()
+        outs = network(image)
+        sum(out.square().mean() for out in outs).backward()
+        return [*outs, *(p.grad for p in model.parameters())]
+
+    expected = run(model)
+    backend = aot_autograd(fw_compiler=compiler, bw_compiler=compiler)
+    found = run(torch.compile(model, backend=backend, fullgraph=True))
+    assert {name for name in recorded if 'attend' in name} == {
+        'mmmeta.attend_in_windows.default',
+        'mmmeta.attend_in_windows_backward.default',
+    }
+    for tensor, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(tensor, other, rtol=1e-4, atol=1e-5)
+
+
+def test_tf32_may_be_allowed_in_pytorchs_newer_way():
+    """After which it is an error to read the older setting, for the rest of the process."""
+    code = (
+        "import torch; torch.backends.fp32_precision = 'tf32'\n"
+        'from mmmeta.models.layers.kernels.windows import _allows_tf32; print(_allows_tf32())'
+    )
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert run.stdout == 'True\n'

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-# Triton compiles for these. GPUs of older generations have no bfloat16.
+# Of NVIDIA's; GPUs of older generations have no bfloat16. On AMD's the kernels have never run.
 MIN_CAPABILITY = (8, 0)
 HAS_TRITON = find_spec('triton') is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -21,7 +21,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 @cache
 def _compiles_for(device: torch.device) -> bool:
     """Whether Triton is there and compiles, for which it needs a C compiler and Python's headers."""
-    if not HAS_TRITON or torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+    if not HAS_TRITON or torch.version.hip or torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
         return False
     from .activations import scaled_square
 
@@ -53,6 +53,11 @@ def has_kernels(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return _compiles_for_current()
     return _has_memory(x) and _compiles_for(x.device)
+
+
+def divide_up(dividend: int, divisor: int) -> int:
+    """The quotient, rounded up; Triton's own, which its compiler knows too, takes a third of a launch."""
+    return -(-dividend // divisor)
 
 
 def on_its_device(function: Callable) -> Callable:

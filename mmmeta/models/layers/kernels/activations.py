@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import on_its_device
+from . import divide_up, on_its_device
 
 BLOCK = 2048
 NUM_WARPS = 8
@@ -56,7 +56,7 @@ def scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Ten
     """
     x, y = _dense(x)
     of_scale, of_bias = isinstance(scale, Tensor), isinstance(bias, Tensor)
-    grid = (triton.cdiv(x.numel(), BLOCK),)
+    grid = (divide_up(x.numel(), BLOCK),)
     if x.numel():
         _scaled_square_forward[grid](
             x, y, scale, bias, x.numel(), of_scale, of_bias, BLOCK=BLOCK, num_warps=NUM_WARPS
@@ -79,7 +79,7 @@ def scaled_square_gradients(grad: Tensor, x: Tensor, scale: Tensor | float) -> t
     """
     x, grad_x = _dense(x)
     grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
-    programs = max(1, min(triton.cdiv(x.numel(), BLOCK), MAX_SUMS))
+    programs = max(1, min(divide_up(x.numel(), BLOCK), MAX_SUMS))
     sums = torch.empty(2, programs, dtype=torch.float32, device=x.device)
     _scaled_square_backward[(programs,)](
         x, grad, grad_x, sums, scale, x.numel(), isinstance(scale, Tensor),

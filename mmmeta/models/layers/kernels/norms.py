@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import on_its_device
+from . import divide_up, on_its_device
 
 # Elements that a program holds at a time; programs for one image at most.
 BLOCK, MAX_CHUNKS = 4096, 256
@@ -162,9 +162,9 @@ def _layout(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict]:
     lanes = triton.next_power_of_2(channels)
     rows = max(1, BLOCK // lanes)
     positions = height * width
-    chunks = min(MAX_CHUNKS, triton.cdiv(positions, rows))
-    length = triton.cdiv(positions, chunks)
-    chunks = triton.cdiv(positions, length)
+    chunks = min(MAX_CHUNKS, divide_up(positions, rows))
+    length = divide_up(positions, chunks)
+    chunks = divide_up(positions, length)
     return (chunks, batch), (positions, channels, length), dict(ROWS=rows, LANES=lanes, num_warps=NUM_WARPS)
 
 

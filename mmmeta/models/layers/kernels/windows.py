@@ -12,14 +12,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import on_its_device
+from . import divide_up, on_its_device
 
 # What :func:`_first_key` and the functions beside it know, for ``MODE``.
 MODES = {('slide', 'shift'): 0, ('slide', 'truncate'): 1, ('block', 'shift'): 2, ('block', 'truncate'): 2}
 SHIFT, TRUNCATE = tl.constexpr(0), tl.constexpr(1)
-# Side of a tile of queries or keys, and how many of the others are multiplied at a time.
-TILE, BLOCK = 8, 64
-NUM_WARPS, NUM_STAGES = 4, 2
+# Side of a tile of queries or keys.
+TILE = 8
+# How many of the others are multiplied at a time, and by how many warps: on tensor cores, and in float32, for
+# which the former would not fit into the registers.
+BLOCK, NUM_WARPS = 64, 4
+FLOAT32_BLOCK, FLOAT32_NUM_WARPS = 32, 8
+NUM_STAGES = 2
 # Scores below those of any key, whose exponentials vanish. Not infinity, whose differences are no numbers.
 MASKED = tl.constexpr(-1.0e30)
 LOG2_E = 1.4426950408889634
@@ -231,17 +235,27 @@ def _attend_backward_keys(
     tl.store(grad_qkv + places + 2 * channels, of_value.to(key.dtype), mask=stored)
 
 
+def _allows_tf32() -> bool:
+    matmul = torch.backends.cuda.matmul
+    # To read the older of the two settings is an error where the newer one, of PyTorch 2.9, was set.
+    if hasattr(matmul, 'fp32_precision'):
+        return matmul.fp32_precision == 'tf32'
+    return matmul.allow_tf32
+
+
 def _arguments(qkv: Tensor, size: list[int], window: list[int], mode: int, head_dim: int) -> tuple:
     """Grid and common arguments of the kernels."""
     height, width = size
     heads = qkv.shape[1] // (3 * head_dim)
     batch = qkv.shape[0] // (height * width)
-    grid = (triton.cdiv(height, TILE) * triton.cdiv(width, TILE), batch * heads)
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    grid = (divide_up(height, TILE) * divide_up(width, TILE), batch * heads)
+    precision = 'tf32' if _allows_tf32() else 'ieee'
+    on_tensor_cores = qkv.dtype != torch.float32 or precision == 'tf32'
     options = dict(
         WINDOW_Y=window[0], WINDOW_X=window[1], MODE=mode, HEAD=head_dim,
-        LANES=max(16, triton.next_power_of_2(head_dim)), TILE=TILE, BLOCK=BLOCK,
-        PRECISION='tf32' if tf32 else 'ieee', num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+        LANES=max(16, triton.next_power_of_2(head_dim)), TILE=TILE,
+        BLOCK=BLOCK if on_tensor_cores else FLOAT32_BLOCK, PRECISION=precision,
+        num_warps=NUM_WARPS if on_tensor_cores else FLOAT32_NUM_WARPS, num_stages=NUM_STAGES,
     )  # fmt: skip
     return grid, (height, width, heads, head_dim**-0.5 * LOG2_E), options
 
