@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmmeta.errors import UsageError
 from mmmeta.models.layers import Attention, StarReLU
+from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def bytes_per_image(
     dtype: torch.dtype = torch.float32,
     device: str = 'cpu',
 ) -> int:
-    """Bytes that one image more keeps in memory between forward and backward.
+    """Bytes that each of 16 images keeps in memory between forward and backward.
 
     Nothing is computed: the tensors are fake ones, which have shape, dtype and device alone. So the device
     need not be available to count under its rules: those of its autocast and its branches.
@@ -176,10 +177,10 @@ def bytes_per_image(
         try:
             if device == 'cuda':
                 F.scaled_dot_product_attention = _fused_attention
-            # What does not depend on the batch, such as weights cast by autocast, cancels. Many images: on a
-            # GPU small maps are kept.
+            # What does not depend on the batch, such as weights cast by autocast, cancels. Which maps a GPU
+            # keeps, for being small, is decided for 16 images in both.
             for batch in (16, 17):
-                with _forced_autocast(device, dtype):
+                with _forced_autocast(device, dtype), keeping_below(MIN_BYTES * batch / 16):
                     kept.append(bytes_kept(model, torch.empty(batch, 3, *size, device=device)))
         finally:
             F.scaled_dot_product_attention = attention

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta.errors import UsageError
+from mmmeta.models.layers.recompute import keeping_below
 
 from .checks import build, check_data, explain_data_errors
 from .config import adapt_to_device
@@ -147,7 +148,9 @@ class TrainingStep:
         """Run a step; bytes of tensors at its peak: by the allocator on a GPU, one by one elsewhere."""
         if self.device == 'cuda':
             torch.cuda.reset_peak_memory_stats()
-            self.run(batch_size)
+            # As large batches, of which no map is small enough to be kept; the two small ones would differ.
+            with keeping_below(0):
+                self.run(batch_size)
             return torch.cuda.max_memory_allocated()
         states = [value for state in self.optim_wrapper.optimizer.state.values() for value in state.values()]
         gradients = [parameter.grad for parameter in self.model.parameters()]

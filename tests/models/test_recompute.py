@@ -6,8 +6,10 @@ import pytest
 import torch
 from timm_peer import FAMILIES, build, randomise
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmmeta import models
+from mmmeta.analysis import benchmark
 from mmmeta.analysis.benchmark import bytes_kept, bytes_per_image
 from mmmeta.models.layers import LayerNorm2d, MetaFormerBlock, Pointwise, SepConv, StarReLU, recompute
 
@@ -98,12 +100,29 @@ def test_two_fifths_of_what_timm_keeps_on_a_gpu(name):
     assert kept(*case) <= 0.4 * kept_by_timm(*case)
 
 
-def test_a_gpu_keeps_small_maps(monkeypatch):
+def test_a_gpu_keeps_small_maps():
     """To launch a kernel again takes longer than a small one runs."""
-    small = partial(kept, 'convformer_s18', torch.bfloat16, 'cuda', arch=dict(TINY, base='s18'))
-    few = small()
-    monkeypatch.setattr(recompute, 'MIN_BYTES', 0)
-    assert small() < few
+    model = build('convformer_s18', arch=dict(TINY, base='s18'))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = model.to_empty(device='cuda')
+        image = torch.empty(16, 3, 128, 128, device='cuda')
+        sizes = []
+        for bound in (0, 2**20, recompute.MIN_BYTES):
+            with recompute.keeping_below(bound):
+                sizes.append(bytes_kept(model, image))
+        assert sizes[0] < sizes[1] < sizes[2] == bytes_kept(model, image)
+
+
+def test_bytes_of_an_image_do_not_depend_on_how_close_a_map_is_to_the_bound(monkeypatch):
+    """Just above it with 17 images, and just below it with 16."""
+    count = partial(kept, 'convformer_s18', torch.bfloat16, 'cuda', arch=dict(TINY, base='s18'))
+    # The widest map of the first stage.
+    size = 128 * 32 * 32 * 2
+    counts = []
+    for bound in (15.5, 16.5, 17.5):
+        monkeypatch.setattr(benchmark, 'MIN_BYTES', bound * size)
+        counts.append(count())
+    assert counts[0] < counts[1] == counts[2]
 
 
 def test_float16_keeps_what_bfloat16_keeps():
