@@ -10,6 +10,7 @@ import csv
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
@@ -17,6 +18,7 @@ import torch
 
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
+from mmmeta.atomic import written
 from mmmeta.engine.records import collect_versions
 from mmmeta.errors import UsageError
 
@@ -54,30 +56,50 @@ def describe(part: str) -> str:
     return getattr(PARTS[part], 'func', PARTS[part]).__doc__.splitlines()[0]
 
 
-def run_part(name: str, device: Device, path: Path) -> bool:
-    """Write the rows of a part; returns whether all that has to hold does."""
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The rows of a table; none where there is no table."""
+    if not table.is_file():
+        return []
+    with open(table, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(table: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Replace a table."""
+    with written(table) as path, open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run_part(name: str, device: Device, table: Path) -> bool:
+    """Write the rows of a part; returns whether all that has to hold does.
+
+    Each row takes the place of the one that was measured before; the others go when the part is at its end.
+    """
     good, previous = True, None
     more = [f'python tools/gpu_report.py --only {name}', versions()]
-    with open(path, 'a', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        for row in PARTS[name](device):
-            if row.case != previous:
-                print(f'  {row.case}', flush=True)
-                previous = row.case
-            ratio = '' if row.ratio is None else f'{row.ratio:.3f}'
-            print(f'    {row.variant:32} {row.value:12.5g} {row.metric:22} {ratio:>8} {row.note}', flush=True)
-            good &= row.note != 'FAILED'
-            writer.writerow(
-                [name, row.case, row.variant, row.metric, f'{row.value:.5g}', ratio, row.note, *more]
-            )
-            file.flush()
+    before, rows = read_rows(table), []
+    measured = set()
+    for row in PARTS[name](device):
+        if row.case != previous:
+            print(f'  {row.case}', flush=True)
+            previous = row.case
+        ratio = '' if row.ratio is None else f'{row.ratio:.3f}'
+        print(f'    {row.variant:32} {row.value:12.5g} {row.metric:22} {ratio:>8} {row.note}', flush=True)
+        good &= row.note != 'FAILED'
+        values = name, row.case, row.variant, row.metric, f'{row.value:.5g}', ratio, row.note, *more
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        measured.add(values[:4])
+        kept = [old for old in before if tuple(old[column] for column in COLUMNS[:4]) not in measured]
+        write_rows(table, [*kept, *rows])
+    write_rows(table, [*(old for old in before if old['part'] != name), *rows])
     return good
 
 
 def write_page(table: Path) -> Path:
     """Write the rows of a table as a page, a section for each part; what is missing is said to be."""
-    with open(table, newline='') as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(table)
     lines = [
         f'# {table.stem}',
         '',
@@ -90,7 +112,8 @@ def write_page(table: Path) -> Path:
         if not own:
             lines += [f'Not measured: `python tools/gpu_report.py --only {part}`.', '']
             continue
-        lines += [f'`{own[0]["command"]}`; {own[0]["versions"]}.', '']
+        for source in dict.fromkeys((row['command'], row['versions']) for row in own):
+            lines += ['`{}`; {}.'.format(*source), '']
         lines += ['| case | variant | metric | value | ratio | |', '|---|---|---|---|---|---|']
         for row, previous in zip(own, [None, *own], strict=False):
             case = '' if previous and previous['case'] == row['case'] else row['case']
@@ -113,6 +136,8 @@ def main() -> None:
     if args.run:
         sys.exit(0 if run_part(args.run, device, table) else 1)
     out.mkdir(parents=True, exist_ok=True)
+    if not table.is_file():
+        write_rows(table, [])
     parts = []
     for part in args.only or PARTS:
         missing = missing_packages(part)
@@ -120,14 +145,6 @@ def main() -> None:
             print(f'{part}: skipped, {" and ".join(missing)} is not installed', flush=True)
         else:
             parts.append(part)
-    kept = []
-    if table.is_file():
-        with open(table, newline='') as file:
-            kept = [row for row in csv.DictReader(file) if row['part'] not in parts]
-    with open(table, 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(kept)
     failed = []
     for part in parts:
         print(f'{part}: {describe(part)}', flush=True)

@@ -61,6 +61,35 @@ def test_what_was_measured_of_a_part_that_is_skipped_is_kept(tmp_path, monkeypat
     assert table.read_text() == before
 
 
+def test_rows_are_kept_until_they_are_measured_again(tmp_path, monkeypatch):
+    """A run that is cut off replaces those that it came to; one that ends leaves no others of its part."""
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    gpu_report = importlib.import_module('gpu_report')
+    table = tmp_path / 'cpu.csv'
+
+    def values():
+        return {(row['part'], row['case']): row['value'] for row in gpu_report.read_rows(table)}
+
+    def measure(cases, value, fails=False):
+        def part(device):
+            for case in cases:
+                yield gpu_parts.Row(case, 'ours', 'ms', value)
+            if fails:
+                raise MemoryError
+
+        monkeypatch.setitem(gpu_report.PARTS, 'profile', part)
+        return gpu_report.run_part('profile', gpu_parts.Device('cpu', small=True), table)
+
+    table.write_text('part,case,variant,metric,value,ratio,note,command,versions\npaper,old,x,ms,1,,,c,v\n')
+    assert measure(['a', 'b'], 1)
+    with pytest.raises(MemoryError):
+        measure(['a', 'c'], 2, fails=True)
+    other = {('paper', 'old'): '1'}
+    assert values() == other | {('profile', 'a'): '2', ('profile', 'b'): '1', ('profile', 'c'): '2'}
+    measure(['a', 'c'], 3)
+    assert values() == other | {('profile', 'a'): '3', ('profile', 'c'): '3'}
+
+
 def test_a_part_that_takes_too_long_is_named(tmp_path):
     message = Tools.fail(*REPORT, '--only', 'profile', '--out', tmp_path, '--limit', 0)
     assert message == 'error: failed: profile; see above'
