@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from test_windows import RULES, brute_force
 from timm_peer import randomise
 from torch._dynamo.backends.common import aot_autograd
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmmeta import models
 from mmmeta.models.layers import activations, kernels, norms, windows
@@ -154,8 +155,6 @@ def test_networks(family, arguments, everywhere, monkeypatch):
 
 
 def test_where_there_are_kernels():
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     assert not has_kernels(torch.ones(1))
     with FakeTensorMode():  # without memory
         assert not has_kernels(torch.empty(1, device='cuda'))
@@ -211,3 +210,24 @@ def test_tf32_may_be_allowed_in_pytorchs_newer_way():
     )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout == 'True\n'
+
+
+@pytest.mark.parametrize(('family', 'arguments'), [('PoolFormer', {}), ('CAFormer', dict(window=3))])
+def test_a_compiler_records_what_a_gpu_would_run_as_one_graph(family, arguments, monkeypatch):
+    """With fake tensors, since there is none: nothing is computed, and the branches are those of a GPU."""
+    monkeypatch.setattr(kernels, '_compiles_for_current', lambda: True)
+    base = 's12' if family.startswith('Pool') else 's18'
+    model = getattr(models, family)(dict(TINY, base=base), **arguments).train()
+    recorded = []
+
+    def compiler(graph, inputs):
+        recorded.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        model = model.to_empty(device='cuda')
+        compiled = torch.compile(model, backend=aot_autograd(fw_compiler=compiler), fullgraph=True)
+        compiled(torch.empty(1, 3, 80, 96, device='cuda'))
+    ours = [name for name in recorded if name.startswith('mmmeta')]
+    # In stage 3 alone: a window covers the map of stage 4.
+    assert ours == (['mmmeta.attend_in_windows.default'] if family == 'CAFormer' else [])
