@@ -571,7 +571,7 @@ def models(device: Device) -> Iterator[Row]:
 
 
 def _training_step(
-    path: str, batch: int, size: tuple[int, int], device: Device
+    path: str, batch: int, size: tuple[int, int], device: Device, kind: str = 'bfloat16'
 ) -> Callable[[], dict[str, Tensor]]:
     """A training step of a config's model, with random weights and labels, as MMEngine's loop makes it."""
     from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -585,7 +585,7 @@ def _training_step(
         model = MODELS.build(config.model).to(device.type).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
     cuda = device.type == 'cuda'
-    wrapper = AmpOptimWrapper(dtype='bfloat16', optimizer=optimizer) if cuda else OptimWrapper(optimizer)
+    wrapper = AmpOptimWrapper(dtype=kind, optimizer=optimizer) if cuda else OptimWrapper(optimizer)
     images = [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in range(batch)]
     samples = [(_random_segments if scope == 'mmseg' else _random_objects)(size) for _ in images]
     return lambda: model.train_step(
@@ -698,20 +698,44 @@ def training(device: Device) -> Iterator[Row]:
             "MMEngine's Runner": ['-c', STOCK, config, f'{folder}/stock', *options],
             'tools/train.py': [tools / 'train.py', config, *amp, '--work-dir', f'{folder}/ours', *more],
         }
+        case = f'UperNet-CAFormer-S18, {batch} x 512x512, {kind}'
         first = None
         for name, arguments in ways.items():
             start = time.perf_counter()
-            lines, status = _find_in_output(arguments, '.*  time: .*')
+            with _gpu_use(device, Path(folder)) as use:
+                lines, status = _find_in_output(arguments, '.*  time: .*')
             seconds = time.perf_counter() - start
             for key in ('time', 'data_time'):
                 times = [float(line.split(f' {key}: ')[1].split()[0]) for line in lines[len(lines) // 2 :]]
                 value = statistics.median(times) if times else float('nan')
                 if key == 'time':
                     first = first or value
-                case = f'UperNet-CAFormer-S18, {batch} x 512x512, {kind}'
                 note = f'status {status}, {seconds:.0f} s in all'
                 yield Row(case, name, f'{key}, s', value, value / first if key == 'time' else None, note)
+            if use:
+                yield Row(case, name, 'GPU at work, %', statistics.median(use), note='of the second half')
+        step = _training_step(str(config), batch, (512, 512), device, kind)
+        (timing,) = time_alternating([step], 3 if device.small else 20, warmup=1)
+        yield Row(case, 'network alone', 'time, s', timing.median, timing.median / first)
         yield from _resumed([tools / 'train.py', config, *amp], options, Path(folder))
+
+
+@contextmanager
+def _gpu_use(device: Device, folder: Path) -> Iterator[list[float]]:
+    """Per cent of the time that a GPU was at work, says its driver, in the second half of what runs."""
+    found: list[float] = []
+    if device.type != 'cuda':
+        yield found
+        return
+    query = ['--query-gpu=utilization.gpu', '--format=csv,noheader,nounits', '--loop-ms=200']
+    with open(folder / 'use', 'w+') as file, subprocess.Popen(['nvidia-smi', *query], stdout=file) as log:
+        try:
+            yield found
+        finally:
+            log.terminate()
+        file.seek(0)
+        values = [float(line) for line in file if line.strip().isdigit()]  # not all GPUs tell
+        found += values[len(values) // 2 :]
 
 
 def _find_in_output(arguments: Sequence[object], pattern: str) -> tuple[list[Any], int]:

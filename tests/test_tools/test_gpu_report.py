@@ -3,6 +3,7 @@
 import csv
 import importlib
 import sys
+import time
 
 import pytest
 import torch
@@ -37,6 +38,17 @@ def test_rows_and_page(tmp_path):
 def test_weights_from_a_file_are_those_of_timm():
     (row,) = gpu_parts._loaded_weights(torch.randn(1, 3, 64, 64), gpu_parts.Device('cpu', small=True))
     assert row.note == 'ok' and row.value < 1e-12
+
+
+def test_use_of_the_gpu_is_that_of_the_second_half(tmp_path, monkeypatch):
+    driver = tmp_path / 'nvidia-smi'
+    driver.write_text('#!/bin/sh\nprintf "%s\\n" 0 10 80 "[N/A]" 90; touch "$0.ran"; exec sleep 60\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    with gpu_parts._gpu_use(gpu_parts.Device('cuda', small=True), tmp_path) as use:
+        while not (tmp_path / 'nvidia-smi.ran').exists():
+            time.sleep(0.01)
+    assert use == [80, 90]
 
 
 def test_a_part_without_its_packages_is_named(monkeypatch):
