@@ -53,7 +53,7 @@ def versions() -> str:
 
 def describe(part: str) -> str:
     """The first line of what a part says of itself."""
-    return getattr(PARTS[part], 'func', PARTS[part]).__doc__.splitlines()[0]
+    return PARTS[part].__doc__.splitlines()[0]
 
 
 def read_rows(table: Path) -> list[dict[str, str]]:

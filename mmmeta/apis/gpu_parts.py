@@ -512,22 +512,49 @@ def _step(network: nn.Module, image: Tensor, device: Device, kind: str, train: b
     loss.backward()
 
 
-def backbones(device: Device, compiled: bool = False) -> Iterator[Row]:
+def backbones(device: Device) -> Iterator[Row]:
     """Training steps and inference of ours and timm's, at 512x512, and at 224x224 for inference."""
     side, small = (64, 32) if device.small else (512, 224)
     settings = [(name, 'bfloat16', 16, side, True) for name in FAMILIES]
-    if not compiled:
-        settings += [(name, 'bfloat16', 128, small, False) for name in FAMILIES]
-        settings += [(name, 'bfloat16', 2, side, True) for name in FAMILIES]
-        # So small that a step takes the time that the host needs for its launches.
-        settings += [(name, 'bfloat16', 1, 64, True) for name in FAMILIES]
-        settings += [(name, kind, 16, side, True) for kind in ('tf32', 'float16') for name in FAMILIES]
-    else:
-        settings = [
-            row for row in settings if row[0].split('_')[0] in ('convformer', 'caformer', 'poolformer')
-        ]
-    if device.small:
-        settings = settings[:1]
+    settings += [(name, 'bfloat16', 128, small, False) for name in FAMILIES]
+    settings += [(name, 'bfloat16', 2, side, True) for name in FAMILIES]
+    # So small that a step takes the time that the host needs for its launches.
+    settings += [(name, 'bfloat16', 1, 64, True) for name in FAMILIES]
+    settings += [(name, kind, 16, side, True) for kind in ('tf32', 'float16', 'float32') for name in FAMILIES]
+    settings += [(name, 'bfloat16', 32, side, True) for name in FAMILIES]
+    yield from _compare_backbones(settings[:1] if device.small else settings, device)
+
+
+# Those whose token mixers differ most.
+COMPILED = ('poolformer_s12', 'convformer_s18', 'caformer_s18')
+
+
+def compiled(device: Device) -> Iterator[Row]:
+    """The same, compiled; whether the results are right comes first."""
+    names, side, small = (COMPILED[:1], 64, 32) if device.small else (COMPILED, 512, 224)
+    image = torch.randn(2, 3, 96, 128, device=device.type)
+    for name, kind in product(names, ('bfloat16',) if device.small else ('bfloat16', 'float32')):
+        _, ours = _pair(name, device)
+        right, right_grads = _results(copy.deepcopy(ours).double(), image.double())
+        with precision(device, kind):
+            (outs, grads), (others, other_grads) = (_results(n, image) for n in (ours, torch.compile(ours)))
+        for what, eager, own, exact in (
+            ('outputs', outs, others, right),
+            ('gradients', grads.values(), other_grads.values(), right_grads.values()),
+        ):
+            first, second = _distance(eager, exact), _distance(own, exact)
+            good, case = second <= max(1.5 * first, 1e-5), f'{name}, {kind}, {what}'
+            yield Row(case, 'eager', 'distance to float64', first)
+            yield Row(case, 'compiled', 'distance to float64', second, second / first, _verdict(good))
+    settings = [(name, 'bfloat16', 16, side, True) for name in names]
+    settings += [(name, 'bfloat16', 128, small, False) for name in names if not device.small]
+    yield from _compare_backbones(settings, device, compiled=True)
+
+
+def _compare_backbones(
+    settings: Sequence[tuple[str, str, int, int, bool]], device: Device, compiled: bool = False
+) -> Iterator[Row]:
+    """Time and memory of networks, each with a precision, a batch, a side, and whether it is trained."""
     for name, kind, batch, height, train in settings:
         networks = dict(zip(('timm', 'ours'), _pair(name, device), strict=True))
         image = torch.randn(1 if device.small else batch, 3, height, height, device=device.type)
@@ -771,16 +798,27 @@ def _resumed(command: Sequence[object], options: Sequence[str], folder: Path) ->
 
 def paper(device: Device) -> Iterator[Row]:
     """Table XII of arXiv:2210.13452: 128 images of 224x224, TF32, GELU in the place of StarReLU."""
+    few = ['--models', 'convformer_s18', 'swin_t', '--batch', '1', '--repeats', '1']
+    yield from _table_of_paper('XII', few if device.small else [])
+
+
+def paper_models(device: Device) -> Iterator[Row]:
+    """Tables X and IX of arXiv:2210.13452: an image of 512x2048 for segmentors, 800x1280 for detectors."""
+    for table, model in (('X', 'upernet_caformer_s18'), ('IX', 'mask_rcnn_caformer_s18')):
+        yield from _table_of_paper(table, ['--models', model, '--repeats', '1'] if device.small else [])
+
+
+def _table_of_paper(table: str, options: Sequence[str]) -> Iterator[Row]:
     tool = resource_root() / 'tools/analysis_tools/benchmark.py'
-    few = ['--models', 'convformer_s18', 'swin_t', '--batch', '1', '--repeats', '1'] if device.small else []
     with tempfile.NamedTemporaryFile(suffix='.json') as file:
-        command = [sys.executable, tool, 'paper', 'XII', '--json', file.name, *few]
+        command = [sys.executable, tool, 'paper', table, '--json', file.name, *options]
         subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
         records = json.loads(Path(file.name).read_text())
     speeds = [record['batch'] / record['median'] for record in records]
     printed = [record['printed_per_second'] for record in records]
     for record, speed, other in zip(records, speeds, printed, strict=True):
-        case = f'Table XII, {record["batch"]} x {record["height"]}x{record["width"]}, tf32'
+        size = f'{record["batch"]} x {record["height"]}x{record["width"]}'
+        case = f'Table {table}, {size}, {record["dtype"]}'
         note = f'printed: {other:g}, ratio {other / printed[0]:.3f}'
         yield Row(case, record['model'], 'images per second', speed, speed / speeds[0], note)
 
@@ -791,14 +829,20 @@ PARTS: dict[str, Callable[[Device], Iterator[Row]]] = {
     'activation': activation,
     'backbones': backbones,
     'models': models,
-    'compiled': partial(backbones, compiled=True),
+    'compiled': compiled,
     'paper': paper,
+    'paper-models': paper_models,
     'training': training,
     'profile': profile,
 }
 
 # Packages of parts beside those of the backbones.
-PACKAGES = dict(models=('mmseg', 'mmdet', 'mmcv._ext'), paper=('mmpretrain',), training=('mmseg',))
+PACKAGES = {
+    'models': ('mmseg', 'mmdet', 'mmcv._ext'),
+    'paper': ('mmpretrain',),
+    'paper-models': ('mmseg', 'mmdet', 'mmcv._ext'),
+    'training': ('mmseg',),
+}
 
 
 def missing_packages(part: str) -> list[str]:

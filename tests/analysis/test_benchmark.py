@@ -159,16 +159,20 @@ def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['X', '--repeats', 0], 'repeats=0: give positive numbers'),
-        (['XII', '--models', 'swin_x'], "Table XII has no 'swin_x': choose from swin_t, convnext_t, "),
+        (['paper', 'X', '--repeats', 0], 'repeats=0: give positive numbers'),
         (
-            ['XI', '--batch', 2],
+            ['paper', 'XII', '--models', 'swin_x'],
+            "Table XII has no 'swin_x': choose from swin_t, convnext_t, ",
+        ),
+        (
+            ['paper', 'XI', '--batch', 2],
             'Table XI has activations on a tensor of 1x1M: leave out --models and --batch',
         ),
+        (['backbones', 'convformer_s18', '--compile', '--peak'], 'not compiled: leave out --compile'),
     ],
 )
-def test_a_table_of_speed_asked_for_wrongly(arguments, message):
-    assert message in Tools.fail(*BENCHMARK, 'paper', *arguments)
+def test_asked_for_wrongly(arguments, message):
+    assert message in Tools.fail(*BENCHMARK, *arguments)
 
 
 def test_the_activations_are_what_they_are_called():

@@ -83,7 +83,9 @@ def parse_args() -> argparse.Namespace:
         'mmpretrain/poolformer-s12_3rdparty_32xb128_in1k',
     )
     backbones.add_argument(
-        '--train', action='store_true', help='forward and backward, and the bytes that are kept in between'
+        '--train',
+        action='store_true',
+        help='forward and backward, and the bytes that are kept in between, unless compiled',
     )
     backbones.add_argument('--peak', action='store_true', help='peak memory, each in a process of its own')
     backbones.add_argument(
@@ -264,12 +266,14 @@ def describe(args: argparse.Namespace, image: torch.Tensor, task: str) -> dict[s
 
 def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time backbones alternately at each size, and report the memory that they take."""
+    if args.peak and args.compile:
+        raise UsageError('--peak runs models in processes of their own, not compiled: leave out --compile')
     models = prepare(args, [build_backbone(spec) for spec in args.models])
     dtype = DTYPES[args.dtype]
     records = []
     for image in make_images(args):
         memory = {}
-        if args.train:
+        if args.train and not args.compile:  # a compiler decides itself what is kept
             memory['kept'] = [
                 args.batch * bytes_per_image(partial(build_backbone, spec), image.shape[2:], dtype, device())
                 for spec in args.models
