@@ -178,8 +178,8 @@ def forecast(cfg: Config, progress: Callable[[Sequence], Iterator] = iter) -> Fo
     """Run four training steps with two small batches, and say what larger ones would take.
 
     No weights are loaded, nothing is written, and memory does not run out: what larger batches take is on the
-    line through the two that were counted. On several processes each takes as much, and as much as the
-    gradients once more.
+    line through the two that were counted, which recompute small maps on a GPU as larger ones do. On several
+    processes each takes as much, and as much as the gradients once more.
 
     Args:
         cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
