@@ -7,6 +7,8 @@ same rows are made at small sizes, to see that they run; these are no measuremen
 
 import argparse
 import csv
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -75,7 +77,7 @@ def write_rows(table: Path, rows: Iterable[dict[str, str]]) -> None:
 def run_part(name: str, device: Device, table: Path) -> bool:
     """Write the rows of a part; returns whether all that has to hold does.
 
-    Each row takes the place of the one that was measured before; the others go when the part is at its end.
+    A case takes the place of the one that was measured before; the others go when the part is at its end.
     """
     good, previous = True, None
     more = [f'python tools/gpu_report.py --only {name}', versions()]
@@ -90,8 +92,8 @@ def run_part(name: str, device: Device, table: Path) -> bool:
         good &= row.note != 'FAILED'
         values = name, row.case, row.variant, row.metric, f'{row.value:.5g}', ratio, row.note, *more
         rows.append(dict(zip(COLUMNS, values, strict=True)))
-        measured.add(values[:4])
-        kept = [old for old in before if tuple(old[column] for column in COLUMNS[:4]) not in measured]
+        measured.add(row.case)
+        kept = [old for old in before if old['part'] != name or old['case'] not in measured]
         write_rows(table, [*kept, *rows])
     write_rows(table, [*(old for old in before if old['part'] != name), *rows])
     return good
@@ -125,6 +127,18 @@ def write_page(table: Path) -> Path:
     return page
 
 
+def run_within(limit: float, command: list[str | Path]) -> int | str:
+    """Run a command; its status, or that it was stopped after ``limit`` seconds, with all that it started."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return f'stopped after {limit} s'
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def main() -> None:
     """Measure."""
     args = parse_args()
@@ -149,12 +163,7 @@ def main() -> None:
     for part in parts:
         print(f'{part}: {describe(part)}', flush=True)
         start = time.monotonic()
-        try:
-            status = subprocess.run(
-                [sys.executable, __file__, '--run', part, '--out', out], timeout=args.limit
-            ).returncode
-        except subprocess.TimeoutExpired:
-            status = f'stopped after {args.limit} s'
+        status = run_within(args.limit, [sys.executable, __file__, '--run', part, '--out', out])
         print(f'{part}: {time.monotonic() - start:.0f} s, {"ok" if status == 0 else status}', flush=True)
         if status:
             failed.append(part)

@@ -156,8 +156,9 @@ def bytes_per_image(
     size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
     device: str = 'cpu',
-) -> int:
-    """Bytes that each of 16 images keeps in memory between forward and backward.
+    batch: int = 16,
+) -> float:
+    """Bytes that an image of a batch keeps in memory between forward and backward.
 
     Nothing is computed: the tensors are fake ones, which have shape, dtype and device alone. So the device
     need not be available to count under its rules: those of its autocast and its branches.
@@ -167,6 +168,7 @@ def bytes_per_image(
         size (tuple[int, int]): Height and width.
         dtype (torch.dtype): Of autocast; float32 disables it. Defaults to float32.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        batch (int): Images, of which a GPU keeps small maps. Defaults to 16.
     """
     model = build()
     model.train()  # some of MMPretrain's return nothing
@@ -178,10 +180,10 @@ def bytes_per_image(
             if device == 'cuda':
                 F.scaled_dot_product_attention = _fused_attention
             # What does not depend on the batch, such as weights cast by autocast, cancels. Which maps a GPU
-            # keeps, for being small, is decided for 16 images in both.
-            for batch in (16, 17):
-                with _forced_autocast(device, dtype), keeping_below(MIN_BYTES * batch / 16):
-                    kept.append(bytes_kept(model, torch.empty(batch, 3, *size, device=device)))
+            # keeps, for being small, is decided for the first batch in both.
+            for images in (batch, batch + 1):
+                with _forced_autocast(device, dtype), keeping_below(MIN_BYTES * images / batch):
+                    kept.append(bytes_kept(model, torch.empty(images, 3, *size, device=device)))
         finally:
             F.scaled_dot_product_attention = attention
     return kept[1] - kept[0]

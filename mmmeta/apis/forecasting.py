@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta.errors import UsageError
-from mmmeta.models.layers.recompute import keeping_below
+from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
 
 from .checks import build, check_data, explain_data_errors
 from .config import adapt_to_device
@@ -29,6 +29,8 @@ from .config import adapt_to_device
 USABLE = 0.9
 # Images of which the largest is taken.
 SAMPLE = 8
+# Images of which the maps are small enough for a GPU to keep them.
+DECIDING_BATCH = 8
 CGROUP = Path('/sys/fs/cgroup/memory.max')
 
 
@@ -148,8 +150,8 @@ class TrainingStep:
         """Run a step; bytes of tensors at its peak: by the allocator on a GPU, one by one elsewhere."""
         if self.device == 'cuda':
             torch.cuda.reset_peak_memory_stats()
-            # As large batches, of which no map is small enough to be kept; the two small ones would differ.
-            with keeping_below(0):
+            # Both batches recompute the same maps, or the line through them would have no meaning.
+            with keeping_below(MIN_BYTES * batch_size / DECIDING_BATCH):
                 self.run(batch_size)
             return torch.cuda.max_memory_allocated()
         states = [value for state in self.optim_wrapper.optimizer.state.values() for value in state.values()]
@@ -178,8 +180,9 @@ def forecast(cfg: Config, progress: Callable[[Sequence], Iterator] = iter) -> Fo
     """Run four training steps with two small batches, and say what larger ones would take.
 
     No weights are loaded, nothing is written, and memory does not run out: what larger batches take is on the
-    line through the two that were counted, which recompute small maps on a GPU as larger ones do. On several
-    processes each takes as much, and as much as the gradients once more.
+    line through the two that were counted. On several processes each takes as much, and as much as the
+    gradients once more. A GPU keeps small maps instead of recomputing them; here those that it keeps of eight
+    images, so that it takes a little more for fewer, and less for more.
 
     Args:
         cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.

@@ -139,6 +139,7 @@ def parse_args() -> argparse.Namespace:
     memory = commands.add_parser('memory', help='what is kept for backward', description=count_memory.__doc__)
     memory.add_argument('models', nargs='+', metavar='MODEL', help='as for backbones')
     memory.add_argument('--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'))
+    memory.add_argument('--batch', type=int, default=16, help='of which a GPU keeps small maps (default: 16)')
     memory.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='bfloat16')
     memory.add_argument(
         '--device', choices=['cpu', 'cuda'], default='cuda', help='device to count for (default: cuda)'
@@ -226,6 +227,7 @@ def prepare(args: argparse.Namespace, models: Sequence[nn.Module]) -> list[nn.Mo
     """Move models to the device, and set the requested mode and memory format."""
     if args.dtype == 'tf32':
         torch.set_float32_matmul_precision('high')
+    torch.backends.cudnn.allow_tf32 = args.dtype != 'float32'
     memory_format = torch.channels_last if args.channels_last else torch.preserve_format
     for model in models:
         model.train(getattr(args, 'train', False))  # some of MMPretrain's return nothing
@@ -245,10 +247,14 @@ def count_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Count the bytes per image that are kept for backward; nothing is computed, no GPU is needed."""
     records = []
     for shape in args.shape or [(512, 512)]:
-        print(f'\nkept for backward, {shape[0]}x{shape[1]}, {args.dtype}, by the rules of {args.device}')
+        case = f'{args.batch} x {shape[0]}x{shape[1]}, {args.dtype}'
+        print(f'\nkept for backward, {case}, by the rules of {args.device}')
         for name in args.models:
-            size = bytes_per_image(partial(build_backbone, name), shape, DTYPES[args.dtype], args.device)
-            what = dict(height=shape[0], width=shape[1], dtype=args.dtype, device=args.device)
+            build, dtype = partial(build_backbone, name), DTYPES[args.dtype]
+            size = bytes_per_image(build, shape, dtype, args.device, args.batch)
+            what = dict(
+                height=shape[0], width=shape[1], batch=args.batch, dtype=args.dtype, device=args.device
+            )
             records.append(dict(model=name, **what, bytes_per_image=size))
             first = records[-1 - args.models.index(name)]['bytes_per_image']
             print(f'{name:40} {size / 1e6:9.1f} MB an image {size / first:6.3f}', flush=True)
@@ -275,7 +281,8 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
         memory = {}
         if args.train and not args.compile:  # a compiler decides itself what is kept
             memory['kept'] = [
-                args.batch * bytes_per_image(partial(build_backbone, spec), image.shape[2:], dtype, device())
+                args.batch
+                * bytes_per_image(partial(build_backbone, spec), image.shape[2:], dtype, device(), args.batch)
                 for spec in args.models
             ]
         if args.peak:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import divide_up, on_its_device
+from . import divide_up, next_power_of_2, on_its_device
 
 # Elements that a program holds at a time; programs for one image at most.
 BLOCK, MAX_CHUNKS = 4096, 256
@@ -159,7 +159,7 @@ def _differentiate_norm(
 def _layout(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict]:
     """Grid, positions, channels and positions of a chunk, and sizes of a tile."""
     batch, channels, height, width = x.shape
-    lanes = triton.next_power_of_2(channels)
+    lanes = next_power_of_2(channels)
     rows = max(1, BLOCK // lanes)
     positions = height * width
     chunks = min(MAX_CHUNKS, divide_up(positions, rows))
@@ -189,7 +189,7 @@ def normalise_maps(
     y = torch.empty_like(x, dtype=dtype)
     parts, stats = (x.new_empty(*shape, dtype=torch.float32) for shape in ((*grid, 3), (len(x), 2)))
     _moments[grid](x, parts, *sizes, **options)
-    chunks = triton.next_power_of_2(grid[0])
+    chunks = next_power_of_2(grid[0])
     has_bias = bias is not None
     _normalise[grid](x, parts, weight, bias, y, stats, *sizes, eps, has_bias, CHUNKS=chunks, **options)
     return y, stats

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import divide_up, on_its_device
+from . import divide_up, next_power_of_2, on_its_device
 
 # What :func:`_first_key` and the functions beside it know, for ``MODE``.
 MODES = {('slide', 'shift'): 0, ('slide', 'truncate'): 1, ('block', 'shift'): 2, ('block', 'truncate'): 2}
@@ -253,7 +253,7 @@ def _arguments(qkv: Tensor, size: list[int], window: list[int], mode: int, head_
     on_tensor_cores = qkv.dtype != torch.float32 or precision == 'tf32'
     options = dict(
         WINDOW_Y=window[0], WINDOW_X=window[1], MODE=mode, HEAD=head_dim,
-        LANES=max(16, triton.next_power_of_2(head_dim)), TILE=TILE,
+        LANES=max(16, next_power_of_2(head_dim)), TILE=TILE,
         BLOCK=BLOCK if on_tensor_cores else FLOAT32_BLOCK, PRECISION=precision,
         num_warps=NUM_WARPS if on_tensor_cores else FLOAT32_NUM_WARPS, num_stages=NUM_STAGES,
     )  # fmt: skip
