@@ -806,9 +806,10 @@ def _resumed(command: Sequence[object], options: Sequence[str], folder: Path) ->
 
 
 def paper(device: Device) -> Iterator[Row]:
-    """Table XII of arXiv:2210.13452: 128 images of 224x224, TF32, GELU in the place of StarReLU."""
+    """Table XII of arXiv:2210.13452: 128 images of 224x224, GELU for StarReLU, TF32; and bfloat16."""
     few = ['--models', 'convformer_s18', 'swin_t', '--batch', '1', '--repeats', '1']
-    yield from _table_of_paper('XII', few if device.small else [])
+    for kind in ('tf32', 'bfloat16'):
+        yield from _table_of_paper('XII', ['--dtype', kind, *(few if device.small else [])])
 
 
 def paper_models(device: Device) -> Iterator[Row]:

@@ -166,7 +166,7 @@ def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
         ),
         (
             ['paper', 'XI', '--batch', 2],
-            'Table XI has activations on a tensor of 1x1M: leave out --models and --batch',
+            'Table XI has activations on a tensor of 1x1M: leave out --models, --batch and --dtype',
         ),
         (['backbones', 'convformer_s18', '--compile', '--peak'], 'not compiled: leave out --compile'),
     ],

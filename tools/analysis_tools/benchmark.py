@@ -135,6 +135,9 @@ def parse_args() -> argparse.Namespace:
     paper.add_argument('table', choices=['IX', 'X', 'XI', 'XII'], help='of arXiv:2210.13452')
     paper.add_argument('--models', nargs='+', metavar='NAME', help='these alone (default: all of the table)')
     paper.add_argument('--batch', type=int, help="images at a time (default: the table's)")
+    paper.add_argument(
+        '--dtype', choices=list(DTYPES), help="16 bits by autocast (default: the table's, tf32 or float32)"
+    )
     paper.set_defaults(channels_last=False, compile=False, train=False)
     memory = commands.add_parser('memory', help='what is kept for backward', description=count_memory.__doc__)
     memory.add_argument('models', nargs='+', metavar='MODEL', help='as for backbones')
@@ -396,8 +399,10 @@ def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
     A100. Papers print little of how they measured; what can be compared on another device are ratios.
     """
     if args.table == 'XI':
-        if args.models or args.batch:
-            raise UsageError('Table XI has activations on a tensor of 1x1M: leave out --models and --batch')
+        if args.models or args.batch or args.dtype:
+            raise UsageError(
+                'Table XI has activations on a tensor of 1x1M: leave out --models, --batch and --dtype'
+            )
         args.shape = [(1, 1_000_000)]
         printed = {row['model']: float(row['per_second']) for row in printed_speeds('XI')}
         return compare_activations(args, printed)
@@ -415,11 +420,11 @@ def compare_with_paper(args: argparse.Namespace) -> list[dict[str, Any]]:
         return []
     height, width, batch = (int(rows[0][key]) for key in ('height', 'width', 'batch'))
     args.shape, args.batch = [(height, width)], args.batch or batch
-    args.dtype = 'tf32' if args.table == 'XII' else 'float32'
+    args.dtype = args.dtype or ('tf32' if args.table == 'XII' else 'float32')
     building = track(rows, 'building', console=Console(stderr=True), transient=True)
     models = prepare(args, [build_config(load_row_config(row)) for row in building])
     (image,) = make_images(args)
-    runs = [partial(run_config, model, image) for model in models]
+    runs = [partial(run_config, model, image, DTYPES[args.dtype]) for model in models]
     what = describe(args, image, f'Table {args.table}')
     speeds = [float(row['per_second']) for row in rows]
     return measure(
