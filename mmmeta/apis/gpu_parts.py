@@ -406,13 +406,15 @@ def _by_natten(qkv: Tensor, size: tuple[int, int], head_dim: int) -> Tensor:
 
 
 def windows(device: Device) -> Iterator[Row]:
-    """Attention in windows of 13, bfloat16, batch 2, 10 heads of 32, by every way there is."""
+    """Attention in windows of 13, bfloat16 and float32, batch 2, 10 heads of 32, by every way there is."""
     maps = [(9, 17)] if device.small else [(64, 128), (50, 84), (128, 128), (256, 256)]
+    cases = [(size, torch.bfloat16) for size in maps] + [(maps[0], torch.float32)]
     heads, head_dim, batch = (2, 16, 1) if device.small else (10, 32, 2)
-    for size in maps:
+    for size, dtype in cases:
+        what = f'{size[0]}x{size[1]}' + (', float32' if dtype == torch.float32 else '')
         tokens = size[0] * size[1]
-        qkv = torch.randn(batch * tokens, 3 * heads * head_dim, device=device.type, dtype=torch.bfloat16)
-        grad = torch.randn(len(qkv), heads * head_dim, device=device.type, dtype=torch.bfloat16)
+        qkv = torch.randn(batch * tokens, 3 * heads * head_dim, device=device.type, dtype=dtype)
+        grad = torch.randn(len(qkv), heads * head_dim, device=device.type, dtype=dtype)
         plan = plan_windows(size, (13, 13), batch=batch, device=device.type)
 
         def global_flash(qkv: Tensor) -> Tensor:
@@ -446,7 +448,8 @@ def windows(device: Device) -> Iterator[Row]:
             except Exception as failure:  # as in compare_runs, which reports it
                 error = float('nan')
                 print(f'{name}: {failure}', file=sys.stderr)
-            yield Row(f'{size[0]}x{size[1]}', name, 'distance to float64', error, note=_verdict(error < 1e-2))
+            bound = 1e-2 if dtype == torch.bfloat16 else 1e-5
+            yield Row(what, name, 'distance to float64', error, note=_verdict(error < bound))
         del exact
 
         def forward(way: Callable[[Tensor], Tensor], qkv: Tensor = qkv) -> None:
@@ -457,10 +460,10 @@ def windows(device: Device) -> Iterator[Row]:
             leaf = qkv.detach().requires_grad_()
             torch.autograd.grad(way(leaf), leaf, grad)
 
-        for what, run in (('forward', forward), ('forward + backward', training)):
+        for part, run in (('forward', forward), ('forward + backward', training)):
             runs = {name: partial(run, way) for name, way in ways.items()}
             repeats = 3 if device.small else 20
-            yield from compare_runs(device, f'{size[0]}x{size[1]}, {what}', runs, repeats, memory=True)
+            yield from compare_runs(device, f'{what}, {part}', runs, repeats, memory=True)
     built = dict(gather=lambda: plan_windows((64, 128), (13, 13), batch=2, device=device.type))
     if device.type == 'cuda':
         built['flex_attention'] = lambda: FlexWindows((64, 128), 13, device.type)
