@@ -82,7 +82,6 @@ def run_part(name: str, device: Device, table: Path) -> bool:
     good, previous = True, None
     more = [f'python tools/gpu_report.py --only {name}', versions()]
     before, rows = read_rows(table), []
-    measured = set()
     for row in PARTS[name](device):
         if row.case != previous:
             print(f'  {row.case}', flush=True)
@@ -92,7 +91,7 @@ def run_part(name: str, device: Device, table: Path) -> bool:
         good &= row.note != 'FAILED'
         values = name, row.case, row.variant, row.metric, f'{row.value:.5g}', ratio, row.note, *more
         rows.append(dict(zip(COLUMNS, values, strict=True)))
-        measured.add(row.case)
+        measured = {new['case'] for new in rows}
         kept = [old for old in before if old['part'] != name or old['case'] not in measured]
         write_rows(table, [*kept, *rows])
     write_rows(table, [*(old for old in before if old['part'] != name), *rows])

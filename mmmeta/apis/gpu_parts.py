@@ -616,6 +616,7 @@ def _training_step(
     config = load_config(path)
     config.model.backbone.init_cfg = None
     adapt_to_device(config)
+    torch.backends.cudnn.benchmark = config.get('env_cfg', {}).get('cudnn_benchmark', False)
     scope = config.default_scope
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(config.model).to(device.type).train()
@@ -752,7 +753,6 @@ def training(device: Device) -> Iterator[Row]:
             if use:
                 yield Row(case, name, 'GPU at work, %', statistics.median(use), note='of the second half')
         step = _training_step(str(config), batch, (512, 512), device, kind)
-        torch.backends.cudnn.benchmark = True  # as the config says
         (timing,) = time_alternating([step], 3 if device.small else 20, warmup=1)
         yield Row(case, 'a step without loading data', 'time, s', timing.median, timing.median / first)
         yield from _resumed([tools / 'train.py', config, *amp], options, Path(folder))

@@ -33,6 +33,24 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(norms, 'MIN_ELEMENTS', 0)
 
 
+def outputs_and_gradients(network, image):
+    network.zero_grad()
+    outs = network(image)
+    sum(out.square().mean() for out in outs).backward()
+    return [*outs, *(p.grad for p in network.parameters() if p.requires_grad)]
+
+
+def recording_backend():
+    """A backend of ``torch.compile`` that runs what it gets, and the names of that."""
+    recorded = []
+
+    def compiler(graph, inputs):
+        recorded.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    return aot_autograd(fw_compiler=compiler, bw_compiler=compiler), recorded
+
+
 @pytest.mark.parametrize(('mode', 'border'), RULES)
 @pytest.mark.parametrize(
     ('size', 'window', 'tf32'),
@@ -142,15 +160,9 @@ def test_networks(family, arguments, everywhere, monkeypatch):
     model.to(DEVICE).train()
     image = torch.randn(2, 3, 48, 64, device=DEVICE)
 
-    def run():
-        model.zero_grad()
-        outs = model(image)
-        sum(out.square().mean() for out in outs).backward()
-        return [*outs, *(p.grad for p in model.parameters() if p.requires_grad)]
-
-    found = run()
+    found = outputs_and_gradients(model, image)
     monkeypatch.undo()
-    for tensor, expected in zip(found, run(), strict=True):
+    for tensor, expected in zip(found, outputs_and_gradients(model, image), strict=True):
         torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -179,21 +191,9 @@ def test_a_compiler_sees_windows_as_one_operation(everywhere):
     model = models.CAFormer(dict(TINY, base='s18'), window=3).to(DEVICE).train()
     randomise(model)
     image = torch.randn(1, 3, 80, 96, device=DEVICE)
-    recorded = []
-
-    def compiler(graph, inputs):
-        recorded.extend(str(node.target) for node in graph.graph.nodes)
-        return graph
-
-    def run(network):
-        model.zero_grad()
-        outs = network(image)
-        sum(out.square().mean() for out in outs).backward()
-        return [*outs, *(p.grad for p in model.parameters())]
-
-    expected = run(model)
-    backend = aot_autograd(fw_compiler=compiler, bw_compiler=compiler)
-    found = run(torch.compile(model, backend=backend, fullgraph=True))
+    backend, recorded = recording_backend()
+    expected = outputs_and_gradients(model, image)
+    found = outputs_and_gradients(torch.compile(model, backend=backend, fullgraph=True), image)
     assert {name for name in recorded if 'attend' in name} == {
         'mmmeta.attend_in_windows.default',
         'mmmeta.attend_in_windows_backward.default',
@@ -219,15 +219,10 @@ def test_a_compiler_records_what_a_gpu_would_run_as_one_graph(family, arguments,
     monkeypatch.setattr(norms, 'MIN_ELEMENTS', 0)
     base = 's12' if family.startswith('Pool') else 's18'
     model = getattr(models, family)(dict(TINY, base=base), **arguments).train()
-    recorded = []
-
-    def compiler(graph, inputs):
-        recorded.extend(str(node.target) for node in graph.graph.nodes)
-        return graph
-
+    backend, recorded = recording_backend()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model = model.to_empty(device='cuda')
-        compiled = torch.compile(model, backend=aot_autograd(fw_compiler=compiler), fullgraph=True)
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
         compiled(torch.empty(1, 3, 80, 96, device='cuda'))
     assert 'aten.convolution.default' in recorded
     ours = [name for name in recorded if 'mmmeta' in name or 'triton' in name]

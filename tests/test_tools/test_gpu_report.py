@@ -14,6 +14,13 @@ from mmmeta.apis import gpu_parts
 REPORT = (sys.executable, 'tools/gpu_report.py')
 
 
+@pytest.fixture
+def gpu_report(monkeypatch):
+    """The tool as a module."""
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    return importlib.import_module('gpu_report')
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the rows of a GPU take minutes')
 def test_rows_and_page(tmp_path):
     table, page = tmp_path / 'cpu.csv', tmp_path / 'cpu.md'
@@ -62,9 +69,7 @@ def test_a_part_without_its_packages_is_named(monkeypatch):
     assert gpu_parts.missing_packages('paper') == []
 
 
-def test_what_was_measured_of_a_part_that_is_skipped_is_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    gpu_report = importlib.import_module('gpu_report')
+def test_what_was_measured_of_a_part_that_is_skipped_is_kept(gpu_report, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_report, 'missing_packages', lambda part: ['mmpretrain'])
     monkeypatch.setattr(sys, 'argv', ['gpu_report.py', '--only', 'paper', '--out', str(tmp_path)])
     name = torch.cuda.get_device_name().replace(' ', '-').lower() if torch.cuda.is_available() else 'cpu'
@@ -76,10 +81,8 @@ def test_what_was_measured_of_a_part_that_is_skipped_is_kept(tmp_path, monkeypat
     assert table.read_text() == before
 
 
-def test_rows_are_kept_until_they_are_measured_again(tmp_path, monkeypatch):
+def test_rows_are_kept_until_they_are_measured_again(gpu_report, tmp_path, monkeypatch):
     """A run that is cut off replaces those that it came to; one that ends leaves no others of its part."""
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    gpu_report = importlib.import_module('gpu_report')
     table = tmp_path / 'cpu.csv'
 
     def values():
