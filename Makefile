@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo demo-det test lint format docs gpu clean
+.PHONY: help setup demo demo-det test nightly lint format docs gpu clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
 	@echo "make demo-det [the same]          the same with Mask R-CNN, on data in COCO's layout"
 	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
+	@echo "make nightly [ARGS=...]           run the sweeps that are too long for the tests"
 	@echo "make lint                         check style and format"
 	@echo "make format                       format the code"
 	@echo "make docs                         build the pages into docs/_build/html"
@@ -27,6 +28,9 @@ demo-det: setup
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+nightly: setup
+	@$(BIN)/python -m pytest --nightly $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -37,8 +37,17 @@ if not torch.cuda.is_available():
 LONG = {'test_configs.py', 'test_tools', 'test_other_projects.py'}
 
 
-def pytest_collection_modifyitems(items):
-    """Put long files first."""
+def pytest_addoption(parser):
+    """Add the option that ``make nightly`` passes."""
+    parser.addoption('--nightly', action='store_true', help='run only the sweeps marked nightly')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Select the tests of the suite or, with ``--nightly``, the sweeps, and put long files first."""
+    nightly = config.getoption('--nightly')
+    deselected = [item for item in items if (item.get_closest_marker('nightly') is not None) != nightly]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in set(deselected)]
     items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
 
 
