@@ -6,14 +6,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from PIL import Image
 from torch import Tensor, nn
 
 from mmmeta.datasets.coco import draw_coco_scene
@@ -22,11 +22,12 @@ from mmmeta.models import MetaFormer
 from mmmeta.weights import MEAN, STD
 
 from . import formats
-from .comparing import Difference, compare
+from .comparing import Difference, compare, compare_images
 from .networks import Classification, Features, Normalized, Segmentation, normalization_of
 from .pooling import MatrixAdaptiveAvgPool2d
+from .preprocessing import Preprocessing, read_preprocessing
 from .quantizing import Calibration, quantize
-from .runtime import VERSION, Network, RuntimeProblem
+from .runtime import VERSION, Network, RuntimeProblem, read_image
 
 DYNAMIC = ('none', 'batch', 'all')
 PRECISIONS = ('f32', 'bf16', 'int8')
@@ -34,6 +35,8 @@ PRECISIONS = ('f32', 'bf16', 'int8')
 COMBINATIONS = dict(onnx=('f32', 'int8'), openvino=PRECISIONS, pt2=('f32',))
 RUNTIME = Path(__file__).with_name('runtime.py')
 RUN = 'run.py'
+# Pixels of a side, at least, that a network for any size is traced with: two tiles of windows at stride 32.
+TRACED_SIDE = 512
 # Bytes for a pixel of the image that tracing, converting and checking take at least.
 BYTES_PER_PIXEL = 1500
 
@@ -44,12 +47,14 @@ class Exported:
 
     Attributes:
         files (list[Path]): What was written; the first is the one to run.
-        differences (list[Difference]): From PyTorch, for each image that was tried.
+        differences (list[Difference]): From PyTorch on the same input, for each batch that was tried.
+        same_images (list[Difference]): From PyTorch with its own test pipeline, for each image.
         quantized (str | None): What is left of the metric in eight bits.
     """
 
     files: list[Path]
     differences: list[Difference]
+    same_images: list[Difference]
     quantized: str | None = None
 
 
@@ -58,11 +63,11 @@ def export(
     path: str | Path,
     format: str | None = None,
     shape: tuple[int, int] | None = None,
-    dynamic: str = 'none',
+    dynamic: str | None = None,
     precision: str = 'f32',
     normalize: bool = True,
     labels: bool = True,
-    images: Sequence[np.ndarray] = (),
+    images: Sequence[np.ndarray | str | Path] = (),
     checkpoint: str | None = None,
     calibration: Calibration | None = None,
     progress: Callable[[str], None] = lambda text: None,
@@ -75,16 +80,20 @@ def export(
         path (str | Path): The file; ``run.py``, which runs it without this package, is written beside it.
         format (str | None): ``'onnx'``, ``'openvino'`` or ``'pt2'``. Defaults to None: that of the ending
             of ``path``, ``.onnx``, ``.xml`` or ``.pt2``.
-        shape (tuple[int, int] | None): Height and width of the images it takes; smaller ones are padded.
-            Defaults to None: what the config tests with, 224x224 for a backbone.
-        dynamic (str): What may differ when it runs: ``'none'``, ``'batch'``, or ``'all'`` for height and
-            width, too. Detectors take one image at a time. Defaults to ``'none'``.
+        shape (tuple[int, int] | None): Height and width of the images that it takes, or with
+            ``dynamic='all'`` is traced with. Defaults to None: what the config tests with, 224x224 for a
+            backbone.
+        dynamic (str | None): What may differ between images: ``'none'``, so that smaller ones are padded to
+            ``shape``; ``'batch'``, their number; ``'all'``, height and width, too. Detectors take one image
+            at a time. Defaults to None: ``'all'`` for detectors and segmentors whose test pipeline keeps the
+            aspect ratio, so that the file sees what PyTorch sees, else ``'none'``.
         precision (str): ``'f32'``, ``'bf16'`` of OpenVINO, with which the file is executed, or ``'int8'``
             with the rest in float32 in ONNX files, in bfloat16 in OpenVINO's. Defaults to ``'f32'``.
         normalize (bool): Whether the file normalises images itself; else the runtime does. Defaults to True.
         labels (bool): Whether a segmentor ends in labels at the size of the image, else in logits at the
             size of its input. Defaults to True.
-        images (Sequence[np.ndarray]): RGB images to check the file with. Defaults to none: a drawn one.
+        images (Sequence): Files of images, or RGB arrays, to compare the file with PyTorch on. Defaults to
+            none: two drawn ones.
         checkpoint (str | None): Where the weights come from, for the description in the file. Defaults to
             None.
         calibration (Calibration | None): For ``'int8'``: images, and what may be lost. Defaults to None.
@@ -110,8 +119,8 @@ def export(
     _check_room(description['shape'])
     _check_beside(path)
     network = Normalized(network, description).eval()
-    images = list(images) or [_draw(description)]
-    with _beside(path) as folder:
+    with _beside(path) as folder, tempfile.TemporaryDirectory() as drawn:
+        files = _as_files(images or _draw(description), Path(drawn))
         draft = Path(folder) / path.name
         progress('tracing')
         with _replaced(network, _replacements(description)):
@@ -120,23 +129,51 @@ def export(
         exact = dict(description, precision='f32', computed_in='f32') if quantizes else description
         around = _write(program, draft, format, exact)
         progress('comparing with PyTorch')
-        batches = _with_sizes(images, description)
-        with _running():
-            differences = compare(model, Network(draft), batches)
-        failed = [one for one in differences if not one.passed]
+        batches = _with_sizes([read_image(file) for file in files], description)
+        exported = _compare(model, draft, batches, files)
+        required = [*exported.differences, *([] if _pads(description) else exported.same_images)]
+        failed = [difference for difference in required if not difference.passed]
         if failed and precision != 'bf16':
             raise UsageError(f'the file computes something else than PyTorch: {failed[0]}; it is not kept')
-        lost = None
         if quantizes:
             progress(f'calibrating with {len(calibration.images)} images')
             with _running():
-                lost = _quantize(draft, description, calibration, around)
-                differences = compare(model, Network(draft), batches)
+                exported.quantized = _quantize(draft, description, calibration, around)
+            exported = replace(_compare(model, draft, batches, files), quantized=exported.quantized)
         shutil.copyfile(RUNTIME, Path(folder) / RUN)
         written = sorted(Path(folder).iterdir(), key=lambda one: (one.name != path.name, one.name))
         for one in reversed(written):  # the one to run last, when the others are there
             os.replace(one, path.parent / one.name)
-    return Exported([path.parent / one.name for one in written], differences, lost)
+    exported.files = [path.parent / one.name for one in written]
+    return exported
+
+
+def _pads(description: dict[str, Any]) -> bool:
+    """Whether a file pads or shrinks images of other aspect ratios, which PyTorch does not."""
+    return description['resize']['kind'] == 'fit' and description['dynamic'] != 'all'
+
+
+def _compare(
+    model: nn.Module, draft: Path, batches: Sequence[Sequence[np.ndarray]], files: Sequence[Path]
+) -> Exported:
+    """Compare a file with PyTorch."""
+    with _running():
+        network = Network(draft)
+        differences = compare(model, network, batches)
+        predicts = {'boxes', 'labels', 'probabilities'} & {*network.description['outputs']}
+        return Exported([], differences, compare_images(model, network, files) if predicts else [])
+
+
+def _as_files(images: Sequence[np.ndarray | str | Path], folder: Path) -> list[Path]:
+    """Write arrays as lossless files, which PyTorch and the runtime read alike."""
+    files = []
+    for number, image in enumerate(images):
+        if isinstance(image, np.ndarray):
+            path = folder / f'{number}.png'
+            Image.fromarray(image).save(path)
+            image = path
+        files.append(Path(image))
+    return files
 
 
 def _beside(path: Path) -> tempfile.TemporaryDirectory:
@@ -151,10 +188,14 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
 def _replacements(about: dict[str, Any]) -> dict[type[nn.Module], type[nn.Module]]:
     """What computes the same in a form that exports better, by exact type."""
     replacements = {nn.AdaptiveAvgPool2d: MatrixAdaptiveAvgPool2d}
-    if about['task'] == 'segmentation' and about['dynamic'] == 'none':  # the sizes of all maps are known
-        from .uper_head import MergedUPerHead, UPerHead
+    if about['task'] == 'segmentation':
+        from .upsampling import SymbolicUpsample, Upsample
 
-        replacements[UPerHead] = MergedUPerHead
+        replacements[Upsample] = SymbolicUpsample
+        if about['dynamic'] == 'none':  # the sizes of all maps are known
+            from .uper_head import MergedUPerHead, UPerHead
+
+            replacements[UPerHead] = MergedUPerHead
     return replacements
 
 
@@ -193,7 +234,7 @@ def _quantize(draft: Path, description: dict[str, Any], calibration: Calibration
     return lost
 
 
-def _check_arguments(path: Path, format: str | None, dynamic: str, precision: str) -> str:
+def _check_arguments(path: Path, format: str | None, dynamic: str | None, precision: str) -> str:
     """The format, once all arguments are known to fit each other."""
     by_suffix = {suffix: name for name, suffix in formats.SUFFIXES.items()}
     endings = ', '.join(f'{suffix} for {name}' for suffix, name in by_suffix.items())
@@ -202,7 +243,7 @@ def _check_arguments(path: Path, format: str | None, dynamic: str, precision: st
     chosen = format or by_suffix[path.suffix]
     if formats.SUFFIXES.get(chosen) != path.suffix:
         raise UsageError(f"format '{chosen}' and '{path}' do not fit: {endings}")
-    if dynamic not in DYNAMIC:
+    if dynamic not in (None, *DYNAMIC):
         raise UsageError(f"dynamic='{dynamic}': choose one of {', '.join(DYNAMIC)}")
     if precision not in COMBINATIONS[chosen]:
         known = '; '.join(f'{name}: {", ".join(kinds)}' for name, kinds in COMBINATIONS.items())
@@ -256,7 +297,7 @@ def _complete(
     about: dict[str, Any],
     model: nn.Module,
     shape: tuple[int, int] | None,
-    dynamic: str,
+    dynamic: str | None,
     format: str,
     precision: str,
     normalize: bool,
@@ -264,15 +305,14 @@ def _complete(
 ) -> dict[str, Any]:
     """The description that stands in the file."""
     task = about['task']
-    if task == 'detection' and dynamic == 'batch':
-        raise UsageError("dynamic='batch': a detector takes one image at a time; choose none or all")
     preprocessor = getattr(model, 'data_preprocessor', None)
     mean, std, is_bgr = normalization_of(preprocessor) if preprocessor else ([*MEAN], [*STD], False)
-    resize, padding = _read_pipeline(getattr(model, 'cfg', None))
-    shape = _check_shape(model, shape or _default_shape(resize, model, task), task)
+    preprocessing = read_preprocessing(getattr(model, 'cfg', None), preprocessor)
+    dynamic = _choose_dynamic(dynamic, preprocessing, task)
+    shape = _check_shape(shape or _default_shape(preprocessing, task), preprocessing.divisor, task)
     # Beside the content lies what is zero once it is normalised, unless a pipeline pads by itself.
-    clipped_to = 'content' if padding is None else 'shape'
-    padding = padding or (mean[::-1] if is_bgr else mean)
+    clipped_to = 'content' if preprocessing.padding is None else 'shape'
+    padding = preprocessing.padding or (mean[::-1] if is_bgr else mean)
     meta = getattr(model, 'dataset_meta', None) or {}
     test_cfg = model.cfg.model.get('test_cfg', {}) if task == 'detection' else {}
     return dict(
@@ -290,8 +330,8 @@ def _complete(
         is_bgr=is_bgr,
         padding=list(padding),
         clipped_to=clipped_to,
-        divisor=max(getattr(preprocessor, 'pad_size_divisor', 1) or 1, 32 if task == 'features' else 1),
-        resize=resize,
+        divisor=preprocessing.divisor,
+        resize=preprocessing.resize,
         classes=list(meta.get('classes') or []),
         palette=[list(colour) for colour in meta.get('palette') or []],
         mask_threshold=(test_cfg.get('rcnn') or {}).get('mask_thr_binary', 0.5),
@@ -300,45 +340,13 @@ def _complete(
     )
 
 
-def _read_pipeline(cfg: ConfigDict | None) -> tuple[dict[str, Any], list[float] | None]:
-    """How the test pipeline resizes, and what it pads with, if not with zeros after normalising."""
-    padding = None
-    if cfg is None:
-        return dict(kind='fit', scale=[2**15, 2**15]), padding
-    steps = cfg.get('test_pipeline') or cfg.test_dataloader.dataset.pipeline
-    found: dict[str, Any] = {}
-    short = crop = None
-    for step in steps:
-        kind = step['type'].rpartition('.')[2]
-        if kind == 'Resize' and 'scale' in step:
-            scale = step['scale']
-            scale = [scale, scale] if isinstance(scale, int) else list(scale)
-            found = dict(kind='fit' if step.get('keep_ratio') else 'stretch', scale=scale)
-        elif (
-            kind == 'ResizeEdge' and step.get('backend') == 'pillow' and step.get('edge', 'short') == 'short'
-        ):
-            short = step
-        elif kind == 'CenterCrop':
-            crop = step['crop_size']
-        elif kind == 'Pad' and step.get('size'):
-            value = step.get('pad_val', 0)
-            value = value.get('img', 0) if isinstance(value, dict) else value
-            padding = [float(value)] * 3 if isinstance(value, (int, float)) else [*map(float, value)][::-1]
-    if short and crop:
-        interpolation = short.get('interpolation', 'bilinear')
-        found = dict(kind='crop', short=short['scale'], size=crop, interpolation=interpolation)
-    if not found:
-        raise UsageError(
-            'the test pipeline has no step that resizes as the runtime can: Resize, or ResizeEdge of the '
-            'short side by pillow and CenterCrop'
-        )
-    return found, padding
-
-
-def _default_shape(resize: dict[str, Any], model: nn.Module, task: str) -> tuple[int, int]:
-    """Height and width of what the config tests with."""
+def _default_shape(preprocessing: Preprocessing, task: str) -> tuple[int, int]:
+    """Return height and width of what the config tests with."""
+    resize = preprocessing.resize
     if task == 'features':
         return 224, 224
+    if preprocessing.padded_size:
+        return preprocessing.padded_size
     if resize['kind'] == 'crop':
         return resize['size'], resize['size']
     if task == 'segmentation':  # any aspect ratio is resized to a short side
@@ -347,11 +355,22 @@ def _default_shape(resize: dict[str, Any], model: nn.Module, task: str) -> tuple
     return height, width
 
 
-def _check_shape(model: nn.Module, shape: Sequence[int], task: str) -> tuple[int, int]:
+def _choose_dynamic(dynamic: str | None, preprocessing: Preprocessing, task: str) -> str:
+    """Return what may differ between images, by default all that differs in PyTorch."""
+    differs = preprocessing.keeps_ratio and task in ('detection', 'segmentation')
+    dynamic = dynamic or ('all' if differs else 'none')
+    if task == 'detection' and dynamic == 'batch':
+        raise UsageError("dynamic='batch': a detector takes one image at a time; choose none or all")
+    if dynamic == 'all' and preprocessing.padded_size:
+        height, width = preprocessing.padded_size
+        raise UsageError(f"dynamic='all': the test pipeline pads all images to {height}x{width}; choose none")
+    return dynamic
+
+
+def _check_shape(shape: Sequence[int], divisor: int, task: str) -> tuple[int, int]:
     """Check that a network can take images of a size."""
     if len(shape) != 2 or min(shape) < 32:
         raise UsageError(f'shape={tuple(shape)}: give height and width, both at least 32')
-    divisor = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', None) or 1
     if task == 'detection' and any(side % divisor for side in shape):
         fitting = ' '.join(str(-(-side // divisor) * divisor) for side in shape)
         raise UsageError(
@@ -389,6 +408,9 @@ def _trace(network: nn.Module, about: dict[str, Any]) -> torch.export.ExportedPr
 def _example(network: nn.Module, about: dict[str, Any]) -> tuple[dict[str, Tensor], tuple | None]:
     """Inputs to trace with, by name, and which of their axes may differ."""
     height, width = about['shape']
+    if about['dynamic'] == 'all':
+        # A number of windows or bins that is 1 would be traced as a constant.
+        height, width = (max(side, TRACED_SIDE) for side in (height, width))
     batch = 2 if about['takes_batches'] else 1
     inputs = dict(image=torch.rand(batch, 3, height, width) * 255)
     if about['task'] == 'detection':
@@ -430,11 +452,13 @@ def _write(program: torch.export.ExportedProgram, path: Path, format: str, about
     return precise
 
 
-def _draw(about: dict[str, Any]) -> np.ndarray:
-    """An image to check with, of another aspect ratio than the file has."""
-    height, width = (max(side * 4 // 5, 32) for side in about['shape'])
-    image, _ = draw_coco_scene(np.random.default_rng(1), height, width * 9 // 10)
-    return np.asarray(image)
+def _draw(description: dict[str, Any]) -> list[np.ndarray]:
+    """Draw images to compare on, one in landscape and one in portrait format."""
+    rng = np.random.default_rng(1)
+    side = max(min(description['shape']) * 4 // 5, 32)
+    return [
+        np.asarray(draw_coco_scene(rng, *size)[0]) for size in ((side, side * 4 // 3), (side * 3 // 2, side))
+    ]
 
 
 def _with_sizes(images: Sequence[np.ndarray], about: dict[str, Any]) -> list[list[np.ndarray]]:

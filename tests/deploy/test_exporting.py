@@ -14,9 +14,7 @@ import torch
 from conftest import ROOT, Tools
 from deploy.spread import spread
 from deploy.test_detectors import predict
-from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
-from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmmeta.apis.backbones import build_backbone
@@ -24,7 +22,7 @@ from mmmeta.apis.inference import build_model
 from mmmeta.datasets.ade20k import LABELS
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import export, load
-from mmmeta.deploy.comparing import _compare_objects
+from mmmeta.deploy.comparing import EXACT, Objects, _compare_objects, compare_images
 from mmmeta.deploy.formats import quiet
 from mmmeta.deploy.runtime import Network, RuntimeProblem
 from mmmeta.errors import UsageError
@@ -50,11 +48,14 @@ def detector():
 
 @pytest.fixture(scope='module')
 def exported(detector, tmp_path_factory):
-    """A detector with masks and windows as ONNX file."""
+    """A detector with masks and windows as ONNX file of one size, which pads."""
     path = tmp_path_factory.mktemp('exported') / 'detector.onnx'
-    result = export(detector, path, shape=(96, 160), images=[scene(120, 150), scene(200, 90)])
+    images = [scene(120, 150), scene(200, 90)]
+    result = export(detector, path, shape=(96, 160), dynamic='none', images=images)
     assert [one.name for one in result.files] == ['detector.onnx', 'run.py']
     assert len(result.differences) == 2
+    # PyTorch sees the images without the padding: a file that is kept all the same reports the difference.
+    assert not any(one.passed for one in result.same_images)
     for one in result.differences:
         assert one.passed and one.of_objects[0] == one.of_objects[1] > 0
         assert one.values['pixels'] < 0.01 and one.values['score'] < 1e-4
@@ -72,6 +73,29 @@ def test_both_engines_find_the_same(exported, detector):
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
     assert (one.labels == other.labels).all()
     assert (one.masks != other.masks).mean() < 1e-4 and one.masks.shape == (10, 150, 211)
+
+
+@pytest.fixture(scope='module')
+def exported_for_any_size(detector, tmp_path_factory):
+    """The same detector as it is exported by default, compared on three aspect ratios."""
+    folder = tmp_path_factory.mktemp('any')
+    for i, size in enumerate(((120, 160), (90, 160), (150, 100))):
+        Image.fromarray(scene(*size, seed=size[0])).save(folder / f'{i}.png')
+    images = sorted(folder.glob('*.png'))
+    result = export(detector, folder / 'detector.onnx', shape=(96, 160), images=images)
+    assert len(result.same_images) == 3 and all(one.passed for one in result.same_images)
+    return folder / 'detector.onnx'
+
+
+def test_the_same_image_whatever_its_ratio(detector, exported_for_any_size):
+    """A file gives what PyTorch does by its own test pipeline, at the image's own size."""
+    network, images = load(exported_for_any_size), sorted(exported_for_any_size.parent.glob('*.png'))
+    sizes = [network.prepare(np.asarray(Image.open(path))).image.shape[1:] for path in images]
+    assert sizes == [(96, 128), (96, 160), (160, 96)]  # each padded to multiples of 32, as in training
+    for difference in compare_images(detector, load(exported_for_any_size, 'openvino'), images):
+        assert difference.passed, difference
+        assert difference.of_objects[0] > 5
+        assert difference.values['pixels'] < 0.1 and difference.values['score'] < 1e-3
 
 
 def test_the_description(exported):
@@ -130,9 +154,11 @@ def segmentor(tmp_path_factory):
     with torch.no_grad():  # classes that occur in the generated data
         model.decode_head.conv_seg.bias[[label - 1 for label in LABELS.values()]] += 5
     torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
-    result = export(model, folder / 'segmentor.onnx', shape=(64, 96), dynamic='all')
-    assert [one.images for one in result.differences] == ['1 x 64x85', '3 x 64x85', '1 x 85x64', '1 x 64x192']
-    assert all(one.passed for one in result.differences)
+    result = export(model, folder / 'segmentor.onnx', shape=(64, 96))
+    assert [one.images for one in result.differences] == [
+        '1 x 64x85', '1 x 95x64', '3 x 64x85', '1 x 85x64', '1 x 64x192',
+    ]  # fmt: skip
+    assert all(one.passed for one in (*result.differences, *result.same_images))
     return folder / 'segmentor.onnx'
 
 
@@ -193,17 +219,14 @@ def test_a_backbone_through_the_command_line(tmp_path):
 
 
 def test_a_miss_counts_unless_a_tie_explains_it():
-    boxes = torch.tensor([[0.0, 0, 50, 50], [2, 0, 52, 50], [60, 60, 90, 90]])
+    boxes = np.array([[0, 0, 50, 50], [2, 0, 52, 50], [60, 60, 90, 90]], np.float32)
 
-    def objects(scores):
-        labels = torch.tensor([1, 1, 2])
-        return InstanceData(bboxes=boxes, scores=torch.tensor(scores), labels=labels)
+    def objects(scores, chosen=slice(None)):
+        return Objects(boxes[chosen], np.array(scores)[chosen], np.array([1, 1, 2])[chosen])
 
     def difference(boxes, scores, labels, expected=None, rounded=()):
-        own = dict(boxes=np.array(boxes, np.float32), scores=np.array(scores), labels=np.array(labels))
-        expected = expected or objects([0.9, 0.7, 0.5])
-        cfg = ConfigDict(score_thr=0.05, max_per_img=10)
-        return _compare_objects('', expected, own, None, rounded, cfg)
+        own = Objects(np.array(boxes, np.float32), np.array(scores), np.array(labels))
+        return _compare_objects('', expected or objects([0.9, 0.7, 0.5]), own, rounded, EXACT)
 
     same = difference(boxes, [0.9, 0.7, 0.5], [1, 1, 2])
     assert same.passed and same.of_objects == (3, 3)
@@ -214,7 +237,7 @@ def test_a_miss_counts_unless_a_tie_explains_it():
     assert not difference(boxes[[1, 0, 2]], [0.7, 0.9, 0.5], [1, 1, 2]).passed
     # Of two that overlap, either: here the first in PyTorch, the second in the file, and in PyTorch if the
     # image is nearly another.
-    first, second = (objects([0.9, 0.89995, 0.5])[[i, 2]] for i in (0, 1))
+    first, second = (objects([0.9, 0.89995, 0.5], [i, 2]) for i in (0, 1))
     assert difference(boxes[[1, 2]], [0.89995, 0.5], [1, 2], first, [first, second]).passed
     assert not difference(boxes[[1, 2]], [0.89995, 0.5], [1, 2], first, [first]).passed
     assert not difference(boxes[[1, 2]] + 0.2, [0.89995, 0.5], [1, 2], first, [second]).passed
@@ -338,7 +361,7 @@ def test_what_evaluate_finds(segmentor, tmp_path, ade_root):
     assert wrong.returncode == 1 and 'is of a network for segmentation' in wrong.stderr
 
 
-def test_the_example_in_cpp(exported, tmp_path):
+def test_the_example_in_cpp(exported, exported_for_any_size, tmp_path):
     """Compiled against what the package of OpenVINO brings."""
     openvino = pytest.importorskip('openvino', reason='the example is compiled against it')
     compiler = shutil.which('g++') or pytest.skip('there is no g++')
@@ -349,11 +372,12 @@ def test_the_example_in_cpp(exported, tmp_path):
     subprocess.run([*command, f'-Wl,-rpath,{root}/libs', '-o', program], cwd=ROOT, check=True)
     image = scene(90, 144, seed=5)  # which fits as it is
     Image.fromarray(image).save(tmp_path / 'image.ppm')
-    result = subprocess.run([program, exported, tmp_path / 'image.ppm'], capture_output=True, text=True)
-    rows = [[float(value) for value in line.split()] for line in result.stdout.splitlines()]
-    own = load(exported).predict([image])[0]
-    assert [row[0] for row in rows] == own.labels.tolist()
-    np.testing.assert_allclose([row[2:] for row in rows], own.boxes, atol=0.02)
+    for file in (exported, exported_for_any_size):
+        result = subprocess.run([program, file, tmp_path / 'image.ppm'], capture_output=True, text=True)
+        rows = [[float(value) for value in line.split()] for line in result.stdout.splitlines()]
+        own = load(file).predict([image])[0]
+        assert [row[0] for row in rows] == own.labels.tolist()
+        np.testing.assert_allclose([row[2:] for row in rows], own.boxes, atol=0.02)
     Image.fromarray(scene(90, 170)).save(tmp_path / 'large.ppm')
     result = subprocess.run([program, exported, tmp_path / 'large.ppm'], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, 'the file takes images of up to 96x160\n')

@@ -1,23 +1,87 @@
 """Pieces of the runtime against what they stand for."""
 
+from argparse import Namespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmcv.ops import batched_nms
+from mmengine.config import ConfigDict
+from mmseg.models.utils import Upsample
+from torch import nn
 
+from mmmeta.deploy.exporting import _replaced
 from mmmeta.deploy.pooling import MatrixAdaptiveAvgPool2d
+from mmmeta.deploy.preprocessing import Preprocessing, read_preprocessing
 from mmmeta.deploy.runtime import encode_mask, paste_mask, resize_bilinear
 from mmmeta.deploy.suppression import separate, suppress
+from mmmeta.deploy.upsampling import SymbolicUpsample
+from mmmeta.errors import UsageError
 
 
-@pytest.mark.parametrize('size', [(61, 93), (30, 41), (200, 77), (1, 1), (50, 70)])
+@pytest.mark.parametrize('size', [(61, 93), (30, 41), (200, 77), (1, 1), (50, 70), (25, 35), (100, 140)])
 def test_resizing_as_opencv_does(size):
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    own = resize_bilinear(image, size).astype(int)
     expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    assert own.shape == expected.shape
-    assert np.abs(own - expected).max() <= 1
+    np.testing.assert_array_equal(resize_bilinear(image, size), expected)
+
+
+def test_upsampling_traced_for_any_size():
+    model = nn.Sequential(Upsample(scale_factor=2, mode='bilinear', align_corners=False))
+    x = torch.randn(2, 3, 5, 7)
+    with _replaced(model, {Upsample: SymbolicUpsample}):
+        axes = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+        program = torch.export.export(model, (torch.randn(2, 3, 8, 8),), dynamic_shapes=(axes,))
+    torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=0)
+
+
+FIRST, LAST = dict(type='LoadImageFromFile'), dict(type='PackSegInputs')
+RESIZE = dict(type='Resize', scale=(64, 32), keep_ratio=True)
+
+
+def read(*steps, **preprocessor):
+    cfg = ConfigDict(test_pipeline=[FIRST, *steps, LAST])
+    return read_preprocessing(cfg, Namespace(**preprocessor))
+
+
+def test_preprocessing_of_a_test_pipeline():
+    plain = read(RESIZE, dict(type='LoadAnnotations'), pad_size_divisor=32)
+    assert plain == Preprocessing(dict(kind='fit', scale=[64, 32]), divisor=32) and plain.keeps_ratio
+    aligned = read(RESIZE, dict(type='ResizeToMultiple', size_divisor=16), test_cfg=dict(size_divisor=8))
+    assert aligned == Preprocessing(dict(kind='fit', scale=[64, 32], multiple=16), divisor=8)
+    padded = read(RESIZE, dict(type='mmdet.Pad', size=(96, 64), pad_val=dict(img=(1, 2, 3))))
+    assert padded.padded_size == (64, 96) and padded.padding == [3, 2, 1] and not padded.keeps_ratio
+    multiples = read(RESIZE, dict(type='Pad', size_divisor=32, pad_val=5), pad_size_divisor=32)
+    assert multiples.divisor == 32 and multiples.padding == [5, 5, 5]
+    edge = dict(type='ResizeEdge', scale=48, edge='short', backend='pillow', interpolation='bicubic')
+    assert read(edge, dict(type='CenterCrop', crop_size=32)).resize == dict(
+        kind='crop', short=48, size=32, interpolation='bicubic'
+    )
+
+
+@pytest.mark.parametrize(
+    ('steps', 'preprocessor', 'message'),
+    [
+        ([], {}, 'does not resize as the runtime'),
+        (
+            [dict(RESIZE, interpolation='bicubic')],
+            {},
+            r"Resize\(.*interpolation='bicubic'\), which the runtime",
+        ),
+        ([dict(RESIZE, backend='pillow')], {}, r"Resize\(.*backend='pillow'"),
+        ([dict(type='Resize', scale_factor=0.5)], {}, r'Resize\(scale_factor=0.5\)'),
+        ([RESIZE, dict(type='RandomFlip', prob=0.5)], {}, r'RandomFlip\(prob=0.5\)'),
+        ([RESIZE, dict(type='mmdet.LetterResize')], {}, r'LetterResize\(\)'),
+        ([RESIZE, dict(type='Pad', pad_to_square=True)], {}, 'Pad'),
+        ([RESIZE], dict(test_cfg=dict(size=(64, 64))), r'test_cfg.size=\(64, 64\) pads images'),
+        ([RESIZE], dict(pad_size_divisor=32, pad_value=7), 'the data preprocessor pads with 7'),
+        ([RESIZE, dict(type='Pad', size_divisor=8)], dict(pad_size_divisor=32), 'leave out one of the two'),
+    ],
+)
+def test_preprocessing_that_the_runtime_does_not_repeat(steps, preprocessor, message):
+    with pytest.raises(UsageError, match=message):
+        read(*steps, **preprocessor)
 
 
 def test_masks_as_mmdetection_pastes_them():

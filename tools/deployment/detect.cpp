@@ -4,7 +4,8 @@
 //   g++ -O2 -std=c++17 detect.cpp -I$OV/include $OV/libs/libopenvino.so.* -Wl,-rpath,$OV/libs -o detect
 //   ./detect mask_rcnn.onnx street.ppm
 //
-// The image is a PPM file (P6) that fits into the file's size; resizing is left to the caller.
+// The image is a PPM file (P6), resized by the caller as in training. A file for any size gets it padded to
+// multiples of 32, a file of one size to that.
 
 #include <algorithm>
 #include <cstdio>
@@ -33,7 +34,11 @@ int main(int argc, char** argv) {
     // Left alone, OpenVINO computes in bfloat16 where the processor can.
     auto model = core.compile_model(argv[1], "CPU", ov::hint::inference_precision(ov::element::f32));
     auto request = model.create_infer_request();
-    const ov::Shape shape = model.input("image").get_shape();  // 1, 3, H, W
+    const ov::PartialShape sides = model.input("image").get_partial_shape();  // 1, 3, H, W
+    auto padded = [](const ov::Dimension& side, size_t length) -> size_t {
+        return side.is_static() ? side.get_length() : (length + 31) / 32 * 32;
+    };
+    const ov::Shape shape{1, 3, padded(sides[2], height), padded(sides[3], width)};
     if (height > shape[2] || width > shape[3]) {
         std::fprintf(stderr, "the file takes images of up to %zux%zu\n", shape[2], shape[3]);
         return 1;

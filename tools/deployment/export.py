@@ -29,7 +29,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', metavar='OUT', help='the file: .onnx, .xml for OpenVINO, .pt2 for PyTorch')
     parser.add_argument('--format', choices=list(SUFFIXES), help='default: by the ending of OUT')
     parser.add_argument('--shape', nargs=2, type=int, metavar=('H', 'W'), help='default: that of the config')
-    parser.add_argument('--dynamic', choices=DYNAMIC, default='none', help='what may differ (default: none)')
+    parser.add_argument(
+        '--dynamic',
+        choices=DYNAMIC,
+        help='what may differ between images (default: all where the config keeps their aspect ratio)',
+    )
     parser.add_argument('--precision', choices=PRECISIONS, default='f32', help='default: f32')
     parser.add_argument(
         '--no-normalize', action='store_true', help='leave normalisation and channel order to the runtime'
@@ -77,7 +81,7 @@ def main() -> None:
     """Export."""
     args = parse_args()
     trust([args.checkpoint] if args.trust_checkpoint else [])
-    images = [read_image(path) for path in find_images(args.images)]
+    images = find_images(args.images)
     model = build_exportable(args.config, args.checkpoint, args.cfg_options)
     calibrated = args.calibration or args.max_drop is not None
     if calibrated and args.precision != 'int8':
@@ -102,8 +106,9 @@ def main() -> None:
             calibration=read_calibration(args, stack) if args.precision == 'int8' else None,
             progress=progress,
         )
-    for difference in exported.differences:
-        print(difference)
+    for title, differences in (('same input', exported.differences), ('same image', exported.same_images)):
+        for difference in differences:
+            print(f'{title}, {difference}')
     if exported.quantized:
         print(f'int8: {exported.quantized}')
     for path in exported.files:

@@ -1,0 +1,151 @@
+"""The test pipeline and data preprocessor of a config, as the runtime of exported files repeats them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import ConfigDict
+from mmengine.model import BaseDataPreprocessor
+
+from mmmeta.errors import UsageError
+
+# Steps that an image without annotations does not need.
+ANNOTATION_STEPS = {'LoadAnnotations', 'LoadPanopticAnnotations', 'LoadMappedLabels'}
+SUPPORTED = (
+    'LoadImageFromFile in colour, Resize (bilinear, by OpenCV), ResizeToMultiple, Pad, or ResizeEdge of the '
+    'short side by Pillow and CenterCrop, and a Pack step'
+)
+
+
+@dataclass
+class Preprocessing:
+    """What happens to an image before the network.
+
+    Attributes:
+        resize (dict): ``kind`` and its arguments: ``'fit'`` keeps the aspect ratio, ``'stretch'`` does not,
+            ``'crop'`` takes the centre.
+        divisor (int): Height and width are padded to multiples of it. Defaults to 1.
+        padding (list[float] | None): RGB value of the pixels with which the pipeline pads. Defaults to None:
+            zeros, after normalization.
+        padded_size (tuple[int, int] | None): Height and width to which the pipeline pads. Defaults to None.
+    """
+
+    resize: dict[str, Any] = field(default_factory=dict)
+    divisor: int = 1
+    padding: list[float] | None = None
+    padded_size: tuple[int, int] | None = None
+
+    @property
+    def keeps_ratio(self) -> bool:
+        """Whether images of different aspect ratios have different sizes in the network."""
+        return self.resize['kind'] == 'fit' and self.padded_size is None
+
+
+def test_steps(cfg: ConfigDict) -> list[dict]:
+    """Return the steps of a config's test pipeline that an image without annotations passes."""
+    loader = cfg.get('test_dataloader')
+    steps = loader.dataset.pipeline if loader else cfg.test_pipeline
+    return [step for step in steps if _kind(step) not in ANNOTATION_STEPS]
+
+
+def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocessor | None) -> Preprocessing:
+    """Read how a config prepares an image for testing.
+
+    Args:
+        cfg (ConfigDict | None): The config; None of a backbone.
+        preprocessor (BaseDataPreprocessor | None): The data preprocessor of the model.
+
+    Raises:
+        UsageError: A step is not one that the runtime repeats exactly.
+    """
+    if cfg is None:
+        return Preprocessing(dict(kind='fit', scale=[2**15, 2**15]), divisor=32)
+    result = Preprocessing()
+    for step in test_steps(cfg):
+        args = {key: value for key, value in step.items() if key != 'type'}
+        kind = _kind(step)
+        if kind == 'LoadImageFromFile':
+            supported = args.get('color_type', 'color') == 'color' and not args.get('to_float32')
+        elif kind.startswith('Pack'):
+            supported = True
+        elif kind == 'Resize' and not result.resize:
+            supported = _read_resize(args, result)
+        elif kind == 'ResizeToMultiple' and result.resize.get('kind') == 'fit':
+            result.resize['multiple'] = args.get('size_divisor', 32)
+            supported = args.get('interpolation') in (None, 'bilinear')
+        elif kind == 'ResizeEdge' and not result.resize:
+            interpolation = args.get('interpolation', 'bilinear')
+            result.resize = dict(kind='crop', short=args['scale'], interpolation=interpolation)
+            supported = args.get('backend') == 'pillow' and args.get('edge', 'short') == 'short'
+        elif kind == 'CenterCrop' and result.resize.get('kind') == 'crop':
+            result.resize['size'] = args['crop_size']
+            supported = isinstance(args['crop_size'], int)
+        elif kind == 'Pad' and result.resize:
+            supported = _read_pad(args, result)
+        else:
+            supported = False
+        if not supported:
+            described = ', '.join(f'{key}={value!r}' for key, value in args.items())
+            raise UsageError(
+                f'the test pipeline has {kind}({described}), which the runtime of exported files does not '
+                f'repeat: use {SUPPORTED}'
+            )
+    if not result.resize or (result.resize['kind'] == 'crop' and 'size' not in result.resize):
+        raise UsageError(
+            f'the test pipeline does not resize as the runtime of exported files can: use {SUPPORTED}'
+        )
+    _read_padding(preprocessor, result)
+    return result
+
+
+def _kind(step: dict) -> str:
+    """Return the name of a transform without its scope."""
+    return step['type'].rpartition('.')[2]
+
+
+def _read_resize(args: dict[str, Any], result: Preprocessing) -> bool:
+    scale = args.get('scale')
+    if scale is None:
+        return False
+    scale = [scale, scale] if isinstance(scale, int) else list(scale)
+    result.resize = dict(kind='fit' if args.get('keep_ratio') else 'stretch', scale=scale)
+    return args.get('interpolation', 'bilinear') == 'bilinear' and args.get('backend', 'cv2') == 'cv2'
+
+
+def _read_pad(args: dict[str, Any], result: Preprocessing) -> bool:
+    value = args.get('pad_val', 0)
+    value = value.get('img', 0) if isinstance(value, dict) else value
+    # Pixels are blue first in pipelines.
+    result.padding = [float(value)] * 3 if isinstance(value, (int, float)) else [*map(float, value)][::-1]
+    size, divisor = args.get('size'), args.get('size_divisor')
+    if size:
+        width, height = (size, size) if isinstance(size, int) else size
+        result.padded_size = (height, width)
+    elif divisor:
+        result.divisor = divisor
+    elif args.get('pad_to_square'):
+        return False
+    return bool(size or divisor) and args.get('padding_mode', 'constant') == 'constant'
+
+
+def _read_padding(preprocessor: BaseDataPreprocessor | None, result: Preprocessing) -> None:
+    """Read how a data preprocessor pads a single image."""
+    test_cfg = getattr(preprocessor, 'test_cfg', None) or {}  # of MMSegmentation
+    divisor = test_cfg.get('size_divisor') or getattr(preprocessor, 'pad_size_divisor', 1) or 1
+    value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+    if test_cfg.get('size'):
+        raise UsageError(
+            f'data_preprocessor.test_cfg.size={test_cfg["size"]} pads images to a size, which the runtime of '
+            'exported files does not repeat: remove it, or give size_divisor'
+        )
+    if divisor == 1 or result.padded_size:
+        return
+    if value:
+        raise UsageError(
+            f'the data preprocessor pads with {value}, and exported files with 0: set its padding value to 0'
+        )
+    if result.padding is not None and result.divisor % divisor:
+        raise UsageError(
+            f'the test pipeline pads to multiples of {result.divisor} and the data preprocessor to multiples '
+            f'of {divisor}: leave out one of the two'
+        )
+    result.divisor = max(result.divisor, divisor)
