@@ -17,10 +17,20 @@ class Normalized(nn.Module):
         network (nn.Module): Takes normalised images, and more.
         description (dict): Its ``mean``, ``std`` and ``is_bgr``, and whether they are applied here,
             ``normalized_inside``.
+
+    Raises:
+        UsageError: It takes images of other channels than three.
     """
 
     def __init__(self, network: nn.Module, description: dict[str, Any]) -> None:
         super().__init__()
+        stem = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+        channels = {len(description['mean']), *([stem.in_channels] if stem else [])} - {3}
+        if channels:
+            raise UsageError(
+                f'{description["method"]} takes images of {channels.pop()} channels: those of 3 channels, '
+                'which are read as RGB, can be exported'
+            )
         self.network = network
         self.names = network.names
         self.description = description

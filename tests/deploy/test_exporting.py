@@ -307,6 +307,22 @@ def test_nothing_is_left_of_what_fails(detector, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_networks_of_other_channels(tmp_path):
+    for channels in (1, 4):
+        backbone = build_backbone(f'{TINY},in_channels={channels}')
+        with pytest.raises(UsageError, match=f'CAFormer takes images of {channels} channels: those of 3 ch'):
+            export(backbone, tmp_path / 'a.onnx', shape=(64, 64))
+    gray = {
+        'model.data_preprocessor': dict(type='SegDataPreProcessor', mean=[127.0], std=[58.0], size=(64, 64)),
+        'model.backbone.in_channels': 1,
+    }
+    for options in (gray, {'model.backbone.in_channels': 4}):
+        channels = options['model.backbone.in_channels']
+        with pytest.raises(UsageError, match=f'EncoderDecoder takes images of {channels} channels'):
+            export(build_model(SEGMENTOR, 'none', options=options), tmp_path / 'a.onnx', shape=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_and_images_that_do_not_fit(exported, tmp_path):
     foreign = tmp_path / 'foreign.onnx'
     torch.onnx.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), foreign, dynamo=True, verbose=False)
