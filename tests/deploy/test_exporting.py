@@ -4,8 +4,10 @@ import json
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from conftest import ROOT, Tools
 from deploy.spread import spread
 from deploy.test_detectors import predict
+from forked import Script
 from mmengine.logging import MMLogger
 from PIL import Image
 
@@ -320,6 +323,20 @@ def test_networks_of_other_channels(tmp_path):
         channels = options['model.backbone.in_channels']
         with pytest.raises(UsageError, match=f'EncoderDecoder takes images of {channels} channels'):
             export(build_model(SEGMENTOR, 'none', options=options), tmp_path / 'a.onnx', shape=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_of_what_is_terminated(tmp_path):
+    command = ['tools/deployment/export.py', TINY, 'none', str(tmp_path / 'a.onnx'), '--shape', '64', '64']
+    process = Script(command, ROOT, Tools.environment())
+    start = time.monotonic()
+    while 'tracing' not in process._outputs[0].read_text():
+        assert process.poll() is None and time.monotonic() - start < 100
+        time.sleep(0.05)
+    assert [path.name[:6] for path in tmp_path.iterdir()] == ['.part-']
+    process.send_signal(signal.SIGTERM)
+    process.communicate(100)
+    assert process.returncode == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())
 
 

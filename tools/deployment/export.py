@@ -3,6 +3,8 @@
 
 import argparse
 import contextlib
+import signal
+import sys
 import time
 from functools import partial
 
@@ -80,6 +82,7 @@ def read_calibration(args: argparse.Namespace, stack: contextlib.ExitStack) -> C
 def main() -> None:
     """Export."""
     args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that drafts are removed
     trust([args.checkpoint] if args.trust_checkpoint else [])
     images = find_images(args.images)
     model = build_exportable(args.config, args.checkpoint, args.cfg_options)
