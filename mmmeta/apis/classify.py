@@ -9,8 +9,9 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
+from mmmeta.deploy.runtime import RuntimeProblem, read_image
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
@@ -19,6 +20,10 @@ from mmmeta.resources import resource_root
 from mmmeta.weights import differences, format_differences, get_weights, load_weights
 
 from .config import load_config
+
+# How many times as long as its shorter side an image may be: of others pipelines leave no row, or fill the
+# memory with what they enlarge.
+MAX_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -134,10 +139,10 @@ def class_names(model: BaseModel) -> Sequence[str]:
 
 
 def find_images(path: str) -> list[str]:
-    """The image at a path, or those in a folder.
+    """Find the image at a path, or those in a folder, that MMCV reads.
 
     Raises:
-        UsageError: There is no image, or a file is not an image.
+        UsageError: There is no image, or a file is not an image, is too large, or too elongated.
     """
     given = Path(path)
     if not given.exists():
@@ -146,12 +151,16 @@ def find_images(path: str) -> list[str]:
     images = []
     for file in files:
         try:
-            with Image.open(file) as image:
-                image.load()
-        except (UnidentifiedImageError, OSError) as error:
-            if given.is_dir() and isinstance(error, UnidentifiedImageError):
+            height, width = read_image(file).shape[:2]
+        except RuntimeProblem as error:
+            if given.is_dir() and isinstance(error.__cause__, UnidentifiedImageError):
                 continue  # other files are allowed beside images
-            raise UsageError(f"'{file}' is damaged or no image: give another one") from error
+            raise UsageError(str(error)) from error
+        if max(height, width) > MAX_RATIO * min(height, width):
+            raise UsageError(
+                f"'{file}' has {height}x{width} pixels: cut it into parts, of which no side is more than "
+                f'{MAX_RATIO} times as long as the other'
+            )
         images.append(str(file))
     if not images:
         raise UsageError(f"there is no image in '{path}': give a file or a folder with some")

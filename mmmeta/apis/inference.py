@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmmeta.atomic import written
+from mmmeta.deploy.runtime import Description, draw, enlarge, read_image, scale_of
 from mmmeta.deploy.runtime import Prediction as Found
-from mmmeta.deploy.runtime import draw, enlarge, read_image, scale_of
 from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
@@ -235,8 +235,8 @@ def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> 
 def _draw_prediction(task: str, metainfo: dict, image: str, found: Found, score_thr: float = 0.0) -> Panels:
     """Draw what was predicted for an image, as exported networks do."""
     pixels = read_image(image)
-    about = dict(task=task, classes=metainfo['classes'], palette=metainfo.get('palette'))
-    drawn = np.asarray(draw(pixels, found, about, score_thr))
+    description = Description(task, classes=metainfo['classes'], palette=metainfo.get('palette') or [])
+    drawn = np.asarray(draw(pixels, found, description, score_thr))
     return [('image', enlarge(pixels, scale_of(*pixels.shape[:2]))), ('prediction', drawn)]
 
 

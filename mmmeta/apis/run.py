@@ -307,7 +307,7 @@ def evaluate(
 
 
 def evaluate_exported(
-    cfg: Config, file: str, engine: str | None = None, threads: int = 0
+    cfg: Config, file: str, engine: str | None = None, threads: int = 0, trusted: bool = False
 ) -> dict[str, float]:
     """Evaluate an exported file on the test set of a config, with its metrics.
 
@@ -318,6 +318,7 @@ def evaluate_exported(
         file (str): What :func:`mmmeta.deploy.export` wrote.
         engine (str | None): As of :func:`mmmeta.deploy.load`. Defaults to None.
         threads (int): As there. Defaults to 0.
+        trusted (bool): Whether the file may execute code, as there. Defaults to False.
 
     Returns:
         dict[str, float]: The metrics.
@@ -325,11 +326,12 @@ def evaluate_exported(
     Raises:
         UsageError: As :func:`train`, or the file cannot be run, or is of another task than the config.
     """
-    task = load(file).description['task']
+    task = load(file, engine, threads, trusted=trusted).description.task
     tasks = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
     if tasks.get(cfg.get('default_scope')) != task:
         raise UsageError(f"'{file}' is of a network for {task}, and '{cfg.filename}' tests something else")
-    cfg.model = dict(type='mmmeta.ExportedModel', file=os.path.abspath(file), engine=engine, threads=threads)
+    own = dict(file=os.path.abspath(file), engine=engine, threads=threads, trusted=trusted)
+    cfg.model = dict(type='mmmeta.ExportedModel', **own)
     return evaluate(cfg, None, checks=False)
 
 

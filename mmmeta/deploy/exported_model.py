@@ -19,6 +19,7 @@ class ExportedModel(BaseModel):
         file (str | None): What was exported. Defaults to None: ``network`` is set before it is used.
         engine (str | None): As of :class:`~mmmeta.deploy.runtime.Network`. Defaults to None.
         threads (int): As there. Defaults to 0.
+        trusted (bool): Whether the file may execute code, as there. Defaults to False.
         data_preprocessor (dict | None): That of the config, which is not used. Defaults to None.
 
     Raises:
@@ -30,6 +31,7 @@ class ExportedModel(BaseModel):
         file: str | None = None,
         engine: str | None = None,
         threads: int = 0,
+        trusted: bool = False,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
@@ -37,7 +39,7 @@ class ExportedModel(BaseModel):
         if file is None:
             return
         try:
-            self.network = Network(file, engine, threads)
+            self.network = Network(file, engine, threads, trusted=trusted)
         except RuntimeProblem as error:
             raise UsageError(str(error)) from error
 
@@ -47,7 +49,7 @@ class ExportedModel(BaseModel):
         for sample, prediction in zip(
             samples, self.network.predict([sample.img_path for sample in samples]), strict=True
         ):
-            _put(sample, prediction, self.network.description['task'])
+            _put(sample, prediction, self.network.description.task)
         return samples
 
     def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor') -> None:

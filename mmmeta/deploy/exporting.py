@@ -158,7 +158,7 @@ def _compare(
 ) -> Exported:
     """Compare a file with PyTorch."""
     with _running():
-        network = Network(draft)
+        network = Network(draft, trusted=True)
         differences = compare(model, network, batches)
         predicts = {'boxes', 'labels', 'probabilities'} & {*network.description['outputs']}
         return Exported([], differences, compare_images(model, network, files) if predicts else [])

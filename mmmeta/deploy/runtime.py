@@ -12,18 +12,22 @@ import itertools
 import json
 import math
 import os
+import signal
+import struct
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 try:
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 except ImportError as error:
     if __name__ != '__main__':
         raise
@@ -33,6 +37,19 @@ except ImportError as error:
 VERSION = 1
 KEY = 'mmmeta'
 ENGINES = dict(onnxruntime=('.onnx',), openvino=('.xml', '.onnx'), torch=('.pt2',))
+# Names of the inputs and axes of the outputs, by task; features have any names.
+TASKS = dict(
+    detection=dict(boxes=2, scores=1, labels=1, masks=3),
+    segmentation=dict(labels=3, logits=4),
+    classification=dict(probabilities=2),
+    features={},
+)
+# Pixels of an image, as it is or resized: twice what Pillow warns of, and what it refuses.
+MAX_PIXELS = 2 * 89_478_485
+# Longest side that a description names, in pixels.
+MAX_SIDE = 2**16
+# What Pillow's decoders raise for damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 # Pixels of the longer side of a picture, at least.
 LEAST = 512
 ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -40,6 +57,207 @@ ENDINGS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 class RuntimeProblem(Exception):
     """A user's mistake; its text says what to do."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an exported file says of its network; values also by name, ``description['shape']``.
+
+    Attributes:
+        task (str): One of :data:`TASKS`.
+        version (int): Of these attributes.
+        method (str): Name of the class that was exported.
+        shape (list[int]): Height and width of the images that it takes.
+        dynamic (str): What may differ when it runs: ``'none'``, ``'batch'`` or ``'all'``.
+        takes_batches (bool): Whether it takes several images of one size at once.
+        precision (str): ``'f32'``, ``'bf16'`` or ``'int8'``.
+        computed_in (str): What OpenVINO computes in where nothing else is said: ``'f32'`` or ``'bf16'``.
+        normalized_inside (bool): Whether the file normalises images itself.
+        mean (list[float]): Subtracted from the channels, in the order that ``is_bgr`` says.
+        std (list[float]): What they are divided by.
+        is_bgr (bool): Whether the network takes blue first.
+        padding (list[float]): RGB values beside an image.
+        clipped_to (str): Which size the network is told: that of the ``'content'``, or the ``'shape'``.
+        divisor (int): Of height and width where these are dynamic.
+        resize (dict): ``kind`` ``'fit'`` or ``'stretch'`` with ``scale``, width and height in pixels, or
+            ``'crop'`` with ``short``, ``size`` and ``interpolation``.
+        classes (list[str]): Names of the classes, if they are known.
+        palette (list[list[int]]): Their RGB colours, if they are known.
+        mask_threshold (float): Smallest probability of a pixel of an object.
+        checkpoint (dict): Name and SHA-256 of the weights.
+        packages (dict[str, str]): Versions of what it was exported with.
+        inputs (list[str]): Names of the inputs, in their order.
+        outputs (list[str]): Names of the outputs, in their order.
+    """
+
+    task: str
+    version: int = VERSION
+    method: str = ''
+    shape: list[int] = field(default_factory=list)
+    dynamic: str = 'none'
+    takes_batches: bool = False
+    precision: str = 'f32'
+    computed_in: str = 'f32'
+    normalized_inside: bool = True
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    is_bgr: bool = False
+    padding: list[float] = field(default_factory=list)
+    clipped_to: str = 'content'
+    divisor: int = 1
+    resize: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    palette: list[list[int]] = field(default_factory=list)
+    mask_threshold: float = 0.5
+    checkpoint: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    @classmethod
+    def read(cls, text: str | None, path: Path) -> 'Description':
+        """Check what a file says of its network.
+
+        Args:
+            text (str | None): JSON.
+            path (Path): The file.
+
+        Raises:
+            RuntimeProblem: There is no description, it is of a later version, or it is damaged.
+        """
+        if not text:
+            raise RuntimeProblem(
+                f"'{path}' was not written by mmmeta: export a network with tools/deployment/export.py"
+            )
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, f'it is not JSON ({error})') from error
+        if not isinstance(content, dict):
+            raise _damaged(path, f'it is {_shortened(content)}, not an object')
+        version = content.get('version')
+        if not _is_whole(version, 1):
+            raise _damaged(path, f'version is {_shortened(version)}, not a positive number')
+        if version > VERSION:
+            raise RuntimeProblem(
+                f"'{path}' has a description of version {_shortened(version)}, and this program reads those "
+                f'up to {VERSION}: take the program that was written beside the file'
+            )
+        for name, (is_right, what) in _CHECKS.items():
+            if name not in content:
+                raise _damaged(path, f'{name} is missing')
+            if not is_right(content[name]):
+                raise _damaged(path, f'{name} is {_shortened(content[name])}, not {what}')
+        known = {one.name for one in fields(cls)}
+        description = cls(**{name: value for name, value in content.items() if name in known})
+        description._check_together(path)
+        return description
+
+    def _check_together(self, path: Path) -> None:
+        """Check what several values say."""
+        inputs, outputs = ['image'], [self.outputs]
+        if self.task == 'detection':
+            inputs, outputs = ['image', 'size'], [['boxes', 'scores', 'labels'], [*TASKS['detection']]]
+        elif self.task == 'segmentation' and self.outputs != ['logits']:
+            inputs, outputs = ['image', 'size', 'original'], [['labels']]
+        elif self.task == 'classification':
+            outputs = [['probabilities']]
+        for name, given, allowed in (('inputs', self.inputs, [inputs]), ('outputs', self.outputs, outputs)):
+            if given not in allowed:
+                raise _damaged(path, f'{name} are {_shortened(given)} of a network for {self.task}')
+        if self.takes_batches and (self.dynamic == 'none' or self.task == 'detection'):
+            raise _damaged(path, f"takes_batches is true with dynamic='{self.dynamic}' and {self.task}")
+
+
+def _is_whole(value: object, least: int, most: float = math.inf) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_list(value: object, is_right: Callable[[Any], bool], length: int | None = None) -> bool:
+    return isinstance(value, list) and length in (None, len(value)) and all(map(is_right, value))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 2**64  # which NaN is not
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_resize(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kind, methods = value.get('kind'), [one.name.lower() for one in Image.Resampling]
+    if kind == 'stretch':
+        return _is_list(value.get('scale'), lambda side: _is_whole(side, 1, MAX_SIDE), 2)
+    if kind == 'fit':  # some give an infinite side
+        return _is_list(value.get('scale'), lambda side: type(side) in (int, float) and side >= 1, 2)
+    sides = _is_whole(value.get('short'), 1, MAX_SIDE) and _is_whole(value.get('size'), 1, MAX_SIDE)
+    return kind == 'crop' and sides and value.get('interpolation') in methods
+
+
+def _is_palette(value: object) -> bool:
+    return _is_list(value, lambda colour: _is_list(colour, lambda part: _is_whole(part, 0, 255), 3))
+
+
+def _is_shape(value: object) -> bool:
+    return _is_list(value, lambda side: _is_whole(side, 1, MAX_SIDE), 2) and math.prod(value) <= MAX_PIXELS
+
+
+def _choice(*values: str) -> tuple[Callable[[object], bool], str]:
+    return lambda value: _is_text(value) and value in values, f'one of {", ".join(values)}'
+
+
+_THREE = (lambda value: _is_list(value, _is_number, 3), 'three numbers')
+_BOOL = (lambda value: isinstance(value, bool), 'true or false')
+_TEXT = (_is_text, 'a text')
+_TEXTS = (lambda value: _is_list(value, _is_text), 'a list of texts')
+_NAMES = (
+    lambda value: _is_list(value, _is_text) and 0 < len(value) == len(set(value)),
+    'a list of different names',
+)
+_NOTES = (
+    lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    'an object of texts',
+)
+# What each value of a description has to be.
+_CHECKS = dict(
+    task=_choice(*TASKS),
+    method=_TEXT,
+    shape=(_is_shape, f'height and width of at most {MAX_PIXELS} pixels'),
+    dynamic=_choice('none', 'batch', 'all'),
+    takes_batches=_BOOL,
+    precision=_TEXT,
+    computed_in=_choice('f32', 'bf16'),
+    normalized_inside=_BOOL,
+    mean=_THREE,
+    std=(lambda value: _is_list(value, lambda x: _is_number(x) and x > 0, 3), 'three positive numbers'),
+    is_bgr=_BOOL,
+    padding=_THREE,
+    clipped_to=_choice('content', 'shape'),
+    divisor=(lambda value: _is_whole(value, 1, MAX_SIDE), f'a number from 1 to {MAX_SIDE}'),
+    resize=(_is_resize, 'fit or stretch with a scale, or crop with short, size and interpolation'),
+    classes=_TEXTS,
+    palette=(_is_palette, 'a list of RGB colours'),
+    mask_threshold=(_is_number, 'a number'),
+    checkpoint=_NOTES,
+    packages=_NOTES,
+    inputs=_NAMES,
+    outputs=_NAMES,
+)
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+def _damaged(path: Path, reason: str) -> RuntimeProblem:
+    return RuntimeProblem(f"the description in '{path}' is damaged: {reason}; export the network again")
 
 
 @dataclass
@@ -90,9 +308,12 @@ class Network:
             ``.onnx`` the first of the two that is installed.
         threads (int): Threads. Defaults to 0: as the engine has it.
         providers (Sequence[str]): Execution providers of ONNX Runtime. Defaults to the CPU's.
+        trusted (bool): Whether the file may execute code, which PyTorch does when it reads a ``.pt2``.
+            Defaults to False: such files are refused.
 
     Attributes:
-        description (dict): What the file says of the network: ``task``, ``classes``, ``shape`` and more.
+        description (Description): What the file says of the network: ``task``, ``classes``, ``shape`` and
+            more.
 
     Raises:
         RuntimeProblem: The file cannot be run.
@@ -104,6 +325,7 @@ class Network:
         engine: str | None = None,
         threads: int = 0,
         providers: Sequence[str] = ('CPUExecutionProvider',),
+        trusted: bool = False,
     ) -> None:
         self.path = Path(path)
         if not self.path.is_file():
@@ -116,31 +338,49 @@ class Network:
             )
         if threads < 0:
             raise RuntimeProblem(f'threads={threads}: give a positive number, or 0 for as many as there are')
+        if self.engine == 'torch' and not trusted:
+            raise RuntimeProblem(
+                f"PyTorch executes code that is in '{path}' when it reads it: if you trust who wrote the "
+                'file, give --trust-file or trusted=True; else export to .onnx, which holds no code'
+            )
         open_it = dict(onnxruntime=_open_onnxruntime, openvino=_open_openvino, torch=_open_torch)
-        self._run, text = open_it[self.engine](self.path, threads, tuple(providers))
-        self.description = _read_description(text, self.path)
+        self._run, self.description = open_it[self.engine](self.path, threads, tuple(providers))
 
     def __repr__(self) -> str:
-        about = self.description
-        return f'{about["method"]} ({about["task"]}, {about["precision"]}) of {self.path} in {self.engine}'
+        description = self.description
+        return (
+            f'{description.method} ({description.task}, {description.precision}) of {self.path} in '
+            f'{self.engine}'
+        )
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """What the network makes of its inputs, by their names."""
+        """Return the outputs of the network by name, as arrays of their own.
+
+        Args:
+            inputs (np.ndarray): By name.
+
+        Raises:
+            RuntimeProblem: The network does not take these, or gives what its task does not.
+        """
+        description = self.description
         try:
             outputs = self._run(inputs)
         except Exception as error:  # of many kinds, which have no common base
-            about = self.description
             shapes = ', '.join(f'{name} of {"x".join(map(str, x.shape))}' for name, x in inputs.items())
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
             raise RuntimeProblem(
-                f"'{self.path}', exported for {about['shape'][0]}x{about['shape'][1]} with "
-                f"dynamic='{about['dynamic']}', does not run with {shapes}: {reason}"
+                f"'{self.path}', exported for {description.shape[0]}x{description.shape[1]} with "
+                f"dynamic='{description.dynamic}', does not run with {shapes}: {reason}"
             ) from error
-        return dict(zip(self.description['outputs'], outputs, strict=True))
+        outputs = dict(zip(description.outputs, outputs, strict=True))
+        problem = _find_problem(outputs, inputs, description)
+        if problem:
+            raise RuntimeProblem(f"the network in '{self.path}' is damaged: it gives {problem}")
+        return outputs
 
     def warm_up(self, times: int = 2) -> None:
         """Run it on an image of the size that it was exported for."""
-        height, width = self.description['shape']
+        height, width = self.description.shape
         for _ in range(times):
             self.predict([np.zeros((height, width, 3), np.uint8)])
 
@@ -150,29 +390,30 @@ class Network:
         Args:
             image (np.ndarray): RGB, ``(height, width, 3)``, uint8.
         """
-        about = self.description
-        resized = _resize(image, about)
+        description = self.description
+        resized = _resize(image, description)
         content = height, width = resized.shape[:2]
-        shape = tuple(about['shape'])
-        if about['dynamic'] == 'all':
-            shape = tuple(-(-side // about['divisor']) * about['divisor'] for side in content)
+        shape = tuple(description.shape)
+        if description.dynamic == 'all':
+            shape = tuple(-(-side // description.divisor) * description.divisor for side in content)
+            _check_pixels(shape, image)
         padded = np.empty((*shape, 3), np.float32)
-        padded[...] = np.asarray(about['padding'], np.float32)
+        padded[...] = np.asarray(description.padding, np.float32)
         padded[:height, :width] = resized
         ready = padded.transpose(2, 0, 1)
-        if not about['normalized_inside']:
-            ready = normalize(ready, about)
-        size = shape if about['clipped_to'] == 'shape' else content
+        if not description.normalized_inside:
+            ready = normalize(ready, description)
+        size = shape if description.clipped_to == 'shape' else content
         return Prepared(np.ascontiguousarray(ready), content, size, image.shape[:2])
 
     def inputs(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
         """What the network takes for images of one size, by name."""
-        about = self.description
+        description = self.description
         inputs = dict(image=np.stack([one.image for one in batch]))
-        if 'size' in about['inputs']:
-            kind = np.float32 if about['task'] == 'detection' else np.int64
+        if 'size' in description.inputs:
+            kind = np.float32 if description.task == 'detection' else np.int64
             inputs['size'] = np.array(batch[0].size, kind)
-        if 'original' in about['inputs']:
+        if 'original' in description.inputs:
             inputs['original'] = np.array(batch[0].original, np.int64)
         return inputs
 
@@ -187,25 +428,31 @@ class Network:
         Raises:
             RuntimeProblem: An image cannot be read, or the file does not take batches.
         """
-        about = self.description
-        if batch_size < 1 or (batch_size > 1 and not about['takes_batches']):
+        description = self.description
+        if batch_size < 1 or (batch_size > 1 and not description.takes_batches):
             raise RuntimeProblem(
                 f'batch_size={batch_size}: {self.path} takes one image at a time'
                 if batch_size > 1
                 else f'batch_size={batch_size}: give a positive number'
             )
-        prepared = [self.prepare(_as_array(image)) for image in images]
+        prepared = (self.prepare(_as_array(image)) for image in images)
         predictions = []
         for batch in _batches(prepared, batch_size):
             outputs = self.run(**self.inputs(batch))
             for i, one in enumerate(batch):
-                predictions.append(_read_outputs(outputs, i, one, about))
+                predictions.append(_read_outputs(outputs, i, one, description))
         return predictions
 
 
-def load(path: str | Path, engine: str | None = None, threads: int = 0, **options: Any) -> Network:
+def load(
+    path: str | Path,
+    engine: str | None = None,
+    threads: int = 0,
+    providers: Sequence[str] = ('CPUExecutionProvider',),
+    trusted: bool = False,
+) -> Network:
     """Open an exported file; see :class:`Network` for the arguments and errors."""
-    return Network(path, engine, threads, **options)
+    return Network(path, engine, threads, providers, trusted)
 
 
 def _engine_of(path: Path) -> str:
@@ -231,63 +478,154 @@ def _import(name: str) -> Any:
         raise RuntimeProblem(f'{name} is not installed: pip install {name}') from error
 
 
-def _open_onnxruntime(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Any, str | None]:
+Run = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
+# Names of inputs or outputs and their numbers of axes, None where the file does not say it.
+Axes = dict[str, int | None]
+
+
+def _open_onnxruntime(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Run, Description]:
     engine = _import('onnxruntime')
     options = engine.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
         session = engine.InferenceSession(path, options, providers=list(providers))
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
     except Exception as error:  # of many kinds, which have no common base
         raise _cannot_open(path, 'ONNX Runtime', engine.__version__, error) from error
-    return lambda inputs: session.run(None, inputs), session.get_modelmeta().custom_metadata_map.get(KEY)
+    description = Description.read(text, path)
+    _check_ends(
+        path,
+        description,
+        {one.name: len(one.shape) or None for one in session.get_inputs()},
+        {one.name: len(one.shape) or None for one in session.get_outputs()},
+    )
+    return lambda inputs: session.run(description.outputs, inputs), description
 
 
-def _open_openvino(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Any, str | None]:
+def _open_openvino(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Run, Description]:
     engine = _import('openvino')
     core = engine.Core()
     try:
         model = core.read_model(path)
-        text = None
-        for place in ([KEY], ['framework', KEY]):
-            if model.has_rt_info(place):
-                text = model.get_rt_info(place).astype(str)
-                break
-        # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
-        about = json.loads(text) if text else {}
-        options = dict(INFERENCE_PRECISION_HINT=about.get('computed_in', 'f32'), PERFORMANCE_HINT='LATENCY')
-        if threads:
-            options['INFERENCE_NUM_THREADS'] = threads
+        places = [place for place in ([KEY], ['framework', KEY]) if model.has_rt_info(place)]
+        text = model.get_rt_info(places[0]).astype(str) if places else None
+    except (RuntimeError, UnicodeError) as error:
+        raise _cannot_open(path, 'OpenVINO', engine.__version__, error) from error
+    description = Description.read(text, path)
+    # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
+    options = dict(INFERENCE_PRECISION_HINT=description.computed_in, PERFORMANCE_HINT='LATENCY')
+    if threads:
+        options['INFERENCE_NUM_THREADS'] = threads
+    try:
         compiled = core.compile_model(model, 'CPU', options)
     except RuntimeError as error:
         raise _cannot_open(path, 'OpenVINO', engine.__version__, error) from error
+    _check_ends(
+        path,
+        description,
+        _axes_in_openvino(compiled.inputs, description.inputs),
+        _axes_in_openvino(compiled.outputs, description.outputs),
+    )
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         outputs = compiled(inputs)
-        return [outputs[i] for i in range(len(compiled.outputs))]
+        return [outputs[name] for name in description.outputs]
 
-    return run, text
+    return run, description
 
 
-def _open_torch(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Any, str | None]:
+def _axes_in_openvino(ports: Sequence[Any], names: Sequence[str]) -> Axes:
+    """Return the axes of ports, each by that of its names which is in a description."""
+    axes = {}
+    for port in ports:
+        rank = port.partial_shape.rank
+        name = min(port.names & {*names} or port.names, default='')
+        axes[name] = rank.get_length() if rank.is_static else None
+    return axes
+
+
+def _open_torch(path: Path, threads: int, providers: tuple[str, ...]) -> tuple[Run, Description]:
     torch = _import('torch')
     _import('torchvision')  # registers its operators
     if threads:
         torch.set_num_threads(threads)
     extra = {f'{KEY}.json': ''}
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f'the checksum of {damaged} is another')
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of buffers that are only read
-            network = torch.export.load(path, extra_files=extra).module()
+            program = torch.export.load(path, extra_files=extra)
+            network = program.module()
     except Exception as error:  # of many kinds
         raise _cannot_open(path, 'PyTorch', torch.__version__, error) from error
+    description = Description.read(extra[f'{KEY}.json'], path)
+    signature = program.graph_signature
+    for what, given, own in (
+        ('inputs', signature.user_inputs, description.inputs),
+        ('outputs', signature.user_outputs, description.outputs),
+    ):
+        if len(given) != len(own):
+            raise _damaged(path, f'{what} are {_shortened(own)}, and the network has {len(given)}')
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
-            return [out.numpy() for out in network(*map(torch.from_numpy, inputs.values()))]
+            tensors = [torch.from_numpy(inputs[name]) for name in description.inputs]
+            return [out.numpy() for out in network(*tensors)]
 
-    text = extra[f'{KEY}.json']
-    return run, text.decode() if isinstance(text, bytes) else text
+    return run, description
+
+
+def _check_ends(path: Path, description: Description, inputs: Axes, outputs: Axes) -> None:
+    """Check that a network has the inputs and outputs that its description names."""
+    axes = TASKS[description.task]
+    for what, given, own, expected in (
+        ('inputs', inputs, description.inputs, dict(image=4, size=1, original=1)),
+        ('outputs', outputs, description.outputs, axes or dict.fromkeys(description.outputs, 4)),
+    ):
+        if {*given} != {*own}:
+            raise _damaged(path, f'{what} are {_shortened(own)}, and the network has {_shortened([*given])}')
+        for name in own:
+            if given[name] not in (None, expected[name]):
+                raise _damaged(path, f'{name} of the network has {given[name]} axes, not {expected[name]}')
+
+
+def _find_problem(
+    outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray], description: Description
+) -> str | None:
+    """Return what is wrong with outputs, which nothing has checked in a damaged or hostile file."""
+    axes, count = TASKS[description.task], len(inputs['image'])
+    for name, value in outputs.items():
+        expected = axes.get(name, 4)
+        if value.ndim != expected:
+            return f'{name} with {value.ndim} axes, not {expected}'
+        if description.task != 'detection' and len(value) != count:
+            return f'{name} of {len(value)} images, not {count}'
+        kinds = 'iu' if name == 'labels' else 'f'
+        if value.dtype.kind not in kinds:
+            return f'{name} of type {value.dtype}'
+    if description.task == 'segmentation' and 'labels' in outputs:
+        labels, expected = outputs['labels'], tuple(inputs['original'].tolist())
+        if labels.shape[1:] != expected:
+            return f'labels of {labels.shape[1:]} pixels, not {expected}'
+        return f'label {labels.min()}' if labels.min() < 0 else None
+    if description.task == 'classification':
+        probabilities = outputs['probabilities']
+        if description.classes and probabilities.shape[1] != len(description.classes):
+            return f'{probabilities.shape[1]} probabilities for {len(description.classes)} classes'
+        return None if np.isfinite(probabilities).all() else 'probabilities that are not finite'
+    if description.task == 'detection':
+        kept = outputs['labels'] >= 0
+        lengths = {len(value) for value in outputs.values()}
+        if len(lengths) != 1 or outputs['boxes'].shape[1] != 4:
+            return 'boxes, scores and labels of different lengths'
+        boxes, scores = outputs['boxes'][kept], outputs['scores'][kept]
+        if not (np.abs(boxes) < MAX_PIXELS).all() or not np.isfinite(scores).all():
+            return 'boxes or scores that are not finite'
+    return None
 
 
 def _cannot_open(path: Path, engine: str, version: str, error: Exception) -> RuntimeProblem:
@@ -295,61 +633,92 @@ def _cannot_open(path: Path, engine: str, version: str, error: Exception) -> Run
     return RuntimeProblem(f"{engine} {version} cannot open '{path}': {reason[-1][:300]}")
 
 
-def _read_description(text: str | None, path: Path) -> dict[str, Any]:
-    if not text:
-        raise RuntimeProblem(
-            f"'{path}' was not written by mmmeta: export a network with tools/deployment/export.py"
-        )
-    description = json.loads(text)
-    if description['version'] > VERSION:
-        raise RuntimeProblem(
-            f"'{path}' has a description of version {description['version']}, and this program reads those "
-            f'up to {VERSION}: take the program that was written beside the file'
-        )
-    return description
-
-
 def read_image(path: str | Path) -> np.ndarray:
-    """An image as an RGB array, turned as its EXIF tag says."""
+    """Read an image as MMCV does, turned as its EXIF tag says.
+
+    Args:
+        path (str | Path): The file. Of 16 bits the upper 8 are taken; transparency is left out.
+
+    Returns:
+        np.ndarray: RGB, ``(height, width, 3)``, uint8.
+
+    Raises:
+        RuntimeProblem: There is no such file, it is damaged or not an image, its pixels have 32 bits, whose
+            range nothing says, or there are more than :data:`MAX_PIXELS`.
+    """
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+            _check_pixels(image.size[::-1], path)
+            wide = image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG')
+            if not wide and image.mode in ('I', 'F'):
+                raise RuntimeProblem(
+                    f"'{path}' has pixels of 32 bits, whose range nothing says: convert it to 8 or 16 bits"
+                )
+            image.load()
+            image.info.pop('transparency', None)  # of a palette, which Pillow would warn of
+            image = ImageOps.exif_transpose(image)
+            if wide:
+                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, 2)
+            return np.asarray(image.convert('RGB'))
     except FileNotFoundError as error:
         raise RuntimeProblem(f"there is no image '{path}'") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise RuntimeProblem(f"'{path}' cannot be read as an image") from error
+    except Image.DecompressionBombError as error:
+        raise RuntimeProblem(f"'{path}' has more than {MAX_PIXELS} pixels: cut it into parts") from error
+    except DAMAGE as error:
+        raise RuntimeProblem(f"'{path}' is damaged or no image: give another one") from error
+
+
+def _check_pixels(size: Sequence[float], image: str | Path | np.ndarray) -> None:
+    """Check that an image, as it is or resized, fits into memory.
+
+    Args:
+        size (Sequence[float]): Height and width.
+        image (str | Path | np.ndarray): The file, or the array that would be resized.
+    """
+    if math.prod(size) <= MAX_PIXELS:
+        return
+    if isinstance(image, (str, Path)):
+        raise RuntimeProblem(f"'{image}' has more than {MAX_PIXELS} pixels: cut it into parts")
+    raise RuntimeProblem(
+        f'an image of {image.shape[0]}x{image.shape[1]} would be resized to {size[0]}x{size[1]}, more than '
+        f'{MAX_PIXELS} pixels: cut it into parts that are less elongated'
+    )
 
 
 def _as_array(image: np.ndarray | str | Path) -> np.ndarray:
     if isinstance(image, (str, Path)):
         return read_image(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise RuntimeProblem(
             f'an image of shape {tuple(image.shape)} and type {image.dtype}: give (height, width, 3) of uint8'
         )
     return image
 
 
-def normalize(image: np.ndarray, about: dict[str, Any]) -> np.ndarray:
-    """An RGB image, ``(3, H, W)``, as the network was trained on it, blue first where it wants that."""
-    mean, std = (np.asarray(about[key], np.float32)[:, None, None] for key in ('mean', 'std'))
-    return ((image[::-1] if about['is_bgr'] else image) - mean) / std
+def normalize(image: np.ndarray, description: Description) -> np.ndarray:
+    """Normalise an RGB image, ``(3, H, W)``, as in training, with blue first where the network wants that."""
+    mean, std = (np.asarray(one, np.float32)[:, None, None] for one in (description.mean, description.std))
+    return ((image[::-1] if description.is_bgr else image) - mean) / std
 
 
-def _resize(image: np.ndarray, about: dict[str, Any]) -> np.ndarray:
+def _resize(image: np.ndarray, description: Description) -> np.ndarray:
     """Resize as the network's own pipeline does, and so that it fits into the file's shape."""
-    how, (high, wide) = about['resize'], about['shape']
+    how, (high, wide) = description.resize, description.shape
     height, width = image.shape[:2]
     if how['kind'] == 'crop':
         return _crop(image, how, (high, wide))
-    fixed = about['dynamic'] != 'all'
+    fixed = description.dynamic != 'all'
     if how['kind'] == 'stretch':
-        return resize_bilinear(image, (high, wide) if fixed else tuple(how['scale'][::-1]))
-    factor = min(max(how['scale']) / max(height, width), min(how['scale']) / min(height, width))
-    if fixed:
-        factor = min(factor, high / height, wide / width)
-    size = [max(int(side * factor + 0.5), 1) for side in (height, width)]
-    resized = resize_bilinear(image, tuple(size))
+        size = (high, wide) if fixed else tuple(how['scale'][::-1])
+    elif description.task == 'features' and not fixed:
+        size = height, width
+    else:
+        factor = min(max(how['scale']) / max(height, width), min(how['scale']) / min(height, width))
+        if fixed:
+            factor = min(factor, high / height, wide / width)
+        size = tuple(max(int(side * factor + 0.5), 1) for side in (height, width))
+    _check_pixels(size, image)
+    resized = resize_bilinear(image, size)
     multiple = how.get('multiple', 1)
     return resize_bilinear(resized, tuple(-(-side // multiple) * multiple for side in size))
 
@@ -362,6 +731,7 @@ def _crop(image: np.ndarray, how: dict[str, Any], shape: tuple[int, int]) -> np.
         size = (int(short * width / height), short)
     else:
         size = (short, int(short * height / width))
+    _check_pixels(size[::-1], image)
     method = getattr(Image.Resampling, how['interpolation'].upper())
     resized = np.asarray(Image.fromarray(image).resize(size, method))
     top, left = (
@@ -400,28 +770,28 @@ def _weighted_neighbours(pixels: np.ndarray, axis: int, target: int) -> list[np.
     return [pixels.take((low + i).clip(0, source - 1), axis) * part for i, part in enumerate(weights)]
 
 
-def _batches(prepared: Sequence[Prepared], size: int) -> Iterator[list[Prepared]]:
-    """Images beside each other that may be run together."""
-    for _, group in itertools.groupby(prepared, lambda one: (one.image.shape, one.size, one.original)):
-        alike = list(group)
-        yield from (alike[i : i + size] for i in range(0, len(alike), size))
+def _batches(prepared: Iterable[Prepared], size: int) -> Iterator[list[Prepared]]:
+    """Yield images beside each other that may be run together, as they are prepared."""
+    for _, alike in itertools.groupby(prepared, lambda one: (one.image.shape, one.size, one.original)):
+        while batch := list(itertools.islice(alike, size)):
+            yield batch
 
 
 def _read_outputs(
-    outputs: dict[str, np.ndarray], i: int, prepared: Prepared, about: dict[str, Any]
+    outputs: dict[str, np.ndarray], i: int, prepared: Prepared, description: Description
 ) -> Prediction:
     """The prediction for one image of a batch."""
-    if about['task'] == 'detection':
-        return _read_objects(outputs, prepared, about)
+    if description.task == 'detection':
+        return _read_objects(outputs, prepared, description)
     own = {name: value[i] for name, value in outputs.items()}
-    if about['task'] == 'classification':
+    if description.task == 'classification':
         return Prediction(scores=own['probabilities'], outputs=own)
     if 'labels' in own:
         return Prediction(labels=own['labels'], outputs=own)
     return Prediction(outputs=own)
 
 
-def _read_objects(outputs: dict[str, np.ndarray], prepared: Prepared, about: dict[str, Any]) -> Prediction:
+def _read_objects(outputs: dict[str, np.ndarray], prepared: Prepared, description: Description) -> Prediction:
     """Objects in pixels of the original image."""
     kept = outputs['labels'] >= 0
     (height, width), (high, wide) = prepared.original, prepared.content
@@ -432,7 +802,7 @@ def _read_objects(outputs: dict[str, np.ndarray], prepared: Prepared, about: dic
         small = outputs['masks'][kept]
         masks = np.zeros((len(boxes), height, width), bool)
         for mask, one, box in zip(masks, small, boxes, strict=True):
-            paste_mask(mask, one, box, about['mask_threshold'])
+            paste_mask(mask, one, box, description.mask_threshold)
         prediction.masks = masks
     return prediction
 
@@ -472,17 +842,16 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return dict(size=list(mask.shape), counts=np.diff(ends, prepend=0).tolist())
 
 
-def colour_of(label: int, about: dict[str, Any]) -> tuple[int, int, int]:
-    """The colour of a class: that of its palette, or one of its own."""
-    palette = about.get('palette') or []
-    if label < len(palette):
-        return tuple(palette[label])
+def colour_of(label: int, description: Description) -> tuple[int, int, int]:
+    """Return the colour of a class: that of its palette, or one of its own."""
+    if label < len(description.palette):
+        return tuple(description.palette[label])
     return tuple(np.random.default_rng(label).integers(40, 230, 3).tolist())
 
 
-def name_of(label: int, about: dict[str, Any]) -> str:
-    """The name of a class."""
-    classes = about.get('classes') or []
+def name_of(label: int, description: Description) -> str:
+    """Return the name of a class."""
+    classes = description.classes
     return classes[label] if label < len(classes) else f'class {label}'
 
 
@@ -501,56 +870,67 @@ def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
     return pixels.repeat(scale, 0).repeat(scale, 1)
 
 
-def draw(image: np.ndarray, prediction: Prediction, about: dict[str, Any], score_thr: float) -> Image.Image:
+def draw(
+    image: np.ndarray, prediction: Prediction, description: Description, score_thr: float
+) -> Image.Image:
     """Draw objects, or the labels of pixels, over an image, enlarged to :data:`LEAST` pixels.
 
     Args:
         image (np.ndarray): RGB.
         prediction (Prediction): Of that image.
-        about (dict): The description of the network.
+        description (Description): Of the network.
         score_thr (float): Smallest score of objects that are drawn.
     """
     scale = scale_of(*image.shape[:2])
     image = enlarge(image, scale)
-    if about['task'] == 'segmentation':
-        labels = enlarge(prediction.labels, scale)
-        colours = np.array([colour_of(i, about) for i in range(int(labels.max()) + 1)])
-        return Image.fromarray((0.5 * image + 0.5 * colours[labels]).astype(np.uint8))
+    if description.task == 'segmentation':
+        labels, places = np.unique(prediction.labels, return_inverse=True)
+        colours = np.array([colour_of(int(label), description) for label in labels], np.uint16)
+        colours = colours[enlarge(places.reshape(prediction.labels.shape), scale)]
+        return Image.fromarray(((image + colours) // 2).astype(np.uint8))
     pixels = image.astype(np.float32)
     shown = [i for i in range(len(prediction.scores)) if prediction.scores[i] >= score_thr]
     for i in reversed(shown if prediction.masks is not None else []):
         chosen = enlarge(prediction.masks[i], scale)
-        pixels[chosen] = 0.5 * pixels[chosen] + 0.5 * np.array(colour_of(int(prediction.labels[i]), about))
+        pixels[chosen] = 0.5 * pixels[chosen] + 0.5 * np.array(
+            colour_of(int(prediction.labels[i]), description)
+        )
     picture = Image.fromarray(pixels.astype(np.uint8))
     on = ImageDraw.Draw(picture)
     size = max(min(image.shape[:2]) / 40, 10)
     font = ImageFont.load_default(size)
     for i in reversed(shown):
         left, top, right, bottom = (scale * float(value) for value in prediction.boxes[i])
-        colour = colour_of(int(prediction.labels[i]), about)
+        colour = colour_of(int(prediction.labels[i]), description)
         on.rectangle((left, top, right, bottom), outline=colour, width=max(round(size / 8), 1))
-        text = f'{name_of(int(prediction.labels[i]), about)} {prediction.scores[i]:.2f}'
+        text = f'{name_of(int(prediction.labels[i]), description)} {prediction.scores[i]:.2f}'
         place = left, max(top - 1.3 * size, 0)
         on.rectangle(on.textbbox(place, text, font), fill=colour)
         on.text(place, text, 'white' if sum(colour) < 380 else 'black', font)
     return picture
 
 
-def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top: int = 5) -> dict[str, Any]:
+def as_json(
+    prediction: Prediction, description: Description, score_thr: float, top: int = 5
+) -> dict[str, Any]:
     """A prediction as values that JSON knows."""
-    if about['task'] == 'classification':
+    if description.task == 'classification':
         order = np.argsort(-prediction.scores, kind='stable')[:top]
         classes = [
-            dict(label=int(i), name=name_of(i, about), score=float(prediction.scores[i])) for i in order
+            dict(label=int(i), name=name_of(i, description), score=float(prediction.scores[i])) for i in order
         ]
         return dict(classes=classes)
-    if about['task'] == 'features' or 'logits' in about['outputs']:
+    if description.task == 'features' or 'logits' in description.outputs:
         return dict(outputs={name: list(value.shape) for name, value in prediction.outputs.items()})
-    if about['task'] == 'segmentation':
+    if description.task == 'segmentation':
         labels, counts = np.unique(prediction.labels, return_counts=True)
         order = np.argsort(-counts, kind='stable')
         parts = [
-            dict(label=int(labels[i]), name=name_of(int(labels[i]), about), share=counts[i] / counts.sum())
+            dict(
+                label=int(labels[i]),
+                name=name_of(int(labels[i]), description),
+                share=counts[i] / counts.sum(),
+            )
             for i in order
         ]
         return dict(segments=parts)
@@ -560,7 +940,7 @@ def as_json(prediction: Prediction, about: dict[str, Any], score_thr: float, top
             continue
         label = int(prediction.labels[i])
         box = [round(float(value), 2) for value in prediction.boxes[i]]
-        one = dict(label=label, name=name_of(label, about), score=float(score), box=box)
+        one = dict(label=label, name=name_of(label, description), score=float(score), box=box)
         if prediction.masks is not None:
             one['mask'] = encode_mask(prediction.masks[i])
         objects.append(one)
@@ -625,11 +1005,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--threads', type=int, default=0, help='default: as many as the engine takes')
     parser.add_argument('--score-thr', type=float, default=0.3, help='of objects (default: %(default)s)')
     parser.add_argument('--top', type=int, default=5, help='number of classes (default: %(default)s)')
+    parser.add_argument('--trust-file', action='store_true', help='run a .pt2 file, which may execute code')
     parser.add_argument('--providers', nargs='+', default=['CPUExecutionProvider'], help='of ONNX Runtime')
     args = parser.parse_args(arguments)
+    if args.top < 1:
+        raise RuntimeProblem(f'--top {args.top}: give a positive number')
+    if not 0 <= args.score_thr <= 1:
+        raise RuntimeProblem(f'--score-thr {args.score_thr}: give a score from 0 to 1')
     images = find_images(args.images)
-    network = Network(args.file, args.engine, args.threads, args.providers)
-    about = network.description
+    network = Network(args.file, args.engine, args.threads, args.providers, args.trust_file)
+    description = network.description
     print(network)
     folder = Path(args.out_dir)
     try:
@@ -644,13 +1029,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = path.stem if names.count(path.stem) == 1 else path.name
         image = read_image(path)
         prediction = network.predict([image])[0]
-        found = dict(image=str(path), **as_json(prediction, about, args.score_thr, args.top))
+        found = dict(image=str(path), **as_json(prediction, description, args.score_thr, args.top))
         text = json.dumps(found, indent=1)
         _save(lambda draft, text=text: draft.write_text(text), folder / f'{name}.json')
         if 'outputs' in found:
             _save(partial(_save_arrays, arrays=prediction.outputs), folder / f'{name}.npz')
-        elif about['task'] != 'classification':
-            _save(draw(image, prediction, about, args.score_thr).save, folder / f'{name}.png')
+        elif description.task != 'classification':
+            _save(draw(image, prediction, description, args.score_thr).save, folder / f'{name}.png')
         if 'segments' in found:
             labels = prediction.labels
             labels = labels.astype(np.uint8 if labels.max() < 256 else np.int32)
@@ -675,6 +1060,9 @@ def _in_short(found: dict[str, Any]) -> str:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that drafts are removed
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files are any bytes
     try:
         main()
     except RuntimeProblem as problem:

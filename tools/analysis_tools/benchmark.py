@@ -105,6 +105,7 @@ def parse_args() -> argparse.Namespace:
         'files', nargs='+', metavar='FILE', help='what export.py wrote, for images of one size'
     )
     files.add_argument('--engine', choices=list(ENGINES), help='default: that of each file')
+    files.add_argument('--trust-file', action='store_true', help='run .pt2 files, which may execute code')
     files.add_argument(
         '--model',
         nargs=2,
@@ -322,7 +323,7 @@ def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
     From the image in memory to boxes, masks within them, labels or probabilities; nothing is read, resized or
     pasted.
     """
-    networks = [load(path, args.engine, args.threads) for path in args.files]
+    networks = [load(path, args.engine, args.threads, trusted=args.trust_file) for path in args.files]
     first = networks[0]
     image, _ = draw_coco_scene(np.random.default_rng(0), *first.description['shape'])
     prepared = first.prepare(np.asarray(image))

@@ -19,12 +19,13 @@ def main() -> None:
         '--engine', choices=('onnxruntime', 'openvino', 'torch'), help='default: that of the file'
     )
     parser.add_argument('--threads', type=int, default=0, help='default: as many as the engine takes')
+    parser.add_argument('--trust-file', action='store_true', help='run a .pt2 file, which may execute code')
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
     cfg.console = 'full' if args.verbose else 'short'
-    evaluate_exported(cfg, args.file, args.engine, args.threads)
+    evaluate_exported(cfg, args.file, args.engine, args.threads, args.trust_file)
 
 
 if __name__ == '__main__':
