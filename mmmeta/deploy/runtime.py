@@ -953,23 +953,57 @@ def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
-    """Images among files and folders.
+    """Find images among files and folders, each once.
 
     Raises:
         RuntimeProblem: There is none, or something is missing.
     """
-    found = []
+    images = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(one for one in path.iterdir() if one.suffix.lower() in ENDINGS)
             if not inside:
                 raise RuntimeProblem(f"there is no image in '{path}': they end in {', '.join(ENDINGS)}")
-            found += inside
+            images += inside
         elif path.exists():
-            found.append(path)
+            images.append(path)
         else:
             raise RuntimeProblem(f"there is no image or folder '{path}'")
-    return found
+    return list({path.resolve(): path for path in images}.values())
+
+
+def name_results(images: Sequence[Path], folder: Path) -> list[str]:
+    """Choose names of results, another one for each image.
+
+    Args:
+        images (Sequence[Path]): Different files.
+        folder (Path): Where the results go.
+
+    Returns:
+        list[str]: Names of the images without their endings; with them where some would be the same; where
+        these are the same, the paths from the folder that has all images.
+
+    Raises:
+        RuntimeProblem: The results would lie among the images, where they could replace some.
+    """
+    paths = [path.resolve() for path in images]
+    top = os.path.commonpath([path.parent for path in paths])
+    for names in (
+        [path.stem for path in paths],
+        [path.name for path in paths],
+        [os.path.relpath(path, top) for path in paths],
+    ):
+        # Labels have a picture of their own, and file systems differ in whether they know capitals.
+        taken = {name.casefold() for name in names} | {f'{name}_labels'.casefold() for name in names}
+        if len(taken) == 2 * len(names):
+            break
+    among = {(folder / name).parent.resolve() for name in names} & {path.parent for path in paths}
+    if among:
+        raise RuntimeProblem(
+            f"results in '{min(among)}' would lie among the images there, and could replace some: choose "
+            'another --out-dir'
+        )
+    return names
 
 
 def _save(write: Any, path: Path) -> None:
@@ -1013,20 +1047,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 0 <= args.score_thr <= 1:
         raise RuntimeProblem(f'--score-thr {args.score_thr}: give a score from 0 to 1')
     images = find_images(args.images)
+    folder = Path(args.out_dir)
+    names = name_results(images, folder)
     network = Network(args.file, args.engine, args.threads, args.providers, args.trust_file)
     description = network.description
     print(network)
-    folder = Path(args.out_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RuntimeProblem(
             f"cannot write to '{folder}' ({error.strerror}): choose another --out-dir"
         ) from error
-    names = [path.stem for path in images]
     start = time.monotonic()
-    for number, path in enumerate(images, 1):
-        name = path.stem if names.count(path.stem) == 1 else path.name
+    for number, (path, name) in enumerate(zip(images, names, strict=True), 1):
         image = read_image(path)
         prediction = network.predict([image])[0]
         found = dict(image=str(path), **as_json(prediction, description, args.score_thr, args.top))
