@@ -299,7 +299,7 @@ class Prepared:
 
 
 class Network:
-    """An exported network.
+    """An exported network, which may serve several threads.
 
     Args:
         path (str | Path): Its file: ``.onnx``, ``.xml`` with its ``.bin`` beside it, or ``.pt2``, which takes
@@ -527,10 +527,17 @@ def _open_openvino(path: Path, threads: int, providers: tuple[str, ...]) -> tupl
         _axes_in_openvino(compiled.inputs, description.inputs),
         _axes_in_openvino(compiled.outputs, description.outputs),
     )
+    idle = []  # infer requests: each computes for one thread at a time, and holds its results
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        outputs = compiled(inputs)
-        return [outputs[name] for name in description.outputs]
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        results = request.infer(inputs)
+        outputs = [results[name].copy() for name in description.outputs]
+        idle.append(request)
+        return outputs
 
     return run, description
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,30 @@ def test_the_same_image_whatever_its_ratio(detector, exported_for_any_size):
         assert difference.passed, difference
         assert difference.of_objects[0] > 5
         assert difference.values['pixels'] < 0.1 and difference.values['score'] < 1e-3
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino', 'torch'])
+def test_answers_of_many_threads_are_those_of_one(exported, tmp_path, engine):
+    pytest.importorskip(engine, reason='it runs the file')
+    file = exported
+    if engine == 'torch':
+        backbone = build_backbone('poolformer_s12,depths=(1,1,1,1),dims=(8,8,16,16)')
+        (file, _) = export(backbone, tmp_path / 'backbone.pt2', shape=(64, 96)).files
+    network = load(file, engine, threads=1, trusted=True)
+    images = [scene(48 + seed % 5, 96, seed) for seed in range(64)]
+
+    def predict(image):
+        return network.predict([image])[0].outputs
+
+    alone = [predict(image) for image in images]
+    copies = [{name: value.copy() for name, value in one.items()} for one in alone]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(predict, images))
+    for one, copy, other in zip(alone, copies, together, strict=True):
+        for name, value in copy.items():
+            np.testing.assert_array_equal(one[name], value)  # later calls changed nothing
+            np.testing.assert_array_equal(other[name], value)
+    assert len({b''.join(value.tobytes() for value in one.values()) for one in copies}) == 64
 
 
 def test_the_description(exported):
