@@ -9,6 +9,7 @@ from mmmeta.resources import base_path, resource_root
 from mmmeta.weights import ZOO
 
 from ..backbones import SCHEME
+from ..literals import literal
 
 WIDTH = 110
 # Learning rates of AdamW from published and from random weights; a batch of 16 and more wants higher ones.
@@ -47,13 +48,18 @@ def write_config(
     family, _, arch = backbone.rpartition('_')
     values = dict(
         title=f'{TITLES[data["method"]]} with {FAMILIES[family].__name__}-{arch.upper()}',
-        base=base_path(resource_root() / 'configs/_base_' / f'{BASES[data["method"]]}.py', path.parent),
+        base=literal(
+            base_path(resource_root() / 'configs/_base_' / f'{BASES[data["method"]]}.py', path.parent),
+            'path of the base',
+        ),
         type=f'mmmeta.{FAMILIES[family].__name__}',
-        arch=ZOO[weights.removeprefix(SCHEME)].arch if weights and weights.startswith(SCHEME) else arch,
+        arch=literal(
+            ZOO[weights.removeprefix(SCHEME)].arch if weights and weights.startswith(SCHEME) else arch
+        ),
         dims=list(dims),
         # Few images: less of what an ImageNet training drops.
         drop_path_rate=0.1 if weights else 0.0,
-        init_cfg=f"dict(type='Pretrained', checkpoint={weights!r})" if weights else 'None',
+        init_cfg=literal(dict(type='Pretrained', checkpoint=weights) if weights else None, 'location'),
         window=f'\n        window={data["window"]},' if data['window'] else '',
         lr=RATES[task][0 if weights else 1],
         side=data['side'],
@@ -68,41 +74,46 @@ def write_config(
     return write(path, data, values)
 
 
-def _literal(head: str, values: Sequence[Any], tail: str = '') -> str:
+def _lines(head: str, values: Sequence[Any], what: str, tail: str = '') -> str:
     """``head(values)tail`` on as many lines as it needs, indented as its head."""
-    flat = f'{head}{values!r}{tail}'
+    flat = f'{head}{literal(values, what)}{tail}'
     if len(flat) <= WIDTH:
         return flat
     indent = ' ' * (len(head) - len(head.lstrip()))
     lines = ['']
     for value in values:
-        if len(lines[-1]) + len(repr(value)) > WIDTH - 8 - len(indent):
+        text = literal(value, what)
+        if len(lines[-1]) + len(text) > WIDTH - 8 - len(indent):
             lines.append('')
-        lines[-1] += f' {value!r},'
+        lines[-1] += f' {text},'
     opening, closing = '[]' if isinstance(values, list) else '()'
     return '\n'.join(
         [f'{head}{opening}', *(f'{indent}   {line}' for line in lines), f'{indent}{closing}{tail}']
     )
 
 
+def _path(path: Path) -> str:
+    return literal(path.as_posix(), 'path')
+
+
 def _part(path: Path, part: dict[str, Any], name: str) -> str:
     """Where the listed images of a part are, as an argument."""
     listed = path.with_name(f'{path.stem}_{name}.txt')
-    return f'\n        ann_file={listed.as_posix()!r},' if part['listed'] else ''
+    return f'\n        ann_file={_path(listed)},' if part['listed'] else ''
 
 
 BACKBONE = """\
     backbone=dict(
         _delete_=True,
         type='{type}',
-        arch={arch!r},{window}{out_indices}
+        arch={arch},{window}{out_indices}
         drop_path_rate={drop_path_rate},
         init_cfg={init_cfg},
     ),"""
 
 SEGMENTOR = """\
 # {title} for {count} classes.
-_base_ = {base!r}
+_base_ = {base}
 {classes}
 {palette}num_classes = len(classes)
 crop_size = ({side}, {side})
@@ -135,8 +146,8 @@ test_pipeline = [
 of_data = dict(
     type='BaseSegDataset',
     metainfo={metainfo},
-    img_suffix={suffixes[0]!r},
-    seg_map_suffix={suffixes[1]!r},
+    img_suffix={image_suffix},
+    seg_map_suffix={mask_suffix},
     reduce_zero_label=False,
 )
 train_dataloader = dict(
@@ -145,7 +156,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **of_data,
-        data_prefix=dict(img_path={train_images!r}, seg_map_path={train_masks!r}),{train_list}
+        data_prefix=dict(img_path={train_images}, seg_map_path={train_masks}),{train_list}
         pipeline=train_pipeline,
     ),
 )
@@ -154,7 +165,7 @@ val_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **of_data,
-        data_prefix=dict(img_path={val_images!r}, seg_map_path={val_masks!r}),{val_list}
+        data_prefix=dict(img_path={val_images}, seg_map_path={val_masks}),{val_list}
         pipeline=test_pipeline,
     ),
 )
@@ -184,7 +195,7 @@ def _segmentor(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
     labels, dims = data['labels'], values['dims']
     if labels.is_mapped:
         stored, left_out = (
-            _literal(f'    {key}=', values, ',')
+            _lines(f'    {key}=', values, 'label', ',')
             for key, values in (('labels', labels.classes), ('ignore', labels.ignore))
         )
         load = (
@@ -204,19 +215,20 @@ def _segmentor(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
     return SEGMENTOR.format(
         **values,
         count=len(labels.names),
-        classes=_literal('classes = ', tuple(labels.names)),
-        palette=_literal('palette = ', labels.palette) + '\n' if labels.palette else '',
+        classes=_lines('classes = ', tuple(labels.names), 'class name'),
+        palette=_lines('palette = ', labels.palette, 'palette') + '\n' if labels.palette else '',
         metainfo='dict(classes=classes, palette=palette)' if labels.palette else 'dict(classes=classes)',
         load=load,
         long_side=4 * data['side'],
         backbone=BACKBONE.format(**values, out_indices=''),
         heads=heads,
         aligned='' if upernet else "\n    dict(type='ResizeToMultiple', size_divisor=32),",
-        suffixes=data['suffixes'],
-        train_images=train['images'].as_posix(),
-        train_masks=train['masks'].as_posix(),
-        val_images=val['images'].as_posix(),
-        val_masks=val['masks'].as_posix(),
+        image_suffix=literal(data['suffixes'][0], 'ending of images'),
+        mask_suffix=literal(data['suffixes'][1], 'ending of masks'),
+        train_images=_path(train['images']),
+        train_masks=_path(train['masks']),
+        val_images=_path(val['images']),
+        val_masks=_path(val['masks']),
         train_list=_part(path, train, 'train'),
         val_list=_part(path, val, 'val'),
     )
@@ -224,7 +236,7 @@ def _segmentor(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
 
 DETECTOR = """\
 # {title} for {count} classes.
-_base_ = {base!r}
+_base_ = {base}
 {classes}
 num_classes = len(classes)
 scale = ({long_side}, {side})
@@ -255,8 +267,8 @@ train_dataloader = dict(
     dataset=dict(
         metainfo=dict(classes=classes),
         data_root='',
-        ann_file={train_file!r},
-        data_prefix=dict(img={train_images!r}),
+        ann_file={train_file},
+        data_prefix=dict(img={train_images}),
         filter_cfg=dict(filter_empty_gt=True, min_size=0),
         pipeline=train_pipeline,
     ),
@@ -265,13 +277,13 @@ val_dataloader = dict(
     dataset=dict(
         metainfo=dict(classes=classes),
         data_root='',
-        ann_file={val_file!r},
-        data_prefix=dict(img={val_images!r}),
+        ann_file={val_file},
+        data_prefix=dict(img={val_images}),
         pipeline=test_pipeline,
     )
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file={val_file!r})
+val_evaluator = dict(ann_file={val_file})
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr={lr}))
@@ -313,7 +325,7 @@ def _detector(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
     return DETECTOR.format(
         **values,
         count=len(data['names']),
-        classes=_literal('classes = ', tuple(data['names'])),
+        classes=_lines('classes = ', tuple(data['names']), 'class name'),
         long_side=round(data['side'] * 5 / 3),
         before=STAGES if method == 'cascade_mask_rcnn' else '',
         backbone=BACKBONE.format(
@@ -322,17 +334,17 @@ def _detector(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
         channels=dims[1:] if retinanet else dims,
         heads=heads[method],
         with_mask='' if retinanet else ', with_mask=True',
-        train_file=files['train'].as_posix(),
-        val_file=files['val'].as_posix(),
-        train_images=data['parts']['train']['images'].as_posix(),
-        val_images=data['parts']['val']['images'].as_posix(),
+        train_file=_path(files['train']),
+        val_file=_path(files['val']),
+        train_images=_path(data['parts']['train']['images']),
+        val_images=_path(data['parts']['val']['images']),
         val_epochs=max(data['epochs'] // 10, 1),
     )
 
 
 CLASSIFIER = """\
 # {title} for {count} classes.
-_base_ = {base!r}
+_base_ = {base}
 {classes}
 num_classes = len(classes)
 side = {side}
@@ -342,7 +354,7 @@ max_epochs = {epochs}  # {max_iters} iterations
 model = dict(
     backbone=dict(
         type='{type}',
-        arch={arch!r},
+        arch={arch},
         drop_path_rate={drop_path_rate},
         init_cfg={init_cfg},
     ),
@@ -367,12 +379,12 @@ test_pipeline = [
 of_data = dict(type='CustomDataset', metainfo=dict(classes=classes), data_root='')
 train_dataloader = dict(
     batch_size=batch_size,
-    dataset=dict(_delete_=True, **of_data, data_prefix={train_images!r},{train_list}
+    dataset=dict(_delete_=True, **of_data, data_prefix={train_images},{train_list}
         pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=batch_size,
-    dataset=dict(_delete_=True, **of_data, data_prefix={val_images!r},{val_list}
+    dataset=dict(_delete_=True, **of_data, data_prefix={val_images},{val_list}
         pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
@@ -395,10 +407,10 @@ def _classifier(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str
     return CLASSIFIER.format(
         **values,
         count=count,
-        classes=_literal('classes = ', data['names']),
+        classes=_lines('classes = ', data['names'], 'class name'),
         channels=values['dims'][-1],
-        train_images=train['images'].as_posix(),
-        val_images=val['images'].as_posix(),
+        train_images=_path(train['images']),
+        val_images=_path(val['images']),
         train_list=_part(path, train, 'train'),
         val_list=_part(path, val, 'val'),
         val_epochs=max(data['epochs'] // 10, 1),

@@ -15,6 +15,7 @@ from mmmeta.resources import base_path
 from ..backbones import name_of_spec
 from ..checks import check_writable
 from ..config import load_config
+from ..literals import comment, is_argument, literal
 from .recipe import bases_of
 from .swap import Swapped, swap_with_reasons
 
@@ -60,13 +61,14 @@ def write_swap(
     if out.exists() and not force:
         raise UsageError(f"'{out}' exists: give another --out, or --force to write over it")
     swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
-    title = f'# {stem} with {backbone}.\n'
+    title = comment(f'{stem} with {backbone}.') + '\n'
     if original.work_dir != os.path.join('work_dirs', Path(original.filename).stem):
-        title += f'work_dir = {f"{original.work_dir}_{name}"!r}\n'  # not among the original's checkpoints
+        # Not among the original's checkpoints.
+        title += f'work_dir = {literal(f"{original.work_dir}_{name}", "work_dir")}\n'
     text = title + format_swap(config, original, swapped, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with written(out) as draft:
-        Path(draft).write_text(text)
+        Path(draft).write_text(text, encoding='utf-8')
     return out
 
 
@@ -123,10 +125,12 @@ def format_differences(
         after (Mapping): The values of the config.
         reasons (Mapping[tuple, str]): Why a value differs, by the last keys of its path.
     """
-    lines = [f'_base_ = {base!r}']
+    lines = [f'_base_ = {literal(base, "base")}']
     for key, value in sorted(after.items(), key=lambda item: item[0] != 'custom_imports'):
         if key in before and before[key] == value:
             continue
+        if not is_argument(key):
+            raise UsageError(f'the key {key!r} of the config is not a name in Python: rename it')
         changed = _override(before.get(key, _MISSING), value)
         lines += _format((key,), changed, reasons, '', f'{key} = ', '')
     return '\n'.join(lines) + '\n'
@@ -153,6 +157,11 @@ def _override(before: Any, after: Any) -> Any:
     }
 
 
+def _name(path: tuple) -> str:
+    """The path of a value as a user writes it."""
+    return '.'.join(str(key) for key in path if key is not None)
+
+
 def _reason(path: tuple, reasons: Mapping[tuple, str]) -> str | None:
     return next((text for key, text in reasons.items() if path[-len(key) :] == key), None)
 
@@ -162,27 +171,27 @@ def _format(
 ) -> list[str]:
     """Lines of a value, with the reason before it."""
     reason = _reason(path, reasons)
-    lines = [f'{indent}# {reason}'] if reason else []
+    lines = [f'{indent}{comment(reason)}'] if reason else []
     inner = _has_inner_reason(path, value, reasons)
-    flat = f'{indent}{head}{_flat(value)}{tail}'
+    flat = f'{indent}{head}{literal(value, _name(path))}{tail}'
     if len(flat) <= WIDTH and not inner:
         return [*lines, flat]
     deeper = indent + INDENT
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) and key.isidentifier() for key in value):
+        if all(map(is_argument, value)):
             lines.append(f'{indent}{head}dict(')
             for key, part in value.items():
                 lines += _format((*path, key), part, reasons, deeper, f'{key}=', ',')
             return [*lines, f'{indent}){tail}']
         lines.append(f'{indent}{head}{{')
         for key, part in value.items():
-            lines += _format((*path, key), part, reasons, deeper, f'{key!r}: ', ',')
+            lines += _format((*path, key), part, reasons, deeper, f'{literal(key, _name(path))}: ', ',')
         return [*lines, f'{indent}}}{tail}']
     if isinstance(value, Sequence) and not isinstance(value, str):
         opening, closing = '[]' if isinstance(value, list) else '()'
         lines.append(f'{indent}{head}{opening}')
         if all(isinstance(part, (int, float, str)) for part in value):
-            lines += _filled(value, deeper)
+            lines += _filled(value, deeper, _name(path))
         else:
             for part in value:
                 lines += _format((*path, None), part, reasons, deeper, '', ',')
@@ -190,11 +199,11 @@ def _format(
     return [*lines, flat]
 
 
-def _filled(values: Sequence, indent: str) -> list[str]:
+def _filled(values: Sequence, indent: str, what: str) -> list[str]:
     """Plain values, as many on a line as it takes."""
     lines = [indent]
     for value in values:
-        text = f'{value!r},'
+        text = f'{literal(value, what)},'
         if len(lines[-1]) + len(text) + 1 > WIDTH:
             lines.append(indent)
         lines[-1] += text if lines[-1] == indent else f' {text}'
@@ -207,16 +216,3 @@ def _has_inner_reason(path: tuple, value: Any, reasons: Mapping[tuple, str]) -> 
         _reason((*path, key), reasons) or _has_inner_reason((*path, key), part, reasons)
         for key, part in value.items()
     )
-
-
-def _flat(value: Any) -> str:
-    """A value on one line, dicts as calls."""
-    if isinstance(value, Mapping):
-        if all(isinstance(key, str) and key.isidentifier() for key in value):
-            return f'dict({", ".join(f"{key}={_flat(part)}" for key, part in value.items())})'
-        return f'{{{", ".join(f"{key!r}: {_flat(part)}" for key, part in value.items())}}}'
-    if isinstance(value, list):
-        return f'[{", ".join(map(_flat, value))}]'
-    if isinstance(value, tuple):
-        return f'({", ".join(map(_flat, value))}{"," if len(value) == 1 else ""})'
-    return repr(value)

@@ -1,0 +1,90 @@
+"""Values in the text of a config, which MMEngine reads as a template first and as Python then."""
+
+from collections.abc import Mapping
+from keyword import iskeyword
+from math import isfinite
+from typing import Any
+
+from mmmeta.errors import UsageError
+
+# MMEngine replaces {{ fileDirname }}, {{ _base_.key }} and {{$VARIABLE:default}} wherever they stand, in
+# strings and comments too, before Python reads the text. Written as an escape the braces would survive one
+# reading, but not the next: a run and its checkpoints store the config as it was read.
+TEMPLATE = '{{'
+
+
+def check_text(text: str, what: str) -> str:
+    """Check that a name or a path can stand in a config, in lists of files and in logs.
+
+    Args:
+        text (str): The name or path.
+        what (str): What it is, such as ``'class name'``, for the error.
+
+    Returns:
+        str: The text.
+
+    Raises:
+        UsageError: It has ``{{``, or is not Unicode (names of files of other encodings).
+    """
+    if TEMPLATE in text:
+        raise UsageError(
+            f"the {what} {text!r} has '{TEMPLATE}', which begins a template in MMEngine's configs: rename it"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f'the {what} {text!r} is not text in UTF-8 (character {error.start + 1}): rename it'
+        ) from error
+    return text
+
+
+def literal(value: Any, what: str = 'value') -> str:
+    """Return the text of a value that ``mmengine.Config.fromfile`` reads as an equal one.
+
+    Whatever comes from a file or a person enters the text of a config through this function.
+
+    Args:
+        value (Any): A string, number, bool or None, or lists, tuples and dicts of them.
+        what (str): What it is, for the error. Defaults to ``'value'``.
+
+    Raises:
+        UsageError: A string has a template or is not Unicode, or the value is of another type.
+    """
+    if isinstance(value, str):
+        return str.__repr__(check_text(value, what))
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        text = float.__repr__(value)
+        return text if isfinite(value) else f"float('{text}')"
+    if isinstance(value, Mapping):
+        if all(map(is_argument, value)):
+            return f'dict({", ".join(f"{key}={literal(part, what)}" for key, part in value.items())})'
+        parts = (f'{literal(key, what)}: {literal(part, what)}' for key, part in value.items())
+        return f'{{{", ".join(parts)}}}'
+    if isinstance(value, list):
+        return f'[{", ".join(literal(part, what) for part in value)}]'
+    if isinstance(value, tuple):
+        return f'({", ".join(literal(part, what) for part in value)}{"," if len(value) == 1 else ""})'
+    raise UsageError(
+        f'the {what} {value!r} cannot be written into a config: strings, numbers, lists, tuples and dicts can'
+    )
+
+
+def is_argument(key: Any) -> bool:
+    """Whether a key can be written as in ``dict(key=...)``."""
+    return isinstance(key, str) and key.isascii() and key.isidentifier() and not iskeyword(key)
+
+
+def comment(text: str) -> str:
+    """Return a text as a comment on one line.
+
+    Raises:
+        UsageError: It has a template, or characters that cannot be printed, such as line breaks.
+    """
+    if not check_text(text, 'comment').isprintable():
+        raise UsageError(f'{text!r} has characters that cannot be printed: choose other names')
+    return f'# {text}'
