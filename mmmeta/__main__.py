@@ -118,14 +118,17 @@ def run_new(args: argparse.Namespace) -> None:
     options = vars(args)
     task, force = args.task, args.force
     given = {key: options[key] for key in NEW_OPTIONS if options.get(key) is not None}
-    created = new(
-        task, args.images, options.get('labels'), args.out, force=force, progress=_track_maps, **given
-    )
+    findings = []
+
+    def verify(config: Path) -> None:
+        findings.extend(quiet_check(load_config(str(config)), SAMPLE))
+
+    given.update(force=force, progress=_track_maps, verify=verify)
+    created = new(task, args.images, options.get('labels'), args.out, **given)
     for line in created.facts:
         print(f'found:   {line}')
     for line in created.assumed:
         print(f'assumed: {line}')
-    findings = quiet_check(load_config(str(created.config)), SAMPLE)
     for finding in findings:
         print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
     for path in (created.config, *created.files):

@@ -2,9 +2,14 @@
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from mmmeta.errors import UsageError
 
 # Errors of writing that room on the disk, or a larger quota, would mend.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,3 +57,61 @@ def written(path: str | Path) -> Iterator[Path]:
         publish(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def ended_by_exception() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the process by ``SystemExit``, so that what was begun is removed."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def written_together(texts: Mapping[Path, str]) -> Iterator[None]:
+    """Write several files of which all stay, or none.
+
+    Args:
+        texts (Mapping[Path, str]): Their content. Files that are there are replaced.
+
+    Yields:
+        None: With the files under their names. Where the block fails, or the process is ended by SIGINT,
+        SIGTERM or SIGHUP, they are removed, and what was there before is there again.
+
+    Raises:
+        UsageError: There is no room, or files cannot be written there.
+    """
+    with ended_by_exception(), ExitStack() as undo:
+        kept = {path: path.with_name(f'.kept-{os.getpid()}-{path.name}') for path in texts}
+
+        def restore(path: Path) -> None:
+            if os.path.lexists(kept[path]):
+                os.replace(kept[path], path)
+
+        for path, text in texts.items():
+            try:
+                with written(path) as draft:
+                    draft.write_text(text, encoding='utf-8')
+                    if os.path.lexists(path):
+                        undo.callback(restore, path)
+                        os.replace(path, kept[path])
+                    else:
+                        undo.callback(path.unlink, missing_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write '{path}' ({error.strerror}): make room, or choose another place"
+                ) from error
+        yield
+        undo.pop_all()
+        for path in kept.values():
+            path.unlink(missing_ok=True)

@@ -30,13 +30,18 @@ def check_text(text: str, what: str) -> str:
         raise UsageError(
             f"the {what} {text!r} has '{TEMPLATE}', which begins a template in MMEngine's configs: rename it"
         )
+    if not is_unicode(text):
+        raise UsageError(f'the {what} {text!r} is not text in UTF-8: rename it')
+    return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: not with what stands for bytes of other encodings in names of files."""
     try:
         text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f'the {what} {text!r} is not text in UTF-8 (character {error.start + 1}): rename it'
-        ) from error
-    return text
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def literal(value: Any, what: str = 'value') -> str:

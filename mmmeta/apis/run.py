@@ -31,7 +31,14 @@ from mmmeta.registry import RUNNERS
 from mmmeta.resources import resource_root
 from mmmeta.weights import is_remote
 
-from .checking import Finding, check_config, check_dataset, check_while_reading, our_backbone
+from .checking import (
+    Finding,
+    check_config,
+    check_dataset,
+    check_while_reading,
+    name_damaged_maps,
+    our_backbone,
+)
 from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
 from .config import (
     TEST_LOADERS,
@@ -129,6 +136,7 @@ class _CheckLabelsHook(Hook):
             found = [check_dataset(self.cfg, name, loader.dataset) if is_main_process() else None]
             broadcast_object_list(found)  # all end together
             _refuse(self.cfg, found[0])
+            name_damaged_maps(loader.dataset)
         check_while_reading(self.cfg, runner.train_dataloader.dataset)
 
 

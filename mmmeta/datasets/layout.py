@@ -1,10 +1,12 @@
 """Write generated data sets atomically, once, and without overwriting files of the user."""
 
 import json
-import shutil
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from mmmeta.atomic import ended_by_exception
 from mmmeta.errors import UsageError
 
 MARKER = 'generated.json'
@@ -42,28 +44,36 @@ def generate(
         Path: ``root/name``.
 
     Raises:
-        UsageError: A number is too small, or the folder exists and was not generated.
+        UsageError: A number is too small, the folder exists and was not generated, or it cannot be written.
     """
     arguments = dict(num_train=num_train, num_val=num_val, size=size, seed=seed, version=1)
     target = Path(root) / name
-    if num_train < 1 or num_val < 1 or size < 64:
+    if num_train < 1 or num_val < 1 or size < 64 or seed < 0:
         raise UsageError(
-            f'num_train={num_train}, num_val={num_val}, size={size}: give at least one image of each kind, '
-            'and at least 64 pixels'
+            f'num_train={num_train}, num_val={num_val}, size={size}, seed={seed}: give at least one image of '
+            'each kind, at least 64 pixels, and a seed that is not negative'
         )
-    if target.exists():
+    if os.path.lexists(target):
         marker = target / MARKER
         if not marker.is_file():
             raise UsageError(f"'{target}' exists and was not generated: choose another folder")
-        if json.loads(marker.read_text()) == arguments:
+        if marker.read_bytes() == json.dumps(arguments).encode():
             return target
     progress(f'generating {num_train} + {num_val} images in {target}')
-    draft = target.with_name(f'{target.name}.part')
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    write(draft, num_train, num_val, size, seed)
-    (draft / MARKER).write_text(json.dumps(arguments))
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
+    try:
+        with ended_by_exception():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Beside the target, on the same disk; whatever ends the process by an exception removes it.
+            with TemporaryDirectory(prefix=f'.part-{name}-', dir=target.parent) as drafts:
+                draft = Path(drafts, name)
+                draft.mkdir()
+                write(draft, num_train, num_val, size, seed)
+                (draft / MARKER).write_text(json.dumps(arguments))
+                if target.exists():
+                    target.rename(Path(drafts, 'before'))
+                draft.rename(target)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write '{target}' ({error.strerror or error}): make room, or choose another folder"
+        ) from error
     return target

@@ -1,18 +1,25 @@
 """Annotation maps as people have them: sparse labels, palettes and colours, mapped while they are read."""
 
 import io
+import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine import fileio
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmmeta.errors import UsageError, shorten
 from mmmeta.registry import TRANSFORMS
 
 Label = int | tuple[int, int, int]
 IGNORED = 255
+# What Pillow raises for damaged files, by format and place of the damage.
+IMAGE_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
+    *(KeyError, TypeError, IndexError),
+)
 
 
 def read_labels(content: bytes) -> np.ndarray:
@@ -54,7 +61,7 @@ class LoadMappedLabels(LoadAnnotations):
         backend_args (dict | None): MMEngine's file backend. Defaults to None: the disk.
 
     Raises:
-        UsageError: A label stands twice, or a map has one that is in neither list.
+        UsageError: A label stands twice, a map has one that is in neither list, or is damaged.
     """
 
     def __init__(
@@ -75,7 +82,11 @@ class LoadMappedLabels(LoadAnnotations):
 
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
-        stored = read_labels(fileio.get(path, backend_args=self.backend_args))
+        content = fileio.get(path, backend_args=self.backend_args)
+        try:
+            stored = read_labels(content)
+        except IMAGE_ERRORS as error:
+            raise UsageError(explain_damage(path, error)) from error
         places = np.searchsorted(self._codes, stored).clip(max=len(self._codes) - 1)
         unknown = self._codes[places] != stored
         if unknown.any():
@@ -89,6 +100,12 @@ class LoadMappedLabels(LoadAnnotations):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(labels={self.labels}, ignore={self.ignore})'
+
+
+def explain_damage(path: str | Path, error: Exception) -> str:
+    """One sentence for an image that cannot be read."""
+    reason = 'unknown format' if isinstance(error, UnidentifiedImageError) else error
+    return f"'{path}' is damaged or not an image ({reason}): get it again, or take it out of the data set"
 
 
 def _as_label(label: Label | Sequence[int]) -> Label:

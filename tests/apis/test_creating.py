@@ -290,7 +290,7 @@ class TestRefusals:
             (lambda c: c['annotations'][0].update(image_id=777), 'is in image 777, which is not there'),
             (lambda c: c['annotations'][0].pop('bbox'), 'has no box of four numbers: bbox=None'),
             (rename_used, 'share the name thing'),
-            (lambda c: c['images'].append(1), 'has 1, which is no object with keys'),
+            (lambda c: c['images'].append(1), 'has 1, which is not an object with keys'),
             (lambda c: c['categories'][0].pop('name'), 'category 1 of '),
             (lambda c: c.update(annotations=[]), 'has no objects'),
             (

@@ -70,10 +70,9 @@ def test_an_existing_data_set_is_kept_and_an_interrupted_one_made_again(tmp_path
     root = generate_ade20k(tmp_path, **arguments)
     generate_ade20k(tmp_path, **arguments)
     assert len(messages) == 1
-    (tmp_path / 'ADEChallengeData2016.part/images').mkdir(parents=True)
     generate_ade20k(tmp_path, **{**arguments, 'num_train': 2})
     assert len(list((root / 'images/training').iterdir())) == 2
-    assert not (tmp_path / 'ADEChallengeData2016.part').exists()
+    assert list(tmp_path.iterdir()) == [root]
 
 
 def test_nothing_of_the_user_is_overwritten(tmp_path):

@@ -2,6 +2,7 @@
 
 from .check import SAMPLE, check, check_config, check_dataset, check_while_reading
 from .finding import Finding, our_backbone
+from .labels import name_damaged_maps
 
 __all__ = [
     'SAMPLE',
@@ -10,5 +11,6 @@ __all__ = [
     'check_config',
     'check_dataset',
     'check_while_reading',
+    'name_damaged_maps',
     'our_backbone',
 ]

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmmeta.datasets.transforms import IMAGE_ERRORS, explain_damage
+from mmmeta.engine.hooks import inner_datasets
 from mmmeta.errors import UsageError, shorten
 
+from ..literals import is_unicode
 from ..pictures import shown_size
 from .finding import Finding
 
@@ -40,7 +43,7 @@ def _loader(dataset: Any) -> Any:
 def _read_map(dataset: Any, loader: Any, index: int) -> _Map:
     info = dataset.get_data_info(index)
     info['seg_fields'] = []
-    labels = loader(info)['gt_seg_map']
+    labels = NamedDamage(loader)(info)['gt_seg_map']
     return _Map(
         info['seg_map_path'], labels.shape, _size_of(info.get('img_path')), tuple(map(int, np.unique(labels)))
     )
@@ -50,8 +53,65 @@ def _size_of(path: str | None) -> tuple[int, int] | None:
     """Height and width of an image, as it is to be seen; None of files of other kinds."""
     try:
         return shown_size(path)
-    except (OSError, AttributeError, TypeError, Image.DecompressionBombError):
+    except (AttributeError, *IMAGE_ERRORS):
         return None
+
+
+class NamedDamage:
+    """A transform that loads annotation maps, and says which one is damaged where it fails.
+
+    Args:
+        loader (callable): The transform, which is called as it is.
+    """
+
+    def __init__(self, loader: Callable[[dict], dict]) -> None:
+        self.loader = loader
+
+    def __call__(self, results: dict) -> dict:
+        """Load a map.
+
+        Raises:
+            UsageError: Its file is damaged. Any other error of the transform is raised as it is.
+        """
+        try:
+            return self.loader(results)
+        except UsageError:
+            raise
+        except Exception as error:
+            path = results.get('seg_map_path')
+            damage = _find_damage(path) if path and os.path.isfile(path) else None
+            if damage is None:
+                raise
+            raise UsageError(explain_damage(path, damage)) from error
+
+    def __repr__(self) -> str:
+        return repr(self.loader)
+
+
+def _find_damage(path: str) -> Exception | None:
+    """Why Pillow cannot read an image; None if it can."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except IMAGE_ERRORS as error:
+        return error
+    return None
+
+
+def name_damaged_maps(dataset: Any) -> None:
+    """Let a data set of segmentation say which annotation map is damaged, in place of its loader's error.
+
+    Args:
+        dataset (Dataset): A data set that is built; the loader in its pipeline is wrapped, and those of data
+            sets inside.
+    """
+    for part in inner_datasets(dataset):
+        name_damaged_maps(part)
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', None)
+    if transforms and hasattr(dataset, 'reduce_zero_label'):
+        transforms[:] = [
+            NamedDamage(part) if type(part).__name__ in ANNOTATION_LOADERS else part for part in transforms
+        ]
 
 
 class LabelCheck:
@@ -117,6 +177,10 @@ def check_labels(
     indices = range(0, len(dataset), step)
     remote = getattr(dataset, 'backend_args', None) or getattr(loader, 'backend_args', None)
     paths = [] if remote else [dataset.get_data_info(i).get('seg_map_path') for i in indices]
+    odd = next((path for path in paths if path and not is_unicode(path)), None)
+    if odd is not None:
+        yield Finding(f'{key}.data_prefix', f'the path {odd!r} is not text in UTF-8: rename the file')
+        return
     missing = [path for path in paths if path and '://' not in path and not os.path.exists(path)]
     if missing:
         yield Finding(

@@ -1,21 +1,46 @@
 """Files of COCO's format: what their readers take for granted."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import ne
+from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.fileio import load
 
 from mmmeta.errors import UsageError, shorten
 
+from ..literals import is_unicode
 from .finding import Finding, bare_model
 
 # Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
 MOST_OUTSIDE = 0.1
+# Of coordinates and sizes in pixels, which COCO's tools hold in 32 bits.
+LIMIT = 2**31
 Parsed = dict[str, tuple[dict[str, Any], list[str]]]
 KEYS = ('images', 'annotations', 'categories')
+
+
+def read_json(path: str | Path, encoding: str = 'utf-8') -> Any:
+    """Read a JSON file.
+
+    Args:
+        path (str | Path): The file.
+        encoding (str): Its encoding. Defaults to ``'utf-8'``, without a byte order mark, as COCO's tools read
+            it.
+
+    Raises:
+        UsageError: It cannot be read, is not JSON, or is nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding))
+    except RecursionError as error:
+        raise UsageError(f"'{path}' is not JSON of COCO's format: it is nested too deeply") from error
+    except (ValueError, OSError) as error:
+        raise UsageError(f"'{path}' is not JSON ({error})") from error
 
 
 def find_object_errors(content: Any, path: str) -> Iterator[tuple[str, bool]]:
@@ -34,29 +59,41 @@ def find_object_errors(content: Any, path: str) -> Iterator[tuple[str, bool]]:
         yield f"'{path}' has no list of {', '.join(missing)}, as COCO's format has", False
         return
     for kind in KEYS:
-        odd = next((part for part in content[kind] if not isinstance(part, dict)), None)
-        if odd is not None:
-            yield f"{kind} of '{path}' has {odd!r}, which is no object with keys", False
+        odd = next((part for part in content[kind] if not isinstance(part, dict)), _NONE)
+        if odd is not _NONE:
+            yield f"{kind} of '{path}' has {_shown(odd)}, which is not an object with keys", False
             return
     for image in content['images']:
-        lacks = [key for key in ('id', 'file_name', 'height', 'width') if image.get(key) is None]
-        if lacks:
-            name = image.get('file_name', image.get('id'))
-            yield f"image {name!r} of '{path}' lacks {', '.join(lacks)}", False
+        problem = _image_problem(image)
+        if problem:
+            name = image['file_name'] if image.get('file_name') is not None else image.get('id')
+            yield f"image {_shown(name)} of '{path}' {problem}", False
             return
     for kind in KEYS:
         ids = [part.get('id') for part in content[kind]]
-        odd = next((i for i in ids if not isinstance(i, int) or isinstance(i, bool)), 0)
-        if odd != 0:
-            yield f"{kind} of '{path}' have the id {odd!r}, and ids are whole numbers", odd is not None
+        odd = [i for i in ids if not _is_whole(i)]
+        unreadable = [i for i in odd if not isinstance(i, str)]
+        if odd:
+            shown = _shown((unreadable or odd)[0])
+            yield f"{kind} of '{path}' have the id {shown}, and ids are whole numbers", not unreadable
+        if unreadable:
+            return
         twice = [i for i, count in Counter(map(str, ids)).items() if count > 1]
         if twice:
             yield f"{kind} of '{path}' share the id {shorten(twice)}: give each its own", False
             return
-    unnamed = [category['id'] for category in content['categories'] if not category.get('name')]
-    if unnamed:
-        yield f"category {unnamed[0]} of '{path}' has no name", False
-        return
+    for category in content['categories']:
+        name = category.get('name')
+        if not name or not isinstance(name, str):
+            problem = f'has the name {_shown(name)}, and names are text' if name else 'has no name'
+            yield f"category {category['id']} of '{path}' {problem}", False
+            return
+    for part in content['annotations']:
+        for key in ('image_id', 'category_id'):
+            if isinstance(part.get(key), (list, dict)):
+                odd = f'{key}={_shown(part[key])}'
+                yield f"object {part['id']} of '{path}' has {odd}, and ids are whole numbers", False
+                return
     used = {part.get('category_id') for part in content['annotations']}
     names = Counter(category['name'] for category in content['categories'] if category['id'] in used)
     twice = [name for name, count in names.items() if count > 1]
@@ -72,35 +109,151 @@ def find_object_errors(content: Any, path: str) -> Iterator[tuple[str, bool]]:
     yield from _find_box_errors(content, path)
 
 
+_NONE = object()
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+
+
+def _shown(value: Any) -> str:
+    """A value of a file as an error shows it, which may be long or deep."""
+    return _repr.repr(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that 64 bits hold, as an identifier is."""
+    return type(value) is int and abs(value) < 2**63
+
+
+def _are_numbers(values: Any) -> bool:
+    """Whether values are a list of finite numbers of pixels."""
+    if not isinstance(values, list) or not {*map(type, values)} <= {int, float}:
+        return False
+    # NaN differs from itself; without one, the least and the greatest hold for all.
+    return (
+        not any(map(ne, values, values)) and -LIMIT < min(values, default=0) <= max(values, default=0) < LIMIT
+    )
+
+
+def _image_problem(image: dict[str, Any]) -> str | None:
+    lacks = [key for key in ('id', 'file_name', 'height', 'width') if image.get(key) is None]
+    if lacks:
+        return f'lacks {", ".join(lacks)}'
+    name = image['file_name']
+    if not isinstance(name, str) or not name or '\0' in name:
+        return f'has file_name={_shown(name)}, which is not the name of a file'
+    if not is_unicode(name):
+        return 'has a file_name that is not text in UTF-8: rename the file'
+    for key in ('height', 'width'):
+        if not _are_numbers([image[key]]) or image[key] < 1:
+            return f'has {key}={_shown(image[key])}, which is not a number of pixels'
+    return None
+
+
 def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[tuple[str, bool]]:
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
     categories = {category['id'] for category in content['categories']}
     outside = boxes = 0
+    short = None
     for part in content['annotations']:
-        image, category, box = (part.get(key) for key in ('image_id', 'category_id', 'bbox'))
+        image, category = part.get('image_id'), part.get('category_id')
         if image not in sizes:
-            yield f"object {part['id']} of '{path}' is in image {image!r}, which is not there", True
+            yield f"object {part['id']} of '{path}' is in image {_shown(image)}, which is not there", True
             return
         if category not in categories:
             yield (
-                f"object {part['id']} of '{path}' is of category {category!r}, which is none of "
+                f"object {part['id']} of '{path}' is of category {_shown(category)}, which is none of "
                 f'{shorten(map(repr, sorted(categories, key=lambda i: str(i).zfill(9))), 8)}',
                 False,
             )
             return
-        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-        if not numbers:
-            yield f"object {part['id']} of '{path}' has no box of four numbers: bbox={box!r}", False
-            return
-        boxes += 1
         width, height = sizes[image]
-        outside += box[0] + box[2] > width + 2 or box[1] + box[3] > height + 2
+        problem = _object_problem(part) or _outline_problem(part.get('segmentation'), height, width)
+        if problem:
+            yield f"object {part['id']} of '{path}' {problem}", False
+            return
+        if short is None and _has_short_polygon(part.get('segmentation')):
+            short = part['id']
+        boxes += 1
+        left, top, right, bottom = part['bbox']
+        right, bottom = left + right, top + bottom
+        outside += left < -2 or top < -2 or right > width + 2 or bottom > height + 2
+    if short is not None:
+        yield (
+            f"object {short} of '{path}' has a polygon (segmentation) that is not x and y of three points or "
+            "more, and COCO's metric cannot read it: take it out",
+            True,
+        )
     if outside > MOST_OUTSIDE * boxes:
         yield (
             f"{outside} of {boxes} boxes of '{path}' reach beyond their image; COCO's are left, top, width, "
             'height in pixels, and corners have to be converted',
             False,
         )
+
+
+def _object_problem(part: dict[str, Any]) -> str | None:
+    """What is wrong with the box and the values of an object."""
+    box, area, crowd = (part.get(key) for key in ('bbox', 'area', 'iscrowd'))
+    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box):
+        return f'has no box of four numbers: bbox={_shown(box)}'
+    if box[2] < 0 or box[3] < 0:
+        return f'has a box of negative width or height: bbox={_shown(box)}'
+    # The area of a large image is beyond the limit of its sides.
+    if area is not None and not (type(area) in (int, float) and 0 <= area < LIMIT**2):
+        return f'has area={_shown(area)}, which is not a number of pixels'
+    if crowd is not None and (isinstance(crowd, (list, dict)) or crowd not in (0, 1)):
+        return f'has iscrowd={_shown(crowd)}, which is 0 or 1'
+    return None
+
+
+def _outline_problem(outline: Any, height: float, width: float) -> str | None:
+    """What is wrong with the segmentation of an object, polygons or RLE; nothing if there is none."""
+    if not outline:
+        return None
+    if isinstance(outline, list):
+        odd = next((polygon for polygon in outline if not _are_numbers(polygon)), _NONE)
+        if odd is _NONE:
+            return None
+        return f'has a segmentation that is not a list of polygons, each a list of numbers: {_shown(odd)}'
+    if not isinstance(outline, dict):
+        return f'has segmentation={_shown(outline)}, which is neither polygons nor RLE'
+    size, runs = outline.get('size'), outline.get('counts')
+    if size != [height, width]:
+        return f'has an RLE (segmentation) of size {_shown(size)} in an image of {[height, width]}'
+    runs = decode_runs(runs) if isinstance(runs, str) else runs
+    if not _are_numbers(runs) or {*map(type, runs)} != {int} or min(runs) < 0 or sum(runs) != height * width:
+        return 'has an RLE (segmentation) whose counts are not those of its size'
+    return None
+
+
+def _has_short_polygon(outline: Any) -> bool:
+    return isinstance(outline, list) and any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline)
+
+
+def decode_runs(text: str) -> list[int] | None:
+    """Decode the counts of a compressed RLE, which COCO's tools do without looking at its bounds.
+
+    Args:
+        text (str): Six bits a character from ``'0'`` on: five of a number, the lowest first, and whether it
+            goes on. From the fourth run on, numbers are differences to the last but one.
+
+    Returns:
+        list[int] | None: Lengths of the runs; None if the text is something else.
+    """
+    runs, value, shift = [], 0, 0
+    for character in text:
+        bits = ord(character) - ord('0')
+        if not 0 <= bits < 64 or shift > 30:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return None if shift else runs
 
 
 def find_missing_values(content: dict[str, Any], path: str, metric: bool = True) -> Iterator[str]:
@@ -175,7 +328,10 @@ def parsed_once() -> Iterator[Parsed]:
 
     def read(path: str) -> Any:
         if path not in parsed:
-            content = load(path)
+            try:
+                content = read_json(path)
+            except UsageError as error:
+                raise BadObjects(str(error)) from error
             if isinstance(content, dict):  # of images that nobody has annotated
                 content.setdefault('annotations', [])
             found = list(find_object_errors(content, path))

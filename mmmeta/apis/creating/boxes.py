@@ -1,11 +1,13 @@
 """Annotations of objects in COCO's, Pascal VOC's and YOLO's formats, as COCO's."""
 
-import json
 import os
 import posixpath
+import re
 import xml.etree.ElementTree as ElementTree
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import yaml
 
 from mmmeta.errors import UsageError, shorten
 
-from ..checking.objects import find_missing_values, find_object_errors
-from .folders import image_size, read_text
+from ..checking.objects import find_missing_values, find_object_errors, read_json
+from .folders import MOST_CLASSES, check_names, image_size, read_text
 
 OPTION = '--annotations'
 
@@ -62,9 +64,9 @@ def read_objects(
 
 def _read_coco(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(read_text(path))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{OPTION}: '{path}' is no JSON ({error})") from error
+        return read_json(path, 'utf-8-sig')
+    except UsageError as error:
+        raise UsageError(f'{OPTION}: {error}') from error
 
 
 def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> bool:
@@ -79,7 +81,8 @@ def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[s
             f"{OPTION}: {len(lost)} of {len(content['images'])} images of '{path}' are not below '{images}', "
             f"such as '{lost[0]}': give the folder that file_name is relative to (--images)"
         )
-    complete = not renumbered and not any(find_missing_values(content, str(path)))
+    marked = path.read_bytes()[: len(BOM_UTF8)] == BOM_UTF8  # which COCO's tools do not read
+    complete = not renumbered and not marked and not any(find_missing_values(content, str(path)))
     for part in content['annotations']:
         part.setdefault('area', part['bbox'][2] * part['bbox'][3])
         part.setdefault('iscrowd', 0)
@@ -126,6 +129,10 @@ def _read_voc(
                 x1, y1, x2, y2 = (float(box.findtext(key)) - 1 for key in ('xmin', 'ymin', 'xmax', 'ymax'))
             except (AttributeError, TypeError, ValueError) as error:
                 raise UsageError(f"{OPTION}: '{path}' has an object without a box (bndbox)") from error
+            if not all(map(isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
+                raise UsageError(
+                    f"{OPTION}: '{path}' has an object whose box (bndbox) is not xmin <= xmax, ymin <= ymax"
+                )
             if not name:
                 raise UsageError(f"{OPTION}: '{path}' has an object without a name")
             difficult = int((part.findtext('difficult') or '').strip().lower() in ('1', 'true'))
@@ -140,8 +147,8 @@ def _read_voc(
 def _parse_xml(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise UsageError(f"{OPTION}: '{path}' is no XML ({error})") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of its encoding
+        raise UsageError(f"{OPTION}: '{path}' is not XML ({error})") from error
 
 
 def _read_yolo(
@@ -166,6 +173,11 @@ def _read_yolo(
             if line.strip():
                 objects[-1].append(_parse_line(f"'{path}', line {number}", line, width, height))
     numbers = sorted({part[0] for parts in objects for part in parts})
+    if names is None and numbers and numbers[-1] >= MOST_CLASSES:
+        raise UsageError(
+            f"{OPTION}: '{annotations}' has class {numbers[-1]}, and {MOST_CLASSES} classes are the most: "
+            'name them (--classes), or mend the number'
+        )
     if names is None:
         names = [f'class_{i}' for i in range(numbers[-1] + 1)] if numbers else []
     if numbers and numbers[-1] >= len(names):
@@ -201,20 +213,42 @@ def _parse_line(place: str, line: str, width: int, height: int) -> tuple[int, li
 def _yolo_names(annotations: Path) -> list[str] | None:
     """Names in ``classes.txt`` or the data set's YAML file, in the folder or up to two above it."""
     for folder in (annotations, *annotations.resolve().parents[:2]):
-        listed = folder / 'classes.txt'
-        if listed.is_file():
-            return [line.strip() for line in read_text(listed).splitlines() if line.strip()]
+        path = folder / 'classes.txt'
+        if path.is_file():
+            names = read_text(path).rstrip().splitlines()
+            return _checked([name.strip() for name in names], path)
         for path in sorted([*folder.glob('*.yaml'), *folder.glob('*.yml')]):
             try:
-                content = yaml.safe_load(read_text(path))
-            except yaml.YAMLError:  # of something else
+                # All scalars as they are written: to YAML "no" is False. Aliases and merges stay references.
+                content = yaml.load(read_text(path), yaml.BaseLoader)
+            except (yaml.YAMLError, RecursionError):  # of something else
                 continue
-            names = content.get('names') if isinstance(content, dict) else None
-            if isinstance(names, dict):
-                names = [names[key] for key in sorted(names)]
-            if names:
-                return [str(name) for name in names]
+            if isinstance(content, dict) and content.get('names'):
+                return _checked(_listed(content['names'], path), path)
     return None
+
+
+def _listed(names: Any, path: Path) -> list[str]:
+    """Names of a YAML file, which are a list, or a dict with a number for each.
+
+    Raises:
+        UsageError: They are something else, or numbers are left out.
+    """
+    if isinstance(names, dict):
+        numbered = {int(key): name for key, name in names.items() if re.fullmatch('[0-9]{1,6}', key)}
+        if len(numbered) < len(names) or sorted(numbered) != list(range(len(numbered))):
+            raise UsageError(
+                f"'{path}': names has the keys {shorten(names)}, and classes are numbered from 0 without gaps"
+            )
+        names = [numbered[number] for number in range(len(numbered))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"'{path}': names is not a list of names, or one name for each number")
+    return names
+
+
+def _checked(names: list[str], path: Path) -> list[str]:
+    check_names(names, f"'{path}'")
+    return names
 
 
 def _as_coco(images: Path, files: list[str], objects: list[list[tuple]], names: list[str]) -> dict[str, Any]:

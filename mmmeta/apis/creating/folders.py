@@ -2,20 +2,22 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import floor
 from pathlib import Path
 
-from PIL import Image
-
+from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.errors import UsageError, shorten
 
+from ..literals import check_text, is_unicode
 from ..pictures import shown_size
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 # Names of folders of the two parts.
 TRAIN = ('train', 'training', 'train2017')
 VAL = ('val', 'valid', 'validation', 'val2017')
+# ImageNet-21K's, the longest list that networks are trained on; a number beyond it is not that of a class.
+MOST_CLASSES = 21_843
 
 
 def list_files(folder: Path, suffixes: Sequence[str], option: str) -> list[str]:
@@ -27,7 +29,7 @@ def list_files(folder: Path, suffixes: Sequence[str], option: str) -> list[str]:
         option (str): The option that named the folder.
 
     Raises:
-        UsageError: The folder is not there, or has no such files.
+        UsageError: The folder is not there, has no such files, or one whose name is not Unicode.
     """
     if not folder.is_dir():
         raise UsageError(f"{option}: there is no folder '{folder}'")
@@ -39,7 +41,50 @@ def list_files(folder: Path, suffixes: Sequence[str], option: str) -> list[str]:
     ]
     if not found:
         raise UsageError(f"{option}: no file below '{folder}' ends in {', '.join(suffixes)}")
+    odd = next((name for name in found if not is_unicode(name)), None)
+    if odd is not None:
+        raise UsageError(f'{option}: the name of the file {odd!r} is not text in UTF-8: rename it')
     return sorted(found)
+
+
+def list_lines(lines: Iterable[str]) -> str:
+    """The text of a list of files, as MMSegmentation and MMPretrain read it.
+
+    Args:
+        lines (Iterable[str]): Its lines.
+
+    Raises:
+        UsageError: Their readers would find another name: they take white space off both ends.
+    """
+    lines = list(lines)
+    odd = next((line for line in lines if line != line.strip() or '\n' in line or '\r' in line), None)
+    if odd is not None:
+        raise UsageError(
+            f'the name of the file {odd!r} has a line break, or white space at an end, which lists of files '
+            'cannot hold: rename it'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def check_names(names: Sequence[str], source: str) -> None:
+    """Check names of classes.
+
+    Args:
+        names (Sequence[str]): The names.
+        source (str): Where they are from, for the error.
+
+    Raises:
+        UsageError: One cannot stand in a config, stands twice, or they are more than a network has.
+    """
+    if len(names) > MOST_CLASSES:
+        raise UsageError(f'{source}: {len(names)} classes, and {MOST_CLASSES} are the most')
+    for name in names:
+        check_text(name, f'class name ({source})')
+        if not name:
+            raise UsageError(f'{source}: class {names.index(name)} has no name')
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(f'{source}: {shorten(twice)} stands twice')
 
 
 def find_splits(folder: Path) -> tuple[str, str] | None:
@@ -96,7 +141,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         return shown_size(path)
-    except (OSError, Image.DecompressionBombError) as error:
+    except IMAGE_ERRORS as error:
         raise UsageError(f"'{path}' cannot be read as an image ({error})") from error
 
 
@@ -109,7 +154,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
-        raise UsageError(f"'{path}' is no text in UTF-8 ({error.reason}): save it as that") from error
+        raise UsageError(f"'{path}' is not text in UTF-8 ({error.reason}): save it as that") from error
 
 
 def read_names(given: str | None) -> list[tuple[str, str | None]] | None:
@@ -134,7 +179,7 @@ def read_names(given: str | None) -> list[tuple[str, str | None]] | None:
         name, _, stored = line.partition(':')
         # CVAT ends its lines in colons.
         names.append((name.strip(), stored.strip(': ') or None))
-    twice = [name for name, count in Counter(name for name, _ in names).items() if count > 1]
-    if twice or not names:
-        raise UsageError(f'--classes {given}: {shorten(twice) + " stands twice" if twice else "no names"}')
+    if not names:
+        raise UsageError(f'--classes {given}: no names')
+    check_names([name for name, _ in names], f'--classes {given}')
     return names

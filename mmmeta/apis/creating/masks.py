@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmmeta.datasets.transforms import IGNORED, Label, colour_of, read_labels
+from mmmeta.datasets.transforms import IGNORED, IMAGE_ERRORS, Label, colour_of, read_labels
 from mmmeta.errors import UsageError, shorten
 
 # Values of a map without smoothed edges.
@@ -62,7 +62,7 @@ def _look(path: Path) -> _StoredMap:
             palette = tuple(image.getpalette() or ()) if image.mode == 'P' else None
             unusual = image.mode == 'LA'
         labels = read_labels(path.read_bytes())
-    except (OSError, Image.DecompressionBombError) as error:
+    except IMAGE_ERRORS as error:
         raise UsageError(f"--masks: '{path}' cannot be read as an image ({error})") from error
     return _StoredMap(is_colour, frozenset(map(int, np.unique(labels))), labels.shape, palette, unusual)
 
@@ -148,8 +148,9 @@ def _parse_label(text: str, is_colour: bool, option: str) -> Label:
     Raises:
         UsageError: It is neither, or not what the maps have.
     """
-    numbers = [int(number) for number in re.findall(r'\d+', text)]
-    if not re.fullmatch(r'[\d,\s]+', text) or len(numbers) != (3 if is_colour else 1):
+    # Six digits hold every label and part of a colour.
+    numbers = [int(number) for number in re.findall(r'[0-9]{1,6}', text)]
+    if not re.fullmatch(r'[0-9,\s]+', text) or len(numbers) != (3 if is_colour else 1):
         wanted = 'a colour such as 128,64,128' if is_colour else 'a label such as 255'
         raise UsageError(f'{option}: {text!r} is not {wanted}, which these masks store')
     return tuple(numbers) if is_colour else numbers[0]

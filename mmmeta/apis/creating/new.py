@@ -1,6 +1,7 @@
 """Write a config for people's own data after a look at them."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,12 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mmmeta.atomic import written
+from mmmeta.atomic import written_together
 from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import FAMILIES
 from mmmeta.weights import ZOO
 
 from ..backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
+from ..literals import check_text
 from . import folders, text
 from .boxes import read_objects
 from .masks import examine_masks
@@ -90,6 +92,7 @@ def new(
     skip_missing: bool = False,
     force: bool = False,
     progress: Callable[[Iterable, int], Iterator] = _progress,
+    verify: Callable[[Path], None] = lambda config: None,
 ) -> Created:
     """Look at a data set and write a config that trains on it, as ``python -m mmmeta new`` does.
 
@@ -122,6 +125,8 @@ def new(
         skip_missing (bool): Leave images without a mask out. Defaults to False: they are an error.
         force (bool): Write over files that exist. Defaults to False.
         progress (callable): Wraps files while they are read; it is given their number as well.
+        verify (callable): Called with the config when all files are written. Where it raises, or the process
+            is ended by a signal, what was there before is there again. Defaults to nothing.
 
     Returns:
         Created: The config, and what was assumed. Nothing is written if an error is raised.
@@ -152,18 +157,18 @@ def new(
     if path.suffix != '.py':
         raise UsageError(f"--out '{path}': a config is a .py file")
     beside = {path.with_name(f'{path.stem}_{end}'): content for end, content in data.pop('beside').items()}
-    there = [str(file) for file in (path, *beside) if file.exists()]
-    folder = next((file for file in (path, *beside) if file.is_dir()), None)
+    there = [str(file) for file in (path, *beside) if os.path.exists(file)]
+    folder = next((file for file in (path, *beside) if os.path.isdir(file)), None)
     if folder:
         raise UsageError(f"--out: '{folder}' is a folder; name a file")
     if there and not force:
         raise UsageError(f'{shorten(there)} is there: choose another --out, or --force')
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"--out: there is no folder '{path.parent}'")
+    check_text(str(path), 'path --out')
     config = text.write_config(task, path, backbone, arch['dims'], weights, data)
-    for file, content in {**beside, path: config}.items():
-        with written(file) as draft:
-            draft.write_text(content, encoding='utf-8')
+    with written_together({**beside, path: config}):
+        verify(path)
     assumed.append(_say_weights(weights))
     if not Path(images).is_absolute():
         assumed.append('paths of the data are relative to the folder that commands are run in')
@@ -279,7 +284,7 @@ def _segmentation(options: Options) -> tuple[dict[str, Any], list[str], list[str
         parts['train'].update(stems=kept, listed=True)
     for name, part in parts.items():
         if part['listed']:
-            beside[f'{name}.txt'] = '\n'.join(part['stems']) + '\n'
+            beside[f'{name}.txt'] = folders.list_lines(part['stems'])
     sizes = [folders.image_size(path) for path in images]
     names = folders.read_names(options.classes)
     found = examine_masks(paths, sizes, names, options.ignore, options.progress)
@@ -405,6 +410,7 @@ def _detection(options: Options) -> tuple[dict[str, Any], list[str], list[str]]:
     used = [_used_categories(content) for content in contents.values()]
     present = list(dict.fromkeys(name for part in used for name in part))
     names = names or _class_order(contents, present, assumed)
+    folders.check_names(names, f"'{options.labels}'")
     listed = {category['name'] for content in contents.values() for category in content['categories']}
     nowhere = [name for name in names if name not in listed]
     if nowhere:
@@ -511,6 +517,7 @@ def _classification(options: Options) -> tuple[dict[str, Any], list[str], list[s
     if not train.is_dir():
         raise UsageError(f"there is no folder '{train}'")
     classes = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith('.'))
+    folders.check_names(classes, f"folders of '{train}'")
     if len(classes) < 2:
         raise UsageError(
             f"'{train}' has {len(classes)} folders, and a classifier needs one for each of two classes or "
@@ -535,8 +542,9 @@ def _classification(options: Options) -> tuple[dict[str, Any], list[str], list[s
     for name, part in parts.items():
         # In lists, since folders are read by other rules: hidden ones, other suffixes, other classes.
         part['listed'] = True
-        lines = [f'{file} {classes.index(file.partition("/")[0])}' for file in part['files']]
-        beside[f'{name}.txt'] = '\n'.join(lines) + '\n'
+        numbers = {name: i for i, name in enumerate(classes)}
+        lines = (f'{file} {numbers[file.partition("/")[0]]}' for file in part['files'])
+        beside[f'{name}.txt'] = folders.list_lines(lines)
     counts = Counter(file.partition('/')[0] for file in parts['train']['files'])
     empty = [name for name in classes if not counts[name]]
     if empty:
