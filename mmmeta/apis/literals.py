@@ -28,10 +28,10 @@ def check_text(text: str, what: str) -> str:
     """
     if TEMPLATE in text:
         raise UsageError(
-            f"the {what} {text!r} has '{TEMPLATE}', which begins a template in MMEngine's configs: rename it"
+            f"the {what} has '{TEMPLATE}', which begins a template in MMEngine's configs: rename {text!r}"
         )
     if not is_unicode(text):
-        raise UsageError(f'the {what} {text!r} is not text in UTF-8: rename it')
+        raise UsageError(f'the {what} is not text in UTF-8: rename {text!r}')
     return text
 
 
@@ -66,10 +66,13 @@ def literal(value: Any, what: str = 'value') -> str:
         text = float.__repr__(value)
         return text if isfinite(value) else f"float('{text}')"
     if isinstance(value, Mapping):
+        parts = [
+            (key, literal(part, f'{what}.{key}' if is_argument(key) else f'{what}[{key!r}]'))
+            for key, part in value.items()
+        ]
         if all(map(is_argument, value)):
-            return f'dict({", ".join(f"{key}={literal(part, what)}" for key, part in value.items())})'
-        parts = (f'{literal(key, what)}: {literal(part, what)}' for key, part in value.items())
-        return f'{{{", ".join(parts)}}}'
+            return f'dict({", ".join(f"{key}={part}" for key, part in parts)})'
+        return f'{{{", ".join(f"{literal(key, what)}: {part}" for key, part in parts)}}}'
     if isinstance(value, list):
         return f'[{", ".join(literal(part, what) for part in value)}]'
     if isinstance(value, tuple):

@@ -79,7 +79,7 @@ def check_names(names: Sequence[str], source: str) -> None:
     if len(names) > MOST_CLASSES:
         raise UsageError(f'{source}: {len(names)} classes, and {MOST_CLASSES} are the most')
     for name in names:
-        check_text(name, f'class name ({source})')
+        check_text(name, f'class name of {source}')
         if not name:
             raise UsageError(f'{source}: class {names.index(name)} has no name')
     twice = [name for name, count in Counter(names).items() if count > 1]

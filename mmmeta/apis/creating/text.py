@@ -59,7 +59,7 @@ def write_config(
         dims=list(dims),
         # Few images: less of what an ImageNet training drops.
         drop_path_rate=0.1 if weights else 0.0,
-        init_cfg=literal(dict(type='Pretrained', checkpoint=weights) if weights else None, 'location'),
+        init_cfg=f"dict(type='Pretrained', checkpoint={literal(weights, 'location')})" if weights else 'None',
         window=f'\n        window={data["window"]},' if data['window'] else '',
         lr=RATES[task][0 if weights else 1],
         side=data['side'],

@@ -60,11 +60,11 @@ def write_swap(
         raise UsageError(f"--out '{out}' is what it would inherit from: give another file")
     if out.exists() and not force:
         raise UsageError(f"'{out}' exists: give another --out, or --force to write over it")
-    swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
     title = comment(f'{stem} with {backbone}.') + '\n'
     if original.work_dir != os.path.join('work_dirs', Path(original.filename).stem):
         # Not among the original's checkpoints.
         title += f'work_dir = {literal(f"{original.work_dir}_{name}", "work_dir")}\n'
+    swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
     text = title + format_swap(config, original, swapped, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with written(out) as draft:
