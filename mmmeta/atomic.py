@@ -82,7 +82,7 @@ def written_together(texts: Mapping[Path, str]) -> Iterator[None]:
     """Write several files of which all stay, or none.
 
     Args:
-        texts (Mapping[Path, str]): Their content. Files that are there are replaced.
+        texts (Mapping[Path, str]): Their content. Files that are there are replaced, folders are made.
 
     Yields:
         None: With the files under their names. Where the block fails, or the process is ended by SIGINT,
@@ -100,6 +100,7 @@ def written_together(texts: Mapping[Path, str]) -> Iterator[None]:
 
         for path, text in texts.items():
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with written(path) as draft:
                     draft.write_text(text, encoding='utf-8')
                     if os.path.lexists(path):

@@ -171,6 +171,8 @@ class TestSwap:
         path.write_text('model = dict()\n')
         with pytest.raises(UsageError, match='cannot be printed'):
             write_swap(str(path), 'caformer_s18', tmp_path / 'b.py')
+        with pytest.raises(UsageError, match='the path --out has'):
+            write_swap(str(path), 'caformer_s18', tmp_path / '{{ fileDirname }}.py')
         assert list(tmp_path.iterdir()) == [path]
 
 
@@ -352,6 +354,13 @@ def test_names_that_lists_cannot_hold(tmp_path, name):
     with pytest.raises(UsageError, match='a line break, or white space at an end'):
         new(*arguments, out=tmp_path / 'my.py', weights='none')
     assert not list(tmp_path.glob('my*'))
+
+
+@pytest.mark.parametrize('fraction', [math.nan, math.inf, -math.inf, 0, 1, -0.5, 1e300])
+def test_a_fraction_that_holds_out_nothing(tmp_path, fraction):
+    arguments, _ = write_folders(tmp_path, 'b')
+    with pytest.raises(UsageError, match=f'^--val-fraction {fraction}'.replace('+', r'\+')):
+        new(*arguments, out=tmp_path / 'my.py', weights='none', val_fraction=fraction)
 
 
 class TestNothingIsHalfWritten:

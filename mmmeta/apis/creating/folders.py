@@ -105,7 +105,8 @@ def hold_out(names: Sequence[str], fraction: float) -> tuple[list[str], list[str
         UsageError: The fraction leaves one of the two empty.
     """
     count = len(names)
-    val = [names[i] for i in range(count) if floor((i + 1) * fraction) > floor(i * fraction)]
+    within = range(count) if 0 < fraction < 1 else ()  # not of NaN either
+    val = [names[i] for i in within if floor((i + 1) * fraction) > floor(i * fraction)]
     if not val and 0 < fraction < 1 < count:
         val = [names[-1]]  # one at least
     if not 0 < len(val) < count:

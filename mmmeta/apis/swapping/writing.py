@@ -8,14 +8,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmmeta.atomic import written
+from mmmeta.atomic import written_together
 from mmmeta.errors import UsageError
 from mmmeta.resources import base_path
 
 from ..backbones import name_of_spec
 from ..checks import check_writable
 from ..config import load_config
-from ..literals import comment, is_argument, literal
+from ..literals import check_text, comment, is_argument, literal
 from .recipe import bases_of
 from .swap import Swapped, swap_with_reasons
 
@@ -51,7 +51,7 @@ def write_swap(
         UsageError: As there, or the file exists.
     """
     name, stem = name_of_spec(backbone), Path(config.partition('::')[2] or config).stem
-    out = Path(out or f'{stem}_{name}.py')
+    out = Path(check_text(str(out or f'{stem}_{name}.py'), 'path --out'))
     if out.suffix != '.py' or out.is_dir():
         raise UsageError(f"--out '{out}' is no name of a config: give a file that ends in .py")
     check_writable(out.parent, '--out')
@@ -65,11 +65,8 @@ def write_swap(
         # Not among the original's checkpoints.
         title += f'work_dir = {literal(f"{original.work_dir}_{name}", "work_dir")}\n'
     swapped = swap_with_reasons(original, backbone, train_size, keep_optimizer)
-    text = title + format_swap(config, original, swapped, out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with written(out) as draft:
-        Path(draft).write_text(text, encoding='utf-8')
-    return out
+    with written_together({out: title + format_swap(config, original, swapped, out)}):
+        return out
 
 
 def format_swap(config: str, original: Config, swapped: Swapped, out: Path) -> str:
