@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from keyword import iskeyword
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from mmmeta.errors import UsageError
@@ -33,6 +34,23 @@ def check_text(text: str, what: str) -> str:
     if not is_unicode(text):
         raise UsageError(f'the {what} is not text in UTF-8: rename {text!r}')
     return text
+
+
+def check_config_path(path: str | Path) -> Path:
+    """Check the path of a config that is to be written.
+
+    Args:
+        path (str | Path): The path.
+
+    Returns:
+        Path: The path.
+
+    Raises:
+        UsageError: As :func:`check_text`, or it has ``::``, which stands between a package and its config.
+    """
+    if '::' in check_text(str(path), 'path --out'):
+        raise UsageError(f"--out '{path}' has '::', as configs of packages have: choose another name")
+    return Path(path)
 
 
 def is_unicode(text: str) -> bool:

@@ -285,7 +285,12 @@ BY_LINES = ('classes.txt', '--classes')
 def can_be_written(source, name):
     """Whether a source can hold a name as it is; others are other names, or no files."""
     if source in IN_FILES:
-        return '/' not in name and '\0' not in name and len(name) < 200
+        if name.startswith('.'):  # hidden, or the folder itself
+            return False
+        try:
+            return '/' not in name and b'\0' not in os.fsencode(name) and len(name) < 200
+        except UnicodeEncodeError:
+            return False
     if source in BY_LINES:
         one_line = name.splitlines() == [name] and name == name.strip() and is_allowed(name.replace('{', ''))
         return one_line and (source != '--classes' or (':' not in name and not name.startswith('#')))
@@ -298,6 +303,13 @@ def can_be_written(source, name):
     )
 
 
+def is_accepted(source, name):
+    """Whether a name is to be found in the config, not refused."""
+    if source == 'folders' and (name != name.lstrip() or '\n' in name or '\r' in name):
+        return False  # not in lists of files
+    return is_allowed(name) and not (source == '--out' and '::' in name)
+
+
 def check_source(root, source, name):
     """A name is refused, and nothing is left, or the config has it."""
     write, find = SOURCES[source]
@@ -305,13 +317,13 @@ def check_source(root, source, name):
     arguments, options = write(root, name)
     options = {'weights': 'none', 'out': root / 'my.py', **options}
     before = sorted(root.rglob('*'))
-    if is_allowed(name):
+    if is_accepted(source, name):
         new(*arguments, **options)
         assert find(load_config(str(options['out'])), root) == name
     else:
         with pytest.raises(UsageError) as error:
             new(*arguments, **options)
-        assert '\n' not in str(error.value) and 'rename ' in str(error.value)
+        assert '\n' not in str(error.value) and ('rename ' in str(error.value) or source == '--out')
         assert sorted(root.rglob('*')) == before
     assert MARK not in os.environ
 

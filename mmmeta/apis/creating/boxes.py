@@ -84,8 +84,9 @@ def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[s
     marked = path.read_bytes()[: len(BOM_UTF8)] == BOM_UTF8  # which COCO's tools do not read
     complete = not renumbered and not marked and not any(find_missing_values(content, str(path)))
     for part in content['annotations']:
-        part.setdefault('area', part['bbox'][2] * part['bbox'][3])
-        part.setdefault('iscrowd', 0)
+        for key, value in (('area', part['bbox'][2] * part['bbox'][3]), ('iscrowd', 0)):
+            if part.get(key) is None:
+                part[key] = value
     return complete
 
 

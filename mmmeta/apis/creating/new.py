@@ -15,7 +15,7 @@ from mmmeta.models import FAMILIES
 from mmmeta.weights import ZOO
 
 from ..backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
-from ..literals import check_text
+from ..literals import check_config_path
 from . import folders, text
 from .boxes import read_objects
 from .masks import examine_masks
@@ -153,7 +153,7 @@ def new(
     data, facts, assumed = read(options)
     if data.get('largest', 0) <= GLOBAL_ATTENTION or 'attention' not in arch['token_mixers']:
         data['window'] = None
-    path = Path(out or f'my_{data["method"]}_{backbone}.py')
+    path = check_config_path(out or f'my_{data["method"]}_{backbone}.py')
     if path.suffix != '.py':
         raise UsageError(f"--out '{path}': a config is a .py file")
     beside = {path.with_name(f'{path.stem}_{end}'): content for end, content in data.pop('beside').items()}
@@ -165,7 +165,6 @@ def new(
         raise UsageError(f'{shorten(there)} is there: choose another --out, or --force')
     if not os.path.isdir(path.parent):
         raise UsageError(f"--out: there is no folder '{path.parent}'")
-    check_text(str(path), 'path --out')
     config = text.write_config(task, path, backbone, arch['dims'], weights, data)
     with written_together({**beside, path: config}):
         verify(path)

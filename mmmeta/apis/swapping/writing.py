@@ -15,7 +15,7 @@ from mmmeta.resources import base_path
 from ..backbones import name_of_spec
 from ..checks import check_writable
 from ..config import load_config
-from ..literals import check_text, comment, is_argument, literal
+from ..literals import check_config_path, comment, is_argument, literal
 from .recipe import bases_of
 from .swap import Swapped, swap_with_reasons
 
@@ -51,7 +51,7 @@ def write_swap(
         UsageError: As there, or the file exists.
     """
     name, stem = name_of_spec(backbone), Path(config.partition('::')[2] or config).stem
-    out = Path(check_text(str(out or f'{stem}_{name}.py'), 'path --out'))
+    out = check_config_path(out or f'{stem}_{name}.py')
     if out.suffix != '.py' or out.is_dir():
         raise UsageError(f"--out '{out}' is no name of a config: give a file that ends in .py")
     check_writable(out.parent, '--out')
