@@ -79,8 +79,9 @@ class Description:
         padding (list[float]): RGB values beside an image.
         clipped_to (str): Which size the network is told: that of the ``'content'``, or the ``'shape'``.
         divisor (int): Of height and width where these are dynamic.
-        resize (dict): ``kind`` ``'fit'`` or ``'stretch'`` with ``scale``, width and height in pixels, or
-            ``'crop'`` with ``short``, ``size`` and ``interpolation``.
+        resize (dict): ``kind`` ``'fit'`` or ``'stretch'`` with ``scale``, width and height in pixels, and
+            for ``'fit'`` the ``multiple`` that both sides are resized to, or ``'crop'`` with ``short``,
+            ``size`` and ``interpolation``.
         classes (list[str]): Names of the classes, if they are known.
         palette (list[list[int]]): Their RGB colours, if they are known.
         mask_threshold (float): Smallest probability of a pixel of an object.
@@ -195,7 +196,8 @@ def _is_resize(value: object) -> bool:
     if kind == 'stretch':
         return _is_list(value.get('scale'), lambda side: _is_whole(side, 1, MAX_SIDE), 2)
     if kind == 'fit':  # some give an infinite side
-        return _is_list(value.get('scale'), lambda side: type(side) in (int, float) and side >= 1, 2)
+        scale = _is_list(value.get('scale'), lambda side: type(side) in (int, float) and side >= 1, 2)
+        return scale and _is_whole(value.get('multiple', 1), 1, MAX_SIDE)
     sides = _is_whole(value.get('short'), 1, MAX_SIDE) and _is_whole(value.get('size'), 1, MAX_SIDE)
     return kind == 'crop' and sides and value.get('interpolation') in methods
 
