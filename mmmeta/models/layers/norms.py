@@ -78,8 +78,34 @@ class GroupNorm1(nn.GroupNorm):
         return recomputable(normalise(x, self.weight, self.bias), normalise, x, self.weight, self.bias)
 
 
+class _JointGradients(Function):
+    """Return views of tensors, so that backward computes the gradients of all of them if it needs any."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if tensor is None else tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return grads
+
+
 def _normalise_maps(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """Normalisation over all of each ``(C, H, W)``."""
+    # On a CPU, PyTorch (seen in 2.12) writes the gradient of a map with channels last and fewer than 2048
+    # positions even where it is not needed, through a null pointer: the process ends with SIGSEGV behind
+    # frozen parts, or when gradients of the weight alone are asked for.
+    if x.device.type == 'cpu':
+        if torch.jit.is_tracing() or (torch.compiler.is_exporting() and torch.is_grad_enabled()):
+            x = x.contiguous()  # what is recorded has no node of ours
+        elif torch.is_grad_enabled():
+            x, weight, bias = apply(_JointGradients, x, weight, bias)
     return F.group_norm(x, 1, weight, bias, eps)
 
 
