@@ -1,4 +1,4 @@
-"""Gradients behind, and through, parts that are not trained, on a CPU, where PyTorch's group norm may crash."""
+"""Gradients behind and through parts that are not trained, on a CPU, where PyTorch may crash."""
 
 import itertools
 import os
@@ -90,13 +90,15 @@ def check_norm(dtype, layout, size, needed, backend):
     run = norm if backend is None else torch.compile(norm, backend=backend, fullgraph=True)
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     expected = torch.autograd.grad(explicit(*exact), exact, upper.double())
+    # Rounded to the dtype a few times; sums over all positions are taken in at least float32.
+    inner = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    bound = 8 * torch.finfo(dtype).eps + inner * len(x) * size[0] * size[1] / 10
     wanted = [i for i in range(3) if needed[i]]
 
     def check(found):
         for i, gradient in zip(wanted, found, strict=True):
             error = (gradient.double() - expected[i]).norm() / expected[i].norm()
-            # Both gradients of parameters and that of the map are sums whose terms are rounded once or twice.
-            assert error <= 8 * torch.finfo(dtype).eps, (*case, i, error.item())
+            assert error <= bound, (*case, i, error.item())
 
     check(torch.autograd.grad(run(tensors[0]), [tensors[i] for i in wanted], upper))
     if backend is None:
@@ -152,6 +154,7 @@ def main(nightly):
     torch.set_num_threads(1)
     norms = 0
     for case in norm_cases(nightly):
+        torch.compiler.reset()
         check_norm(*case)
         torch.compiler.reset()
         norms += 1

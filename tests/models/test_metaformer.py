@@ -303,7 +303,7 @@ class TestRefusals:
             (dict(arch=dict(base='s18', depths=(1, 1))), 'arch dims=.* has 4 entries for 2 stages'),
             (dict(arch=dict(base='s18', act='Relu6')), "unknown act 'Relu6': choose one of StarReLU"),
             (dict(arch=dict(base='s18', norm='IN')), "unknown norm 'IN': choose one of LN, GN1, BN"),
-            (dict(arch=dict(base='s18', norm=None)), 'arch norm=None: a block needs a norm'),
+            (dict(arch=dict(base='s18', norm=None)), 'arch norm=None: give LN, GN1, BN, or a dict'),
             (
                 dict(arch=dict(base='s18', token_mixers='conv')),
                 "unknown token mixer 'conv': choose one of identity, pooling, random_mixing",

@@ -1,11 +1,14 @@
 """What an arch is: its keys, their defaults, and their validation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from types import MappingProxyType
 from typing import Any
 
 from mmmeta.errors import UsageError
+from mmmeta.models.layers import NORMS, build_activation
+from mmmeta.models.layers.checks import check, is_integer, is_number, parse_cfg
+from mmmeta.models.layers.norms import parse_norm
 
 # The keys of an `arch` dict, with the values of arXiv:2210.13452 that hold where it does not set them.
 ARCH_DEFAULTS = MappingProxyType(
@@ -27,6 +30,28 @@ ARCH_DEFAULTS = MappingProxyType(
 )
 
 
+STAGE_SETTINGS = ('dims', 'token_mixers', 'norm', 'res_scale', 'layer_scale_init')
+# What a value may be, for settings that are neither names nor dicts.
+ARCH_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    dict(
+        bias=(lambda value: isinstance(value, bool), 'True or False'),
+        mlp_ratio=(lambda value: is_number(value) and value > 0, 'a positive number'),
+        res_scale=(
+            lambda value: isinstance(value, bool),
+            "True or False, for each stage or for all, or 'last_two'",
+        ),
+        layer_scale_init=(
+            lambda value: value is None or is_number(value),
+            'a finite number or None, for each stage or for all',
+        ),
+        pool_size=(lambda value: is_integer(value) and value % 2 == 1, 'an odd, positive integer'),
+        head_dim=(is_integer, 'a positive integer'),
+    )
+)
+# Smallest entry of what the stem's convolutions have.
+STEM_LEAST = MappingProxyType(dict(kernel_sizes=1, strides=1, paddings=0, dims=1))
+
+
 def resolve_arch(
     arch: str | dict, family: str, settings: Mapping[str, Any], table: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -42,12 +67,14 @@ def resolve_arch(
     Raises:
         UsageError: A name is unknown, a key is unknown or missing, or a value does not fit.
     """
+    if not isinstance(arch, (str, Mapping)):
+        raise UsageError(f'arch={arch!r} of {family}: give the name of a member or a dict')
     given = {'base': arch} if isinstance(arch, str) else dict(arch)
     base = given.pop('base', None)
-    if base is not None and base not in table:
+    if base is not None and not (isinstance(base, str) and base in table):
         choices = f'choose one of {", ".join(table)}, or give' if table else 'give'
         raise UsageError(f"unknown arch '{base}' of {family}: {choices} a dict")
-    unknown = sorted({*settings, *table.get(base, {}), *given} - set(ARCH_DEFAULTS))
+    unknown = sorted(map(str, {*settings, *table.get(base, {}), *given} - set(ARCH_DEFAULTS)))
     if unknown:
         hint = '; output_norm is an argument of the backbone' if 'output_norm' in unknown else ''
         raise UsageError(
@@ -64,17 +91,29 @@ def resolve_arch(
     num_stages = len(arch['depths'])
     if arch['res_scale'] == 'last_two':
         arch['res_scale'] = [i >= num_stages - 2 for i in range(num_stages)]
-    for key in ('dims', 'token_mixers', 'norm', 'res_scale', 'layer_scale_init'):
+    for key in STAGE_SETTINGS:
         arch[key] = _per_stage(key, arch[key], num_stages)
-    if None in arch['norm']:
-        raise UsageError("arch norm=None: a block needs a norm, choose 'LN', 'GN1' or 'BN'")
+    for norm in arch['norm']:
+        check('arch norm', norm, norm is not None, f'{", ".join(NORMS)}, or a dict: a block needs a norm')
+        parse_norm(norm)
+    for token_mixer in arch['token_mixers']:
+        parse_cfg('token mixer', token_mixer)
+    build_activation(arch['act'])
+    for key, (is_valid, allowed) in ARCH_CHECKS.items():
+        for value in arch[key] if key in STAGE_SETTINGS else (arch[key],):
+            check(f'arch {key}', value, is_valid(value), allowed)
+    if int(arch['mlp_ratio'] * min(arch['dims'])) < 1:
+        raise UsageError(
+            f'arch mlp_ratio={arch["mlp_ratio"]} leaves the MLP no channels of {min(arch["dims"])}: '
+            'give a larger one'
+        )
     arch['stem'] = _resolve_stem(arch['stem'])
     return arch
 
 
 def _positive_ints(name: str, value: Any) -> tuple[int, ...]:
     """``value`` as a tuple, if it is a non-empty sequence of positive integers."""
-    if not (isinstance(value, (list, tuple)) and value and all(type(v) is int and v > 0 for v in value)):
+    if not (isinstance(value, (list, tuple)) and value and all(map(is_integer, value))):
         raise UsageError(f'arch {name}={value}: give a sequence of positive integers, one for each stage')
     return tuple(value)
 
@@ -92,9 +131,14 @@ def _per_stage(name: str, value: Any, num_stages: int) -> tuple:
 
 def _resolve_stem(given: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
     """Kernel sizes, strides, paddings and inner widths of the stem's convolutions."""
+    allowed = 'a dict of kernel_sizes, strides, paddings and dims, sequences of integers'
+    check('arch stem', given, isinstance(given, Mapping) and {*given} <= {*STEM_LEAST}, allowed)
     stem = {**ARCH_DEFAULTS['stem'], **given}
+    for key, least in STEM_LEAST.items():
+        valid = isinstance(stem[key], (list, tuple)) and all(is_integer(value, least) for value in stem[key])
+        check(f'arch stem {key}', stem[key], valid, f'a sequence of integers, each at least {least}')
     lengths = {len(stem[key]) for key in ('kernel_sizes', 'strides', 'paddings')} | {len(stem['dims']) + 1}
-    if set(stem) != set(ARCH_DEFAULTS['stem']) or len(lengths) != 1:
+    if len(lengths) != 1 or 0 in lengths:
         raise UsageError(
             f'arch stem={stem}: give kernel_sizes, strides and paddings of the same length, and dims '
             'with one entry less'

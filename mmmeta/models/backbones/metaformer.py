@@ -20,6 +20,8 @@ from mmmeta.models.layers import (
     build_norm,
     frozen_running_stats,
 )
+from mmmeta.models.layers.checks import check, check_choice, is_integer, is_number, parse_cfg
+from mmmeta.models.layers.windows import BACKENDS, resolve_window
 from mmmeta.registry import MODELS
 from mmmeta.weights import OURS, load_backbone, recognise, translate
 
@@ -35,8 +37,7 @@ def _build_token_mixer(
     spec: str | dict, dim: int, arch: dict, windows: dict[str, Any], dilation: int
 ) -> nn.Module:
     """Build the token mixer of a block: one of ours, or any module registered in ``MODELS``."""
-    args = {'type': spec} if isinstance(spec, str) else dict(spec)
-    name = args.pop('type', None)
+    name, args = parse_cfg('token mixer', spec)
     if name in TOKEN_MIXERS:
         inherited = {key: arch[key] for key in MIXER_ARGS.get(name, ())}
         if name == 'attention':
@@ -44,7 +45,7 @@ def _build_token_mixer(
         elif name in DILATED:
             inherited['dilation'] = dilation
         return TOKEN_MIXERS[name](dim, **{**inherited, **args})
-    mixer = MODELS.get(name) if isinstance(name, str) else None
+    mixer = MODELS.get(name)
     if mixer is None:
         raise UsageError(
             f"unknown token mixer '{name}': choose one of {', '.join(TOKEN_MIXERS)}, or register your own "
@@ -225,19 +226,25 @@ class MetaFormer(BaseModule):
         if out_indices is None:
             out_indices = range(num_stages)
         check_out_indices(out_indices, num_stages)
+        check('in_channels', in_channels, is_integer(in_channels), 'a positive integer')
+        for name, value in (('norm_eval', norm_eval), ('with_cp', with_cp)):
+            check(name, value, isinstance(value, bool), 'True or False')
         if type(frozen_stages) is not int or not -1 <= frozen_stages <= num_stages:
             raise UsageError(
                 f'frozen_stages={frozen_stages}: choose -1 (nothing), 0 (the stem) or up to {num_stages} '
                 '(the stem and that many stages)'
             )
-        if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
-            raise UsageError(f'drop_path_rate={drop_path_rate}: choose a probability in [0, 1)')
+        if not is_number(drop_path_rate) or not 0 <= drop_path_rate < 1:
+            raise UsageError(f'drop_path_rate={drop_path_rate!r}: choose a probability in [0, 1)')
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.window = resolve_windows(window, arch['token_mixers'])
+        check_choice('backend', backend, BACKENDS)
+        for side in self.window:
+            resolve_window(1 if side is None else side, window_mode, border)
         self.window_rule = dict(border=border, window_mode=window_mode, backend=backend)
 
         stem = arch['stem']
@@ -262,7 +269,7 @@ class MetaFormer(BaseModule):
         if not (output_norm is None or isinstance(output_norm, (bool, str, dict))):
             raise UsageError(f'output_norm={output_norm!r}: give True, False, or a norm as in arch')
         if output_norm is not True:
-            self.output_norm = output_norm or None
+            self.output_norm = None if output_norm is False else output_norm
         self.norms = nn.ModuleDict(
             {str(i): build_norm(self.output_norm, self.dims[i]) for i in self.out_indices}
         )

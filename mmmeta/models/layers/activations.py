@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmmeta.errors import UsageError
 
+from .checks import check, is_number, parse_cfg
 from .kernels import has_kernels
 from .recompute import apply, is_captured, is_recompute_disabled, recomputable
 
@@ -103,6 +104,9 @@ class StarReLU(nn.Module):
         bias (float): Initial ``b``. Defaults to 0.0.
         scale_learnable (bool): Whether ``s`` is a parameter. Defaults to True.
         bias_learnable (bool): Whether ``b`` is a parameter. Defaults to True.
+
+    Raises:
+        UsageError: A value is not a finite number.
     """
 
     def __init__(
@@ -113,6 +117,10 @@ class StarReLU(nn.Module):
         bias_learnable: bool = True,
     ) -> None:
         super().__init__()
+        for name, value in (('scale', scale), ('bias', bias)):
+            check(f'{name} of StarReLU', value, is_number(value), 'a finite number')
+        for name, value in (('scale_learnable', scale_learnable), ('bias_learnable', bias_learnable)):
+            check(f'{name} of StarReLU', value, isinstance(value, bool), 'True or False')
         self.scale = nn.Parameter(torch.full((1,), float(scale))) if scale_learnable else float(scale)
         self.bias = nn.Parameter(torch.full((1,), float(bias))) if bias_learnable else float(bias)
 
@@ -162,10 +170,9 @@ def build_activation(cfg: str | dict) -> nn.Module:
             arguments of the class beside it, e.g. ``dict(type='StarReLU', bias=0.0, bias_learnable=False)``.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or a value does not fit.
     """
-    args = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
-    name = args.pop('type', None)
+    name, args = parse_cfg('act', cfg)
     if name not in ACTIVATIONS:
         raise UsageError(f"unknown act '{name}': choose one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name](**args)

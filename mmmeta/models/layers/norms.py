@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmeta.errors import UsageError
 
+from .checks import check, is_number, parse_cfg
 from .kernels import has_kernels
 from .recompute import apply, is_captured, recomputable
 
@@ -173,15 +174,27 @@ def build_norm(cfg: str | dict | None, num_channels: int) -> nn.Module:
         num_channels (int): Channels C.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or a value does not fit.
     """
     if cfg is None:
         return nn.Identity()
-    args = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
-    name = args.pop('type', None)
+    name, args = parse_norm(cfg)
+    return NORMS[name](num_channels, **args)
+
+
+def parse_norm(cfg: str | dict) -> tuple[str, dict[str, Any]]:
+    """Return name and arguments of a norm, as :func:`build_norm` takes it.
+
+    Raises:
+        UsageError: The name is unknown, or a value does not fit.
+    """
+    name, args = parse_cfg('norm', cfg)
     if name not in NORMS:
         raise UsageError(f"unknown norm '{name}': choose one of {', '.join(NORMS)}, or None")
-    return NORMS[name](num_channels, **args)
+    eps, bias = args.get('eps', 1e-6), args.get('bias', True)
+    check(f'eps of norm {name}', eps, is_number(eps) and eps > 0, 'a positive number')
+    check(f'bias of norm {name}', bias, isinstance(bias, bool), 'True or False')
+    return name, args
 
 
 @contextmanager

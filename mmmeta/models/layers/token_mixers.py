@@ -4,6 +4,7 @@ A token mixer maps a feature map of shape (B, C, H, W) to one of the same shape.
 of channels as its first argument, ``dim``; the backbone normalises before it and adds the residual after it.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mmmeta.errors import UsageError
 
 from .activations import build_activation
+from .checks import check_choice, is_integer, is_number
 from .linear_maps import Conv2d, Pointwise
 from .recompute import apply
 from .windows import (
@@ -90,9 +92,9 @@ class Pooling(nn.Module):
 
     def __init__(self, dim: int, pool_size: int = 3, dilation: int = 1) -> None:
         super().__init__()
-        if pool_size < 1 or pool_size % 2 == 0:
+        if not is_integer(pool_size) or pool_size % 2 == 0:
             raise UsageError(
-                f'pool_size={pool_size} would change the size of the map: give an odd, positive number'
+                f'pool_size={pool_size!r} would change the size of the map: give an odd, positive number'
             )
         self.pool_size = pool_size
         self.dilation = dilation
@@ -129,9 +131,9 @@ class RandomMixing(nn.Module):
 
     def __init__(self, dim: int, num_tokens: int) -> None:
         super().__init__()
-        self.grid_size = round(num_tokens**0.5)
-        if num_tokens < 1 or self.grid_size**2 != num_tokens:
-            raise UsageError(f'num_tokens={num_tokens} is no square grid: give a square number such as 196')
+        if not is_integer(num_tokens) or math.isqrt(num_tokens) ** 2 != num_tokens:
+            raise UsageError(f'num_tokens={num_tokens!r} is no square grid: give a square number such as 196')
+        self.grid_size = math.isqrt(num_tokens)
         self.random_matrix = nn.Parameter(
             torch.softmax(torch.rand(num_tokens, num_tokens), dim=-1), requires_grad=False
         )
@@ -179,9 +181,13 @@ class SepConv(nn.Module):
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        if not is_integer(kernel_size) or kernel_size % 2 == 0:
             raise UsageError(
-                f'kernel_size={kernel_size} would change the size of the map: give an odd, positive number'
+                f'kernel_size={kernel_size!r} would change the size of the map: give an odd, positive number'
+            )
+        if not is_number(expansion_ratio) or int(expansion_ratio * dim) < 1:
+            raise UsageError(
+                f'expansion_ratio={expansion_ratio!r} leaves no channels of {dim}: give a positive number'
             )
         hidden = int(expansion_ratio * dim)
         self.pwconv1 = Pointwise(dim, hidden, bias=bias)
@@ -233,15 +239,14 @@ class Attention(nn.Module):
         backend: str = 'sdpa',
     ) -> None:
         super().__init__()
-        if head_dim < 1 or dim % head_dim:
-            raise UsageError(f'head_dim={head_dim} does not divide the {dim} channels: choose a divisor')
+        if not is_integer(head_dim) or dim % head_dim:
+            raise UsageError(f'head_dim={head_dim!r} does not divide the {dim} channels: choose a divisor')
         self.head_dim = head_dim
         self.window = None if window is None else resolve_window(window, window_mode, border)
         self.border = border
         self.window_mode = window_mode
         self.backend = backend
-        if backend not in BACKENDS:
-            raise UsageError(f"backend='{backend}': choose one of {', '.join(BACKENDS)}")
+        check_choice('backend', backend, BACKENDS)
         if backend == 'natten':
             check_natten(self.window, window_mode, border)
         self.qkv = Pointwise(dim, 3 * dim, bias=bias)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmmeta.errors import UsageError
 
+from .checks import check_choice
 from .kernels import has_kernels
 from .recompute import apply, is_captured
 
@@ -65,10 +66,8 @@ def resolve_window(window: Any, mode: str = 'slide', border: str = 'shift') -> t
     Raises:
         UsageError: An argument has an invalid value.
     """
-    if mode not in WINDOW_MODES:
-        raise UsageError(f"window_mode='{mode}': choose one of {', '.join(WINDOW_MODES)}")
-    if border not in BORDERS:
-        raise UsageError(f"border='{border}': choose one of {', '.join(BORDERS)}")
+    check_choice('window_mode', mode, WINDOW_MODES)
+    check_choice('border', border, BORDERS)
     sides = tuple(window) if isinstance(window, (list, tuple)) else (window, window)
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise UsageError(f'window={window!r}: give a positive integer, or two for height and width')
