@@ -30,7 +30,10 @@ def setup_env(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'NEEDED_GB', 0)
     module.calls = []
     wheel = tmp_path / 'mmcv-2.1.0.whl'
-    monkeypatch.setattr(module, 'make_venv', lambda python: (venv.mkdir(), module.calls.append('venv')))
+    monkeypatch.setattr(
+        module, 'make_venv', lambda python, state: (venv.mkdir(), module.calls.append('venv'))
+    )
+    monkeypatch.setattr(module, 'starts', lambda: True)
     monkeypatch.setattr(module, 'pip', lambda *arguments: module.calls.append(f'pip {arguments[0]}'))
     monkeypatch.setattr(
         module, 'build_mmcv', lambda rebuild=False: module.calls.append(f'compile {rebuild}') or wheel
@@ -39,7 +42,7 @@ def setup_env(tmp_path, monkeypatch):
     return module
 
 
-INSTALL = ['pip install', 'compile False', 'compile False', 'pip install']
+INSTALL = ['pip install', 'compile False', 'compile False', 'pip install', 'pip install']
 OTHERS = ['pip install', 'pip install', 'pip check']
 
 
@@ -53,14 +56,96 @@ def test_builds_once(setup_env, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_changed_requirements_build_again(setup_env, tmp_path, monkeypatch):
-    setup_env.main()
-    setup_env.calls.clear()
-    (tmp_path / 'requirements').mkdir()
-    (tmp_path / 'requirements/new.txt').write_text('new==1\n')
-    monkeypatch.setattr(setup_env, 'REQUIREMENTS', tmp_path / 'requirements')
-    setup_env.main()
-    assert setup_env.calls[0] == 'venv'
+class TestChangedRequirements:
+    @pytest.fixture
+    def outdated(self, setup_env, tmp_path, monkeypatch):
+        """A complete environment with a file of its user's, and requirements that changed since."""
+        assert setup_env.main() == 0
+        setup_env.calls.clear()
+        (setup_env.VENV / 'precious').touch()
+        (tmp_path / 'requirements').mkdir()
+        (tmp_path / 'requirements/new.txt').write_text('new==1\n')
+        monkeypatch.setattr(setup_env, 'REQUIREMENTS', tmp_path / 'requirements')
+        return setup_env
+
+    def test_update_in_place(self, outdated, capsys):
+        capsys.readouterr()
+        assert outdated.main() == 0
+        assert outdated.calls == [*INSTALL, *OTHERS]
+        assert 'the requirements have changed: updating .venv in place' in capsys.readouterr().out
+        assert (outdated.VENV / 'precious').exists()
+        outdated.calls.clear()
+        assert outdated.main() == 0
+        assert outdated.calls == []
+
+    def test_a_failed_update_goes_on(self, outdated, monkeypatch, capsys):
+        def fail():
+            raise outdated.SetupError('no network')
+
+        install_others = outdated.install_others
+        monkeypatch.setattr(outdated, 'install_others', fail)
+        assert outdated.main() == 1
+        monkeypatch.setattr(outdated, 'install_others', install_others)
+        outdated.calls.clear()
+        assert outdated.main() == 0
+        assert outdated.calls == OTHERS
+        assert (outdated.VENV / 'precious').exists()
+
+    def test_an_interrupted_update_asks_for_a_rebuild(self, outdated, monkeypatch, capsys):
+        def interrupted():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(outdated, 'install_torch', interrupted)
+        assert outdated.main() == 130
+        capsys.readouterr()
+        assert outdated.main() == 1
+        error = capsys.readouterr().err
+        assert error.startswith('error: an update of .venv was interrupted') and error.count('\n') == 1
+        assert 'call `make clean setup`' in error
+        assert (outdated.VENV / 'precious').exists()
+
+    def test_an_interpreter_that_is_gone(self, outdated, monkeypatch, capsys):
+        monkeypatch.setattr(outdated, 'starts', load().starts)
+        assert outdated.main() == 1
+        assert 'does not start, or is not at home in' in capsys.readouterr().err
+        assert outdated.calls == []
+
+    def test_a_link_is_left_alone(self, outdated, tmp_path, capsys):
+        outdated.VENV.rename(tmp_path / 'elsewhere')
+        outdated.VENV.symlink_to(tmp_path / 'elsewhere')
+        assert outdated.main() == 1
+        assert 'is a link to' in capsys.readouterr().err
+        assert outdated.calls == []
+        assert (tmp_path / 'elsewhere/precious').exists()
+
+
+def test_a_link_to_an_environment_that_is_up_to_date(setup_env, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    setup_env.VENV.symlink_to(tmp_path / 'elsewhere')
+    python = sys.executable
+    setup_env.write_state(dict(python=python, fingerprint=setup_env.fingerprint(python), done=[], ready=True))
+    assert setup_env.main() == 0
+    assert setup_env.calls == []
+
+
+@pytest.mark.parametrize('kind', ['file', 'dangling', 'loop', 'venv', 'empty', 'garbage', 'list'])
+def test_what_this_script_did_not_make_is_left_alone(kind, setup_env, tmp_path, capsys):
+    venv = setup_env.VENV
+    if kind == 'file':
+        venv.write_text('mine')
+    elif kind in ('dangling', 'loop'):
+        venv.symlink_to(venv if kind == 'loop' else tmp_path / 'nowhere')
+    else:
+        (venv / 'bin').mkdir(parents=True)
+        states = dict(empty='', garbage='{', list='[1]')
+        if kind in states:
+            setup_env.STATE.write_text(states[kind])
+    assert setup_env.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: {venv} is not an environment that this set-up made, and is left alone')
+    assert error.count('\n') == 1
+    assert setup_env.calls == []
+    assert os.path.lexists(venv)
 
 
 def test_interrupted_while_pip_ran_starts_with_an_empty_environment(setup_env, monkeypatch, capsys):
@@ -130,11 +215,27 @@ def test_no_python_that_fits(setup_env, monkeypatch, tmp_path, capsys):
     assert f'{fake} has no Python.h, which compiling MMCV needs' in capsys.readouterr().err
 
 
-def test_half_an_environment_is_built_anew(setup_env, capsys):
-    (setup_env.VENV / 'bin').mkdir(parents=True)
+def test_half_an_environment_is_built_anew(setup_env, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    make_venv = load()
+    with monkeypatch.context() as patch:
+        for name in ('ROOT', 'VENV', 'STATE', 'NEEDED_GB', 'check_compiler'):
+            patch.setattr(make_venv, name, getattr(setup_env, name))
+        patch.setattr(make_venv, 'check_compiler', lambda: None)
+        patch.setattr(setup_env, 'make_venv', make_venv.make_venv)
+        run = setup_env.subprocess.run
+        patch.setattr(
+            subprocess,
+            'run',
+            lambda command, **options: (interrupted if 'venv' in command else run)(command, **options),
+        )
+        assert setup_env.main() == 130
+    assert setup_env.VENV.exists()
     assert setup_env.main() == 0
     assert setup_env.calls[0] == 'venv'
-    assert 'the environment is incomplete or out of date: building it again' in capsys.readouterr().out
+    assert 'the first set-up of the environment was interrupted: building it' in capsys.readouterr().out
 
 
 def test_no_compiler(monkeypatch, tmp_path, capsys):
@@ -143,7 +244,7 @@ def test_no_compiler(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(module, 'NEEDED_GB', 0)
     monkeypatch.setenv('CXX', 'no-such-compiler -O3')
     with pytest.raises(module.SetupError, match="no C.. compiler 'no-such-compiler -O3' on PATH"):
-        module.make_venv(sys.executable)
+        module.make_venv(sys.executable, {})
     assert not module.VENV.exists()
     monkeypatch.delenv('CXX')
     monkeypatch.setenv('PATH', str(tmp_path))

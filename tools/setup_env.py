@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Build the virtual environment of this checkout; does nothing if it is up to date.
 
-Needs Python 3.10 to 3.12, a C++ compiler and, the first time, a package index. What was interrupted is
-repaired by the next call. Only the standard library is used here.
+Needs Python 3.10 to 3.12, a C++ compiler and, the first time, a package index. A first set-up that was
+interrupted is repaired by the next call; an environment that was complete is updated in place and never
+deleted. Only the standard library is used here.
 """
 
 import fcntl
@@ -26,6 +27,7 @@ CACHE = ROOT / '.cache'
 VENV_PYTHON = VENV / 'bin/python'
 REQUIREMENTS = ROOT / 'requirements'
 NEEDED_GB = 8
+ANEW = 'to build it anew, call `make clean setup`'
 # Build logs, by whether sources are grouped.
 LOGS = {True: 'mmcv-build-grouped.log', False: 'mmcv-build.log'}
 PLAIN = 'compiling each of its sources by itself, about 7 minutes on two cores'
@@ -127,7 +129,7 @@ def find_python() -> str:
 
 def fingerprint(python: str) -> str:
     """Hash of everything that the environment is built from."""
-    digest = hashlib.sha256(f'{python} {VENV} {platform.machine()}'.encode())
+    digest = hashlib.sha256(f'{python} {VENV.resolve()} {platform.machine()}'.encode())
     for path in sorted(REQUIREMENTS.glob('*.txt')):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -152,11 +154,11 @@ def probe_torch() -> tuple[str, bool]:
     probe = subprocess.run([VENV_PYTHON, '-c', TORCH_PROBE], capture_output=True, text=True)
     if probe.returncode:
         reason = (probe.stderr.splitlines() or [f'exit status {probe.returncode}'])[-1]
-        raise SetupError(f'torch cannot be imported ({reason}): remove .venv, try again')
+        raise SetupError(f'torch cannot be imported ({reason}): call `make clean setup`')
     tag, gpu, nvcc = probe.stdout.split()
     if (gpu, nvcc) == ('True', 'False'):
         say('there is a GPU, but no nvcc: MMCV gets its CPU operators only. Segmentation and classification')
-        say('run on the GPU without; for detection install the CUDA toolkit, remove .venv, try again')
+        say('run on the GPU without; for detection install the CUDA toolkit, call `make clean setup`')
     cuda = (gpu, nvcc) == ('True', 'True')
     return f'{tag}-{"cuda" if cuda else "cpu"}', cuda
 
@@ -265,7 +267,10 @@ def prove_mmcv() -> bool:
 def install_mmcv() -> None:
     """Install MMCV and verify that its operators run; recompile it if they do not."""
     pins = [part for name in PINNED for part in ('-c', REQUIREMENTS / f'{name}.txt')]
-    pip('install', build_mmcv(), *pins)
+    wheel = build_mmcv()
+    # Whatever torch the one that is there was compiled with: its version is the same.
+    pip('install', '--force-reinstall', '--no-deps', wheel)
+    pip('install', wheel, *pins)
     if not prove_mmcv():
         say(f'the operators of this MMCV do not run: {PLAIN}')
         pip('install', '--force-reinstall', '--no-deps', build_mmcv(rebuild=True))
@@ -291,12 +296,23 @@ def check_compiler() -> None:
         )
 
 
-def make_venv(python: str) -> None:
-    """Create an empty environment."""
+def starts() -> bool:
+    """Whether the environment's interpreter starts, and the environment was not moved."""
+    try:
+        moved = f'{VENV}/bin' not in (VENV / 'bin/pip').read_text()  # scripts name their interpreter
+        return not moved and subprocess.run([VENV_PYTHON, '-c', ''], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def make_venv(python: str, state: dict) -> None:
+    """Create an empty environment, with the record that it is being made."""
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB:
         raise SetupError(f'{free:.1f} GB are free and about {NEEDED_GB} GB are needed: make room')
     check_compiler()
+    VENV.mkdir()
+    write_state(dict(state, running='venv'))
     result = subprocess.run([python, '-m', 'venv', VENV], capture_output=True, text=True)
     if result.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
@@ -313,28 +329,61 @@ def write_state(state: dict) -> None:
     draft.replace(STATE)
 
 
-def build_environment() -> None:
-    """Bring the environment into the state that this checkout needs."""
+def read_state() -> dict | None:
+    """The recorded progress of the set-up; None if ``.venv`` is not there.
+
+    Raises:
+        SetupError: What is there was not made by this script, for this place.
+    """
+    if not os.path.lexists(VENV):
+        return None
     try:
         state = json.loads(STATE.read_text())
-    except (OSError, ValueError):
-        state = {}
-    if state.get('ready') and state['fingerprint'] == fingerprint(state['python']):
+        valid = isinstance(state['fingerprint'], str) and isinstance(state['python'], str)
+        valid = valid and isinstance(state['done'], list)
+        state.setdefault('was_ready', state.get('ready', False))
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or not what write_state writes
+        valid = False
+    if not valid:
+        raise SetupError(
+            f'{VENV} is not an environment that this set-up made, and is left alone: move it away, or '
+            'install into it yourself (docs/install.md)'
+        )
+    return state
+
+
+def build_environment() -> None:
+    """Bring the environment into the state that this checkout needs."""
+    state = read_state()
+    if state and state.get('ready') and state['fingerprint'] == fingerprint(state['python']):
         return
-    python = find_python()
     start = time.monotonic()
+    python = state['python'] if state and state.get('was_ready') else find_python()
     print_of_this = fingerprint(python)
-    if VENV.exists() and (state.get('fingerprint') != print_of_this or state.get('running')):
-        say('the environment is incomplete or out of date: building it again')
+    if state and VENV.is_symlink():
+        raise SetupError(
+            f'{VENV} is a link to {VENV.resolve()}, which is not up to date with this checkout, and is left '
+            'alone: update it where it was made, or remove the link'
+        )
+    if state and state.get('was_ready'):
+        if state.get('running'):
+            raise SetupError(f'an update of .venv was interrupted and may have left half a package: {ANEW}')
+        if not starts():
+            raise SetupError(f'{VENV_PYTHON} does not start, or is not at home in {VENV}: {ANEW}')
+        if state['fingerprint'] != print_of_this:
+            say('the requirements have changed: updating .venv in place')
+            state = dict(state, fingerprint=print_of_this, done=[], ready=False)
+    elif state and (state['fingerprint'] != print_of_this or state.get('running')):
+        say('the first set-up of the environment was interrupted: building it again')
         shutil.rmtree(VENV)
-        state = {}
-    if not VENV.exists():
+        state = None
+    if state is None:
         say(f'building .venv with {python}: about 3 minutes on two cores, 1.5 of them for compiling MMCV')
-        make_venv(python)
         state = dict(fingerprint=print_of_this, python=python, done=[])
+        make_venv(python, state)
         write_state(state)
 
-    # An interrupted pip may leave a partial package that it considers complete, so the environment is
+    # An interrupted pip may leave a partial package that it considers complete, so the environment has to be
     # rebuilt then; compiling does not touch it.
     steps = (
         ('torch', True, 'torch and the build tools, about 1 minute and 5 GB', install_torch),
@@ -347,10 +396,15 @@ def build_environment() -> None:
             continue
         say(f'{number}/{len(steps)} {description}')
         write_state(dict(state, running=name if touches else None))
-        step()
+        try:
+            step()
+        except SetupError:
+            if state.get('was_ready'):  # pip ended by itself, and undid what it could not finish
+                write_state(dict(state, running=None))
+            raise
         state['done'].append(name)
         write_state(state)
-    write_state(dict(state, ready=True))
+    write_state(dict(state, ready=True, was_ready=True))
     say(f'ready after {(time.monotonic() - start) / 60:.1f} min; packages are in .venv')
 
 
