@@ -215,5 +215,6 @@ def _draw_cam(
     else:
         targets = [lambda output: output.sum()]
     with getattr(pytorch_grad_cam, method)(model=network, target_layers=[layer]) as cam:
-        (heat,) = cam(input_tensor=inputs, targets=targets)
+        # With a gradient of its own, without which frozen stages would have none.
+        (heat,) = cam(input_tensor=inputs.detach().requires_grad_(), targets=targets)
     return show_cam_on_image(picture, heat, use_rgb=True), target

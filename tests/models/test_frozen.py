@@ -80,7 +80,7 @@ def check_norm(dtype, layout, size, needed, backend):
     """Those gradients that are needed, beside the formula in float64."""
     case = dtype, layout, size, needed, backend
     generator = torch.Generator().manual_seed(0)
-    norm = GroupNorm1(16)
+    norm = GroupNorm1(16).to(torch.promote_types(dtype, torch.float32))
     randomise(norm)
     x = torch.randn(2, 16, *size, generator=generator).to(dtype).to(memory_format=layout)
     upper = torch.randn(2, 16, *size, generator=generator).to(dtype)

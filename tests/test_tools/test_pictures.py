@@ -190,6 +190,19 @@ class TestCam:
             scale = min(192 / max(source.size), 64 / min(source.size))
             panels_of(picture, tuple(round(side * scale) for side in source.size))
 
+    def test_a_frozen_backbone(self, tools, image, tmp_path):
+        """In a process of its own, which PyTorch's group norm could end: see tests/models/test_frozen.py."""
+        config = tmp_path / 'frozen.py'
+        config.write_text(
+            f"_base_ = '{ROOT}/{TINY_CONFIG}'\n"
+            "backbone = dict(type='mmmeta.PoolFormer', frozen_stages=4)\n"
+            "arch = dict(base='s12', depths=(1, 1, 1, 1), dims={{_base_.model.backbone.arch.dims}})\n"
+            'model = dict(backbone=dict(_delete_=True, arch=arch, **backbone))\n'
+        )
+        checkpoint = save_random(str(config), tmp_path / 'frozen.pth')
+        command = (sys.executable, 'tools/analysis_tools/vis_cam.py', image, config, checkpoint)
+        assert 'written: ' in tools.run(*command, '--stage', 2, '--out', tmp_path / 'cam.png')
+
     def test_the_class_by_its_name(self, tools, segmentor, image, tmp_path):
         model = build_model(TINY_CONFIG, str(segmentor))
         names = model.dataset_meta['classes']
