@@ -9,7 +9,6 @@ from rich.table import Table
 from mmmeta.apis.classify import find_images
 from mmmeta.apis.cli import add_model_arguments, command_line, print_table
 from mmmeta.apis.inference import build_model, predict
-from mmmeta.weights import trust
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,8 +29,7 @@ def main() -> None:
     """Predict."""
     args = parse_args()
     images = find_images(args.image)
-    trust([args.checkpoint] if args.trust_checkpoint else [])
-    model = build_model(args.model, args.checkpoint, args.device, args.cfg_options)
+    model = build_model(args.model, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
     for number, prediction in enumerate(predict(model, images, args.out_dir, args.top, args.score_thr), 1):
         print(f'{prediction.image} ({number} of {len(images)}), drawn in {prediction.picture}')
         if not prediction.rows:

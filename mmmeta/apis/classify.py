@@ -1,6 +1,7 @@
 """Classify pictures with the published models."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,10 @@ from mmengine.registry import init_default_scope
 from PIL import UnidentifiedImageError
 
 from mmmeta.deploy.runtime import RuntimeProblem, read_image
-from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
-from mmmeta.models import MetaFormer
 from mmmeta.registry import MODELS
 from mmmeta.resources import resource_root
-from mmmeta.weights import differences, format_differences, get_weights, load_weights
+from mmmeta.weights import get_weights, load
 
 from .config import load_config
 
@@ -63,16 +62,22 @@ def zoo_config_path(name: str) -> str:
 
 
 def build_classifier(
-    name: str, weights: str | None = None, device: str = 'cpu', options: dict | None = None
+    name: str,
+    weights: str | os.PathLike | None = None,
+    device: str = 'cpu',
+    options: dict | None = None,
+    trusted: bool = False,
 ) -> BaseModel:
     """Build a published classifier with its weights.
 
     Args:
         name (str): Name in the zoo, such as ``'caformer_s18'``, or path of a config.
-        weights (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout; ``'none'`` for
-            the network before training. Defaults to None: those that are published under ``name``.
+        weights (str | os.PathLike | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout;
+            ``'none'`` for the network before training. Defaults to None: those that are published under
+            ``name``.
         device (str): Device of the model. Defaults to ``'cpu'``.
         options (dict | None): Overrides of the config, as in ``--cfg-options``. Defaults to None.
+        trusted (bool): Whether code in the weights may run. Defaults to False.
 
     Returns:
         BaseModel: MMPretrain's ``ImageClassifier`` in eval mode; its config under ``_config``.
@@ -96,18 +101,7 @@ def build_classifier(
     if weights == 'none':
         draw_weights(model)
         return model.to(device).eval()
-    if not isinstance(model.backbone, MetaFormer):
-        load_complete(model, location)
-        return model.to(device).eval()
-    state_dict, layout = load_weights(location)
-    own = model.state_dict()
-    problems = differences(own, state_dict)
-    if problems:
-        raise UsageError(
-            f"'{location}' ({layout} layout) is not the classifier {name}: of {len(own)} tensors "
-            f'{format_differences(problems)}. Name the model that it was trained as'
-        )
-    model.load_state_dict(state_dict)
+    load(model, location, trusted=trusted)
     return model.to(device).eval()
 
 

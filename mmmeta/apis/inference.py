@@ -1,5 +1,6 @@
 """Inference of segmentors, detectors and classifiers on images."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from torch import nn
 from mmmeta.atomic import written
 from mmmeta.deploy.runtime import Description, draw, enlarge, read_image, scale_of
 from mmmeta.deploy.runtime import Prediction as Found
-from mmmeta.engine.checkpoint import load_complete
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
 from mmmeta.resources import resource_root
-from mmmeta.weights import ZOO, load_backbone
+from mmmeta.weights import ZOO
+from mmmeta.weights import load as load_weights
 
 from .backbones import build_backbone
 from .browse import build_visualizer
@@ -44,17 +45,23 @@ def check_device(device: str) -> None:
 
 
 def build_model(
-    name: str, checkpoint: str | None = None, device: str = 'cpu', options: dict | None = None
+    name: str,
+    checkpoint: str | os.PathLike | None = None,
+    device: str = 'cpu',
+    options: dict | None = None,
+    trusted: bool = False,
 ) -> BaseModel:
     """Build a network for inference, with all of its weights.
 
     Args:
         name (str): Name in the zoo, such as ``'caformer_s18'`` or ``'fpn_poolformer_s12_ade20k'``, or path of
             a config.
-        checkpoint (str | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout; ``'none'`` for
-            the network before training. Defaults to None: those that are published under ``name``.
+        checkpoint (str | os.PathLike | None): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout;
+            ``'none'`` for the network before training. Defaults to None: those that are published under
+            ``name``.
         device (str): Device of the model. Defaults to ``'cpu'``.
         options (dict | None): Overrides of the config, as in ``--cfg-options``. Defaults to None.
+        trusted (bool): Whether code in the checkpoint may run. Defaults to False.
 
     Returns:
         BaseModel: In eval mode; its config under ``cfg``, and the names of the classes in ``dataset_meta``.
@@ -68,7 +75,7 @@ def build_model(
         name, checkpoint = str(resource_root() / f'configs/{name}.py'), checkpoint or f'mmmeta://{name}'
     cfg = load_config(name, options) if name.endswith('.py') else None
     if cfg is None or cfg.get('default_scope') == 'mmpretrain':
-        model = build_classifier(name, checkpoint, device, options)
+        model = build_classifier(name, checkpoint, device, options, trusted)
         model.cfg = model._config
         return model
     if checkpoint is None:
@@ -94,33 +101,36 @@ def build_model(
     if untrained:
         draw_weights(model)
     else:
-        load_complete(model, checkpoint)
+        load_weights(model, checkpoint, trusted=trusted)
     model.cfg = cfg
     model.dataset_meta = _metainfo(dataset, cfg.default_scope)
     return model.to(device).eval()
 
 
-def build_exportable(name: str, checkpoint: str, options: dict | None = None) -> nn.Module:
+def build_exportable(
+    name: str, checkpoint: str | os.PathLike, options: dict | None = None, trusted: bool = False
+) -> nn.Module:
     """Build a network for :func:`mmmeta.deploy.export`.
 
     Args:
         name (str): A config, or a backbone as :func:`~mmmeta.apis.backbones.build_backbone` takes it, such as
             ``caformer_s18,window=13``.
-        checkpoint (str): Weights; ``'none'`` for random ones.
+        checkpoint (str | os.PathLike): Weights; ``'none'`` for random ones.
         options (dict | None): Overrides of the config. Defaults to None.
+        trusted (bool): Whether code in the checkpoint may run. Defaults to False.
 
     Raises:
         UsageError: The model is unknown, or the weights do not match it.
     """
     if name.endswith('.py'):
-        return build_model(name, checkpoint, options=options)
+        return build_model(name, checkpoint, options=options, trusted=trusted)
     if options:
         raise UsageError(
             f"'{name}' is a backbone, which has no config for --cfg-options: give arguments after commas"
         )
     backbone = build_backbone(name)
     if checkpoint != 'none':
-        load_backbone(backbone, checkpoint, archs=backbone.named_archs())
+        load_weights(backbone, checkpoint, 'backbone', trusted)
     return backbone
 
 

@@ -25,11 +25,13 @@ from mmmeta.deploy import Network, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.records import diff_configs
+from mmmeta.engine.resuming import find_last_checkpoint
 from mmmeta.engine.runner import add_hook, add_runtime
 from mmmeta.errors import UsageError
+from mmmeta.models import MetaFormer
 from mmmeta.registry import RUNNERS
 from mmmeta.resources import resource_root
-from mmmeta.weights import is_remote
+from mmmeta.weights import as_location, is_remote
 
 from .checking import (
     Finding,
@@ -71,7 +73,9 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
     # A test with a checkpoint needs no other weights.
     pretrained = [] if named and 'train_cfg' not in cfg else list(pretrained_checkpoints(cfg))
     for location in (named, *pretrained):
-        if location and not is_remote(location) and not os.path.isfile(os.path.expanduser(location)):
+        # Sharded checkpoints, from which runs resume, are folders.
+        is_there = os.path.exists if cfg.get('resume') else os.path.isfile
+        if location and not is_remote(location) and not is_there(os.path.expanduser(location)):
             raise UsageError(f"there is no checkpoint '{location}': give the path of a file")
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu' and not dist.is_initialized():
         if cfg.launcher != 'pytorch':
@@ -84,9 +88,12 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
         cfg.runner_type = 'mmmeta.Runner'
     # Other runners, such as FlexibleRunner, get the same by their config.
     added = [] if cfg.runner_type == 'mmmeta.Runner' else add_runtime(cfg)
-    trusted = [named or _last_checkpoint(cfg.work_dir), *pretrained] if trust_checkpoint else []
+    trusted = [named, *pretrained] if trust_checkpoint else []
     with _alone(cfg), safe_loading(trusted):
         runner = build(RUNNERS.build, cfg)
+        for module in runner.model.modules() if isinstance(runner.model, nn.Module) else ():
+            if isinstance(module, MetaFormer):
+                module.trusted_checkpoints = trusted
         _end_without_a_log(runner)
         if checks:
             runner.register_hook(_CheckLabelsHook(cfg))
@@ -231,26 +238,23 @@ def _record(cfg: Config) -> None:
     )
 
 
-def _last_checkpoint(work_dir: str) -> str:
-    """The checkpoint that a run in ``work_dir`` would resume from; an empty string without any."""
-    pointer = os.path.join(work_dir, 'last_checkpoint')
-    if not os.path.isfile(pointer):
-        return ''
-    with open(pointer) as file:
-        return file.read().strip()
-
-
-def resume_from(cfg: Config, checkpoint: str | None) -> None:
+def resume_from(cfg: Config, checkpoint: str | os.PathLike | None) -> None:
     """Resume an earlier run.
 
     Args:
         cfg (Config): The config.
-        checkpoint (str | None): File of the earlier run. None takes the last one in the work directory; if
-            there is none, the run starts as the config says.
+        checkpoint (str | os.PathLike | None): File of the earlier run. None takes the last one in the work
+            directory; if there is none, the run starts as the config says.
+
+    Raises:
+        UsageError: ``last_checkpoint`` in the work directory does not name a checkpoint that is there.
     """
-    cfg.resume = bool(checkpoint or _last_checkpoint(cfg.work_dir))
+    if checkpoint is None:
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        checkpoint = find_last_checkpoint(cfg.work_dir, hook.get('out_dir'))
+    cfg.resume = checkpoint is not None
     if cfg.resume:
-        cfg.load_from = checkpoint
+        cfg.load_from = as_location(checkpoint)
 
 
 def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> Runner:
@@ -274,12 +278,14 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
 
 
 @contextmanager
-def _testing(cfg: Config, checkpoint: str | None, trust_checkpoint: bool, checks: bool) -> Iterator[Runner]:
+def _testing(
+    cfg: Config, checkpoint: str | os.PathLike | None, trust_checkpoint: bool, checks: bool
+) -> Iterator[Runner]:
     """A runner that tests, see :func:`evaluate`."""
     missing = [key for key in ('test_dataloader', 'test_evaluator') if not cfg.get(key)]
     if missing:
         raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: give a config with test data")
-    cfg.load_from, cfg.resume = checkpoint, False
+    cfg.load_from, cfg.resume = None if checkpoint is None else as_location(checkpoint), False
     # With them, a hook that reads the iteration makes MMEngine load the training set.
     training = ('train_cfg', 'train_dataloader', 'optim_wrapper', 'param_scheduler')
     for key in (*training, 'val_cfg', 'val_dataloader', 'val_evaluator'):
@@ -290,7 +296,7 @@ def _testing(cfg: Config, checkpoint: str | None, trust_checkpoint: bool, checks
 
 def evaluate(
     cfg: Config,
-    checkpoint: str | None,
+    checkpoint: str | os.PathLike | None,
     trust_checkpoint: bool = False,
     checks: bool = True,
 ) -> dict[str, float]:
@@ -298,7 +304,8 @@ def evaluate(
 
     Args:
         cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
-        checkpoint (str | None): File or URL; None evaluates the network as it is before training.
+        checkpoint (str | os.PathLike | None): File or URL; None evaluates the network as it is before
+            training.
         trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
         checks (bool): As in :func:`train`. Defaults to True.
 

@@ -1,29 +1,18 @@
 """Checkpoints that load with ``weights_only=True``, and loading of foreign ones."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as checkpoint_module
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
 
 from mmmeta.errors import UsageError
-from mmmeta.weights import (
-    OURS,
-    check_finite,
-    differences,
-    find_state_dict,
-    format_differences,
-    missing_output_norms,
-    read_location,
-    recognise,
-    translate,
-    trust,
-)
+from mmmeta.weights import find_state_dict, read, recognise, translate
 
 TAG = '__mmmeta__'
 PLAIN_TYPES = (
@@ -88,27 +77,52 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """Invert :func:`to_plain`; values without a tag are returned unchanged."""
-    if isinstance(value, dict):
-        tag = value.get(TAG)
-        if tag == 'HistoryBuffer':
-            log_history, count_history = (value[k].cpu().numpy() for k in ('log_history', 'count_history'))
-            return HistoryBuffer(log_history, count_history, value['max_length'])
-        if tag == 'ndarray':
-            return value['value'].cpu().numpy()
-        if any(isinstance(v, (dict, list, tuple)) for v in value.values()):
-            for key, part in value.items():
-                value[key] = from_plain(part)
-        return value
-    if isinstance(value, (list, tuple)):
-        return type(value)(from_plain(v) for v in value)
-    return value
+    """Invert :func:`to_plain`; values without a tag are returned unchanged.
+
+    Raises:
+        UsageError: A value with a tag is not one that :func:`to_plain` makes.
+    """
+    seen: dict[int, Any] = {}  # a part may be there more than once
+
+    def restore(value: Any) -> Any:
+        if not isinstance(value, dict) and type(value) not in (list, tuple):
+            return value
+        if id(value) not in seen:
+            if isinstance(value, dict) and TAG in value:
+                restored = _restore_tagged(value)
+            elif isinstance(value, dict):
+                restored = value
+                for key, part in value.items():
+                    value[key] = restore(part)
+            else:
+                restored = type(value)(restore(part) for part in value)
+            seen[id(value)] = value, restored  # the value as well: its id stays its own
+        return seen[id(value)][1]
+
+    return restore(value)
 
 
-def _read_timm(location: str, map_location: Any = 'cpu') -> dict:
+def _restore_tagged(value: dict) -> HistoryBuffer | np.ndarray:
+    tag = value[TAG]
+    if tag == 'HistoryBuffer':
+        histories = [value.get(key) for key in ('log_history', 'count_history')]
+        length = value.get('max_length')
+        if all(isinstance(part, torch.Tensor) and part.ndim == 1 for part in histories) and (
+            histories[0].shape == histories[1].shape and isinstance(length, int) and length > 0
+        ):
+            log_history, count_history = (part.double().cpu().numpy() for part in histories)
+            return HistoryBuffer(log_history, count_history, length)
+    if tag == 'ndarray' and isinstance(value.get('value'), torch.Tensor):
+        return value['value'].cpu().numpy()
+    raise UsageError(
+        f'a value in the checkpoint is tagged as {str(tag)[:50]!r}, and is not one: get it again'
+    )
+
+
+def _read_timm(location: str, trusted: bool) -> dict:
     """The state dict of a model of timm's, with our names if it is a MetaFormer."""
-    state_dict = find_state_dict(read_location(location, map_location), location)
-    if recognise(list(state_dict)) is not None:
+    state_dict = find_state_dict(read(location, trusted), location)
+    if recognise(state_dict) is not None:
         state_dict, _ = translate(state_dict, location)
     return {'state_dict': state_dict}
 
@@ -118,97 +132,25 @@ def safe_loading(trusted: Collection[str] = ()) -> Iterator[None]:
     """Let MMEngine read checkpoints without running code in them, inside a ``with`` block.
 
     Every path, URL and ``timm://`` location that a config or a command line names is read with
-    ``weights_only=True``, except for the ``trusted`` ones. See :func:`mmmeta.weights.fetch.fetch` for where
-    downloads are cached.
+    ``weights_only=True``, except for the ``trusted`` ones; so are ``torchvision://`` and ``open-mmlab://``,
+    which stand for URLs. See :func:`mmmeta.weights.fetch.fetch` for where downloads are cached.
 
     Args:
         trusted (Collection[str]): Paths, spelt as in the config, that may execute code. Defaults to ().
     """
-    loaders = dict(CheckpointLoader._schemes)
-    trust(trusted)
-    CheckpointLoader.register_scheme(('', 'http://', 'https://'), loader=read_location, force=True)
-    CheckpointLoader.register_scheme('timm://', loader=_read_timm, force=True)
+
+    def load_from_location(location: str, map_location: Any = None) -> Any:
+        return read(location, location in trusted)
+
+    def load_from_timm(location: str, map_location: Any = None) -> dict:
+        return _read_timm(location, location in trusted)
+
+    loaders, by_http = dict(CheckpointLoader._schemes), checkpoint_module.load_from_http
+    CheckpointLoader.register_scheme(('', 'http://', 'https://'), loader=load_from_location, force=True)
+    CheckpointLoader.register_scheme('timm://', loader=load_from_timm, force=True)
+    checkpoint_module.load_from_http = load_from_location  # called by those of the other schemes
     try:
         yield
     finally:
         CheckpointLoader._schemes = loaders
-        trust(())
-
-
-def convert_checkpoint(checkpoint: dict, source: str) -> None:
-    """Convert a checkpoint to our own layout, in place.
-
-    Args:
-        checkpoint (dict): A checkpoint of ours, of another repository, or a bare state dict.
-        source (str): Its origin, for the error.
-
-    Raises:
-        UsageError: It contains no tensors, or values that are not finite.
-    """
-    state_dict = find_state_dict(checkpoint, source)
-    check_finite(state_dict, source)
-    found = recognise(list(state_dict))
-    # Another layout, or a backbone of ours by itself.
-    if found is not None and (found[0] is not OURS or not found[1]):
-        state_dict, layout = translate(state_dict, source)
-        checkpoint.clear()
-        print_log(f'{source}: {len(state_dict)} tensors in {layout} layout', logger='current')
-    checkpoint['state_dict'] = state_dict
-
-
-def check_complete(model: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
-    """Reject a state dict that does not match a model exactly.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        state_dict (Mapping[str, Tensor]): Tensors to load.
-        source (str): Its origin, for the error.
-
-    Raises:
-        UsageError: Tensors are missing, unexpected or of another shape.
-    """
-    own = model.state_dict()
-    problems = differences(own, state_dict)
-    if problems:
-        raise UsageError(
-            f"'{source}' is not a checkpoint of this config's model: of {len(own)} tensors "
-            f'{format_differences(problems)}. Give the config that it was trained with'
-        )
-
-
-def load_complete(model: nn.Module, location: str) -> None:
-    """Load all tensors of a model, or none.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        location (str): Path, URL, ``timm://...`` or ``mmmeta://...``, in any layout.
-
-    Raises:
-        UsageError: The file cannot be fetched or read, or does not match the model exactly.
-    """
-    checkpoint = read_location(location)
-    convert_checkpoint(checkpoint, location)
-    check_complete(model, checkpoint['state_dict'], location)
-    model.load_state_dict(checkpoint['state_dict'])
-
-
-def check_backbone_complete(backbone: nn.Module, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
-    """Reject a state dict of a whole model whose backbone does not match, apart from its output norms.
-
-    Args:
-        backbone (nn.Module): The backbone.
-        state_dict (Mapping[str, Tensor]): Tensors to load.
-        source (str): Its origin, for the error.
-
-    Raises:
-        UsageError: Tensors are missing, unexpected or of another shape.
-    """
-    own, prefix = backbone.state_dict(), 'backbone.'
-    given = {n.removeprefix(prefix): t for n, t in state_dict.items() if n.startswith(prefix)}
-    new = missing_output_norms(own, given)
-    problems = differences({name: tensor for name, tensor in own.items() if name not in new}, given)
-    if problems:
-        raise UsageError(
-            f"'{source}' does not have the backbone of this config's model: of {len(own)} tensors "
-            f'{format_differences(problems)}. Give weights of the same backbone, or change the config'
-        )
+        checkpoint_module.load_from_http = by_http

@@ -14,9 +14,18 @@ from mmengine.runner import BaseLoop, Runner
 from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
+from mmmeta.weights import (
+    check_backbone_complete,
+    check_complete,
+    check_finite,
+    check_structure,
+    check_types,
+    convert_checkpoint,
+    find_state_dict,
+)
 
-from .checkpoint import check_backbone_complete, check_complete, convert_checkpoint
-from .checkpoint_hook import waiting_for_room
+from .checkpoint_hook import CheckpointHook, waiting_for_room
+from .resuming import check_resumable, forget_paths
 
 
 def _bare_model(runner: Runner) -> torch.nn.Module:
@@ -29,30 +38,46 @@ def _bare_model(runner: Runner) -> torch.nn.Module:
 
 @HOOKS.register_module()
 class CompleteWeightsHook(Hook):
-    """Refuse a checkpoint that does not fit the config's model.
+    """Refuse a checkpoint that does not fit the config's model, before anything of it is loaded.
 
     MMEngine loads what fits, logs a warning, and continues with a network of which parts are random. A test
     needs exactly the tensors of the model, a training that starts from a checkpoint those of the backbone:
     heads may differ, as for another number of classes. A checkpoint in the layout of another repository is
-    converted first.
+    converted first. A run that is resumed needs the whole state of one of the same config, see
+    :func:`~mmmeta.engine.resuming.check_resumable`.
     """
 
     # Before other hooks, such as EMAHook, read what was loaded.
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare names and shapes before anything is loaded; not when a run is resumed."""
-        model, source = _bare_model(runner), runner._load_from
+        """Check the content of a checkpoint before other hooks and MMEngine act on it."""
+        model, source = _bare_model(runner), str(runner._load_from)
         # Loops are built when they start; until then the runner has their configs.
         trains, validates, tests = (
             isinstance(loop, BaseLoop) for loop in (runner._train_loop, runner._val_loop, runner._test_loop)
         )
-        if tests or (validates and not trains):
+        if not (trains or validates or tests):
+            return
+        check_structure(checkpoint, source)
+        # Other runners keep the states of optimisers in files of their own.
+        if trains and runner._resume and isinstance(runner, Runner):
+            check_resumable(runner, model, checkpoint, source)
+            if not any(isinstance(hook, CheckpointHook) for hook in runner.hooks):  # ours does so itself
+                forget_paths(checkpoint['message_hub']['runtime_info'])
+        elif tests or not trains:
             convert_checkpoint(checkpoint, source)
             check_complete(model, checkpoint['state_dict'], source)
-        elif trains and not runner._resume and isinstance(getattr(model, 'backbone', None), MetaFormer):
-            convert_checkpoint(checkpoint, source)
-            check_backbone_complete(model.backbone, checkpoint['state_dict'], source)
+        elif not runner._resume:
+            state_dict = find_state_dict(checkpoint, source)
+            if isinstance(getattr(model, 'backbone', None), MetaFormer):
+                convert_checkpoint(checkpoint, source)
+                state_dict = checkpoint['state_dict']
+                check_backbone_complete(model.backbone, state_dict, source)
+            check_finite(state_dict, source)
+            check_types(model, state_dict, source)
+        if not isinstance(checkpoint.get('meta', {}), dict):
+            del checkpoint['meta']  # hooks read the iteration in it
 
 
 def inner_datasets(dataset: Any) -> list[Any]:

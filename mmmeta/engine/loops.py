@@ -289,6 +289,8 @@ class EpochBasedTrainLoop(_ResumableLoop, MMEngineEpochBasedTrainLoop):
             # Another data set or number of processes makes epochs of another length: from the beginning then.
             if self.resumed_length == len(self.dataloader):
                 done = self._iter - self._epoch * len(self.dataloader)
+                # Earlier epochs may have had another length.
+                done = done if 0 <= done <= len(self.dataloader) else 0
             start = time.monotonic()
             if done:
                 batch_sampler.advance(done)

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner as MMEngineRunner
@@ -11,6 +12,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmmeta.registry import RUNNERS
 
 from .console import shorten_console
+from .resuming import find_last_checkpoint
 
 # Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
 EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
@@ -111,6 +113,14 @@ class Runner(MMEngineRunner):
         if added:
             runner.logger.info(f'added by mmmeta.Runner: {", ".join(added)}')
         return runner
+
+    def load_or_resume(self) -> None:
+        """Load or resume as MMEngine does, but not from what ``last_checkpoint`` does not name."""
+        if self._resume and self._load_from is None and not self._has_loaded:
+            out_dirs = (hook.out_dir for hook in self.hooks if isinstance(hook, CheckpointHook))
+            self._load_from = find_last_checkpoint(self.work_dir, next(out_dirs, None))
+            self._resume = self._load_from is not None
+        super().load_or_resume()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build as MMEngine does; with ``console='short'`` in the config the screen has less than files."""

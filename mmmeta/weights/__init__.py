@@ -8,21 +8,35 @@ from contextlib import suppress
 from typing import Any
 
 from .fetch import is_remote
-from .files import DamagedFileError, check_finite, find_state_dict, read_checkpoint, trust, write_state_dict
+from .files import (
+    DamagedFileError,
+    check_finite,
+    check_structure,
+    find_state_dict,
+    is_finite,
+    is_metadata,
+    read_checkpoint,
+    write_state_dict,
+)
 from .layouts import LAYOUTS, OURS, Layout, convert_to_layout, recognise, translate
 from .loading import (
+    LoadReport,
+    as_location,
+    check_backbone_complete,
+    check_complete,
+    check_types,
+    convert_checkpoint,
     differences,
     format_differences,
-    load_backbone,
-    load_weights,
-    missing_output_norms,
-    read_location,
+    load,
+    read,
+    read_weights,
 )
 from .zoo import MEAN, STD, ZOO, Weights, get_weights, name_of_config, name_of_location
 
 
 def _load_classifier(location: str, map_location: Any = None) -> dict:
-    return {'state_dict': load_weights(location, map_location)[0]}
+    return {'state_dict': read_weights(location)[0]}
 
 
 # Without OpenCV MMEngine's runner, which would load checkpoints, cannot be imported.
@@ -39,23 +53,30 @@ __all__ = [
     'ZOO',
     'DamagedFileError',
     'Layout',
+    'LoadReport',
     'Weights',
+    'as_location',
+    'check_backbone_complete',
+    'check_complete',
     'check_finite',
+    'check_structure',
+    'check_types',
+    'convert_checkpoint',
     'convert_to_layout',
     'differences',
     'find_state_dict',
     'format_differences',
     'get_weights',
+    'is_finite',
+    'is_metadata',
     'is_remote',
-    'load_backbone',
-    'load_weights',
-    'missing_output_norms',
+    'load',
     'name_of_config',
     'name_of_location',
+    'read',
     'read_checkpoint',
-    'read_location',
+    'read_weights',
     'recognise',
     'translate',
-    'trust',
     'write_state_dict',
 ]

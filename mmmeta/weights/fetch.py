@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import ipaddress
 import os
 import re
 from contextlib import suppress
@@ -31,16 +32,17 @@ def fetch(location: str) -> str:
 
     Args:
         location (str): A path; ``mmmeta://`` and a name of our zoo; ``timm://`` and a model of timm's on the
-            Hugging Face hub; or a URL. Files from the hub are kept in the cache of ``huggingface_hub`` and
-            obey its settings, such as ``HF_HUB_OFFLINE``; other files are kept in that of
-            :mod:`torch.hub`.
+            Hugging Face hub; or a URL, with the hash of the file behind it (``#sha256=...``) if that is to be
+            checked. Files from the hub are kept in the cache of ``huggingface_hub`` and obey its settings,
+            such as ``HF_HUB_OFFLINE``; other files are kept in that of :mod:`torch.hub`, in a folder for
+            each URL.
 
     Returns:
         str: The path.
 
     Raises:
-        UsageError: The name is unknown, the host cannot be reached, or the disk is full. Other locations of
-            the same weights are listed.
+        UsageError: The name is unknown, the host cannot be reached, the content does not match the hash, or
+            the disk is full. Other locations of the same weights are listed.
     """
     if not is_remote(location):
         return os.path.expanduser(location)
@@ -58,6 +60,8 @@ def remove_from_cache(path: str) -> None:
     for file in (os.path.realpath(path), path):
         with suppress(FileNotFoundError):  # another process was faster
             os.remove(file)
+    with suppress(OSError):  # others are in the folder
+        os.rmdir(os.path.dirname(path))
 
 
 def _fetch(location: str) -> str:
@@ -69,7 +73,7 @@ def _fetch(location: str) -> str:
     try:
         return _fetch_from(location)
     except _UnreachableError as error:
-        weights = find_by_place(location)
+        weights = find_by_place(location.partition('#')[0])
         others = [place for place in weights.places if place != location] if weights else []
         hint = f'; the same weights are at {", ".join(others)}' if others else ''
         raise UsageError(f"cannot get '{location}' ({error}){hint}, or give a file") from error
@@ -94,14 +98,15 @@ def _fetch_from(place: str) -> str:
     try:
         if place.startswith('timm://'):
             return _fetch_from_hub(f'timm/{place.removeprefix("timm://").removeprefix("timm/")}', TIMM_FILE)
-        on_hub = re.fullmatch(rf'{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?', place)
-        if on_hub:
-            return _fetch_from_hub(on_hub[1], on_hub[3], revision=on_hub[2])
-        if urlparse(place).scheme not in ('http', 'https'):
-            raise UsageError(
-                f"'{place}' is no location of weights: give a path, mmmeta://, timm://, http:// or https://"
-            )
-        return _fetch_from_web(place)
+        url, _, fragment = place.partition('#')
+        _check_url(url, fragment)
+        digest = fragment.removeprefix('sha256=')
+        on_hub = re.fullmatch(rf'{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?', url)
+        path = _fetch_from_hub(on_hub[1], on_hub[3], revision=on_hub[2]) if on_hub else _fetch_from_web(url)
+        if digest and not _sha256(path).startswith(digest):
+            remove_from_cache(path)
+            raise _UnreachableError(f'the content does not match sha256={digest}')
+        return path
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -144,18 +149,52 @@ def _fetch_from_hub(repo: str, file: str, revision: str = 'main') -> str:
         raise _UnreachableError('not in the cache, and the hub cannot be reached') from error
 
 
+def _check_url(url: str, fragment: str) -> None:
+    """Refuse what is not a URL of https, or whose hash is not one."""
+    parts = urlparse(url)
+    if parts.scheme not in ('http', 'https'):
+        raise UsageError(f"'{url}' is no location of weights: give a path, mmmeta://, timm:// or https://")
+    if parts.scheme == 'http' and not _is_this_machine(parts.hostname or ''):
+        raise UsageError(
+            f"'{url}' would be fetched without encryption, and anybody on the way could change it: give the "
+            'https:// address, or fetch it yourself, check it, and give the file'
+        )
+    if fragment and not re.fullmatch(r'sha256=[0-9a-f]{8,64}', fragment):
+        raise UsageError(f"'{url}#{fragment}': behind # stands sha256= and 8 to 64 hexadecimal digits")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _fetch_from_web(url: str) -> str:
-    name = os.path.basename(urlparse(url).path)
-    if '/resolve/' in url:  # a hub's mirror, where many files share one name
-        name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name}'
-    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    name = os.path.basename(urlparse(url).path)[-100:]
+    name = 'weights' if name in ('', '.', '..') else name
+    # As PyTorch and OpenMMLab name files: the start of the hash between the last hyphen and the suffix.
+    found = re.search(r'-(?=[0-9]*[a-f])([0-9a-f]{8,})\.', name)  # digits alone are a date
+    hash_prefix = found and found[1]
+    folder = Path(torch.hub.get_dir(), 'checkpoints')
+    # Where other tools keep it, under the name alone, which many URLs may share.
+    shared = folder / name
+    if hash_prefix and find_by_place(url) and shared.is_file() and _sha256(shared).startswith(hash_prefix):
+        return str(shared)
+    path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if path.is_file():
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As PyTorch and OpenMMLab name files: the start of the hash between the last hyphen and the suffix.
-    hash_prefix = re.search(r'-(?=[0-9]*[a-f])([0-9a-f]{8,})\.', name)  # digits alone are a date
     try:
-        torch.hub.download_url_to_file(url, str(path), hash_prefix and hash_prefix[1])
+        torch.hub.download_url_to_file(url, str(path), hash_prefix)
     except HTTPError as error:
         raise _UnreachableError(f'HTTP {error.code} {error.reason}') from error
     except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
@@ -164,11 +203,15 @@ def _fetch_from_web(url: str) -> str:
         if 'invalid hash' not in str(error):
             raise
         raise _UnreachableError('the content does not match the hash in the file name') from error
+    finally:
+        if not path.is_file():
+            with suppress(OSError):  # another process may be fetching into it
+                path.parent.rmdir()
     return str(path)
 
 
 def known_family(location: str) -> tuple[str, str] | None:
     """Family and size of the weights at a location in the zoo; None for any other."""
     weights = ZOO.get(location.removeprefix('mmmeta://')) if location.startswith('mmmeta://') else None
-    weights = weights or find_by_place(location)
+    weights = weights or find_by_place(location.partition('#')[0])
     return (weights.family, weights.size) if weights else None

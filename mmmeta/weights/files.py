@@ -26,44 +26,44 @@ LEGACY_PICKLES = 5
 # what learns without labels its teacher's.
 STATE_DICT_KEYS = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'teacher', 'student')
 
+# Counters of averaged weights, beside the ``module.*`` that they average: PyTorch's, and MMEngine's.
+AVERAGE_COUNTERS = ('n_averaged', 'steps')
+# What an unpickler raises that follows wrong instructions; RecursionError is a RuntimeError.
+UNPICKLING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+# Containers within each other; checkpoints have 10.
+MAX_DEPTH = 64
+
 # Of command lines, which many write beside the weights: reading one sets its attributes and runs nothing.
 safe_globals = getattr(torch.serialization, 'safe_globals', nullcontext)
-
-_trusted: set[str] = set()
 
 
 class DamagedFileError(UsageError):
     """A file that is truncated or of another format; reading it again does not help."""
 
 
-def trust(locations: Collection[str]) -> None:
-    """Allow these files, and no others, to execute code when they are read.
-
-    Args:
-        locations (Collection[str]): Paths and URLs, spelt as they are passed for reading.
-    """
-    _trusted.clear()
-    _trusted.update(locations)
-
-
-def is_trusted(location: str) -> bool:
-    """Whether the code in a file may run."""
-    return location in _trusted
-
-
-def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) -> Any:
-    """Read a local file of PyTorch or of safetensors.
+def read_checkpoint(path: str, trusted: bool = False) -> Any:
+    """Read a local file of PyTorch or of safetensors into main memory.
 
     Args:
         path (str): The file.
-        map_location (Any): As :func:`torch.load` takes it. Defaults to None.
         trusted (bool): Whether code in the file may run. Defaults to False.
 
     Returns:
-        Any: What was saved, most often a dict.
+        Any: What was saved, most often a dict; every tensor in it is dense and has its own data.
 
     Raises:
-        DamagedFileError: The file is cut off, or is none of these.
+        DamagedFileError: The file is cut off, was changed, or is none of these.
         UsageError: There is no such file, or it needs code to be read and is not trusted.
     """
     path = os.path.expanduser(path)
@@ -72,7 +72,7 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
     with open(path, 'rb') as file:
         start = file.read(512)
     if start[8:9] == b'{' and struct.unpack('<Q', start[:8])[0] < 1 << 32:
-        return _read_safetensors(path, map_location)
+        return _read_safetensors(path)
     if not start.startswith((ZIP, PICKLE)):
         raise DamagedFileError(f"'{path}' is no checkpoint{_guess_format(start)}: give a file of weights")
     damage = _damage(path, start)
@@ -80,25 +80,77 @@ def read_checkpoint(path: str, map_location: Any = None, trusted: bool = False) 
         raise DamagedFileError(f"'{path}' is damaged or cut off ({damage}): get or write it again")
     try:
         with safe_globals([Namespace]):
-            return torch.load(path, map_location=map_location, weights_only=not trusted)
+            content = torch.load(path, map_location='cpu', weights_only=not trusted)
     except pickle.UnpicklingError as error:
         needs = re.search(r'GLOBAL ([\w.]+)', str(error))
         raise UsageError(
             f"'{path}' needs code to be read{f' ({needs[1]})' if needs else ''}, and that could be any code: "
             'if you trust its origin, pass --trust-checkpoint'
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        if not re.search('PytorchStreamReader|unexpected EOF|corrupt|truncated|Ran out of input', str(error)):
+    except UNPICKLING_ERRORS as error:
+        if trusted:  # of code in the file
             raise
+        reason = (str(error).splitlines() or [''])[0] or type(error).__name__
         raise DamagedFileError(
-            f"'{path}' is damaged or cut off ({str(error).splitlines()[0]}): get or write it again"
+            f"'{path}' is damaged or cut off ({reason[:200]}): get or write it again"
         ) from error
+    check_structure(content, path)
+    return content
+
+
+def check_structure(content: Any, source: str) -> None:
+    """Check that what was read can be walked through, and that its tensors are dense and have their data.
+
+    Args:
+        content (Any): What a file held: dicts, lists and tuples, and anything in them.
+        source (str): Its origin, for the error.
+
+    Raises:
+        DamagedFileError: A tensor is sparse, quantized or without data, such as a number that is said to be
+            repeated a million times; or containers are nested too deeply, or contain themselves.
+    """
+    heights: dict[int, int | None] = {}  # None while a container is being visited
+
+    def visit(value: Any, where: str, depth: int) -> int:
+        if isinstance(value, Tensor):
+            if not _has_data(value):
+                raise DamagedFileError(
+                    f"'{source}' is not a usable checkpoint: the tensor {where or 'in it'} of shape "
+                    f'{tuple(value.shape)} is not dense or has no data; get or write it again'
+                )
+            return 0
+        if id(value) not in heights:
+            heights[id(value)] = None
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            inner = (
+                visit(part, f'{where}[{str(key)[:100]!r}]', depth + 1) if depth < MAX_DEPTH else MAX_DEPTH
+                for key, part in pairs
+                if isinstance(part, (Tensor, dict, list, tuple))
+            )
+            heights[id(value)] = 1 + max(inner, default=0)
+        height = heights[id(value)]
+        if height is None or height > MAX_DEPTH:
+            raise DamagedFileError(
+                f"'{source}' is not a usable checkpoint: its containers are nested more than {MAX_DEPTH} "
+                'deep, or contain themselves; get or write it again'
+            )
+        return height
+
+    if isinstance(content, (Tensor, dict, list, tuple)):
+        visit(content, '', 0)
+
+
+def _has_data(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and each of its elements is stored."""
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _damage(path: str, start: bytes) -> str | None:
-    """Why a file of PyTorch is incomplete, judged by its structure; None if it is complete."""
+    """Why a file of PyTorch is incomplete or was changed, judged by its structure; None if it is whole."""
     if start.startswith(ZIP):
-        return None if zipfile.is_zipfile(path) else 'its end is missing'
+        return _zip_damage(path)
     # A legacy file: pickles one after the other, and the bytes of the tensors behind them.
     try:
         with open(path, 'rb') as file:
@@ -112,15 +164,34 @@ def _damage(path: str, start: bytes) -> str | None:
     return None
 
 
-def _read_safetensors(path: str, map_location: Any) -> dict[str, Tensor]:
+def _zip_damage(path: str) -> str | None:
+    """Why a zip archive is not what was written; PyTorch's reader does not compare the check sums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if any(name.endswith('/constants.pkl') for name in names):
+                return 'it is a program of TorchScript, not a file of weights'
+            if len(set(names)) < len(names):
+                return 'it has two entries of one name'
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                return 'its entries are compressed, which torch.save does not do'
+            broken = archive.testzip()
+            return broken and f'the check sum of {broken} is wrong'
+    except zipfile.BadZipFile as error:
+        return 'its end is missing' if 'not a zip file' in str(error) else str(error)
+    # Of headers that are wrong, or say that an entry is encrypted.
+    except (EOFError, LookupError, RuntimeError, ValueError, struct.error) as error:
+        return str(error)
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
         raise UsageError(f"'{path}' is a file of safetensors: pip install safetensors") from error
-    device = 'cpu' if map_location is None else str(torch.device(map_location))
     try:
-        return load_file(path, device=device)
+        return load_file(path)
     except SafetensorError as error:
         raise DamagedFileError(f"'{path}' is damaged or cut off ({error}): get it again") from error
 
@@ -145,7 +216,8 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
     """The state dict in what was read from a file.
 
     It is the checkpoint itself, or stored under one of ``STATE_DICT_KEYS``; a leading ``module.``, which
-    distributed training adds, is removed from every name.
+    distributed training and averages of weights add, is removed from every name, and so is the counter of an
+    average.
 
     Args:
         checkpoint (Any): What a file held.
@@ -161,6 +233,9 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
         )
     found = {}
     if isinstance(state_dict, dict):
+        counters = {name for name in AVERAGE_COUNTERS if name in state_dict}
+        if counters and all(str(name).startswith('module.') for name in {*state_dict} - counters):
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in counters}
         found = {
             name.removeprefix('module.'): tensor
             for name, tensor in state_dict.items()
@@ -174,10 +249,21 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
             f"'{source}' holds no weights, it is {kind}: give a state dict, bare or under one of "
             f'{", ".join(STATE_DICT_KEYS)}'
         )
-    if len(found) == len(state_dict) and hasattr(state_dict, '_metadata'):  # versions of the modules
+    metadata = getattr(state_dict, '_metadata', None)
+    if len(found) == len(state_dict) and is_metadata(metadata):
         found = OrderedDict(found)
-        found._metadata = state_dict._metadata
+        found._metadata = metadata
     return found
+
+
+def is_metadata(metadata: Any) -> bool:
+    """Whether these are versions of modules, as state dicts have them."""
+    return isinstance(metadata, dict) and all(
+        isinstance(name, str)
+        and isinstance(entry, dict)
+        and isinstance(entry.get('version'), (int, type(None)))
+        for name, entry in metadata.items()
+    )
 
 
 def check_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
@@ -187,10 +273,17 @@ def check_finite(state_dict: Mapping[str, Tensor], source: str) -> None:
         UsageError: One is not; its tensor is named.
     """
     for name, tensor in state_dict.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise UsageError(
                 f"'{source}' has values in {name} that are not finite numbers: get or train it again"
             )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are finite numbers."""
+    if tensor.is_floating_point() and tensor.element_size() == 1:
+        tensor = tensor.float()  # PyTorch has no isfinite for types of eight bits
+    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
 
 
 def format_names(names: Collection[Any], limit: int = 3) -> str:

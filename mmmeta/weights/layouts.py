@@ -5,8 +5,8 @@ recognised by the names of its tensors, never by that of a file.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -91,6 +91,17 @@ TIMM = Layout(
     convolutions='no attention',
 )
 
+# Of create_model(..., features_only=True), and of segmentation_models.pytorch's encoders ``tu-...``.
+TIMM_FEATURES = replace(
+    TIMM,
+    name='timm-features',
+    downsample='stages_{i}.downsample.conv',
+    downsample_norm='stages_{i}.downsample.norm',
+    blocks='stages_{i}.blocks',
+    classifier_norm=None,
+    classifier={},
+)
+
 SAIL_METAFORMER = Layout(
     name='sail-sg/metaformer',
     stem='downsample_layers.0.conv',
@@ -142,36 +153,51 @@ TRANSFORMERS = Layout(
 )
 
 LAYOUTS = {
-    layout.name: layout for layout in (OURS, TIMM, SAIL_METAFORMER, SAIL_POOLFORMER, MMPRETRAIN, TRANSFORMERS)
+    layout.name: layout
+    for layout in (OURS, TIMM, TIMM_FEATURES, SAIL_METAFORMER, SAIL_POOLFORMER, MMPRETRAIN, TRANSFORMERS)
 }
 
 
-def recognise(names: list[str]) -> tuple[Layout, str] | None:
-    """Recognise the layout of tensors by their names.
+def find_networks(names: Collection[str]) -> dict[str, Layout]:
+    """Find the MetaFormers among tensors by their names.
 
     Args:
-        names (list[str]): Names of tensors.
+        names (Collection[str]): Names of tensors.
 
     Returns:
-        tuple[Layout, str] | None: The layout and the prefix of the backbone's names, such as
-        ``'backbone.'``; None if it is no layout of a MetaFormer.
+        dict[str, Layout]: The layout of each by the prefix of its names, such as ``'backbone.'``.
     """
-    known = set(names)
+    known, networks = set(names), {}
     for layout in LAYOUTS.values():
-        ends = f'{layout.stem}.weight'
-        prefixes = [name.removesuffix(ends) for name in names if name.endswith(ends)]
-        # Of several copies in what learns without labels the backbone itself, or its teacher.
-        for prefix in sorted(prefixes, key=lambda one: (one not in ('', 'backbone.'), 'teacher' not in one)):
-            first_block = (
-                f'{prefix}{layout.blocks.format(i=0, even=0)}.0.{layout.parts.get("mlp.fc1", "mlp.fc1")}'
-            )
-            if (prefix and not prefix.endswith('.')) or f'{first_block}.weight' not in known:
+        end = f'{layout.stem}.weight'
+        block = f'{layout.blocks.format(i=0, even=0)}.0.{layout.parts.get("mlp.fc1", "mlp.fc1")}.weight'
+        for name in names:
+            prefix = name.removesuffix(end)
+            if prefix == name or (prefix and not prefix.endswith('.')) or f'{prefix}{block}' not in known:
                 continue
             if layout in (SAIL_POOLFORMER, MMPRETRAIN):  # the same but for the norms of the outputs
                 multi_scale = any(re.match(rf'{re.escape(prefix)}norm\d\.', other) for other in known)
-                layout = MMPRETRAIN if multi_scale or prefix else SAIL_POOLFORMER
-            return layout, prefix
-    return None
+                networks[prefix] = MMPRETRAIN if multi_scale or prefix else SAIL_POOLFORMER
+            else:
+                networks.setdefault(prefix, layout)
+    return networks
+
+
+def recognise(names: Collection[str]) -> tuple[Layout, str] | None:
+    """Recognise the layout of tensors by their names.
+
+    Args:
+        names (Collection[str]): Names of tensors.
+
+    Returns:
+        tuple[Layout, str] | None: The layout and the prefix of the backbone's names, such as
+        ``'backbone.'``; of several networks the one without a prefix, the backbone, or the first. None if it
+        is no layout of a MetaFormer.
+    """
+    networks = find_networks(names)
+    # What learns without labels has copies beside the backbone.
+    prefix = next((one for one in ('', 'backbone.', *networks) if one in networks), None)
+    return None if prefix is None else (networks[prefix], prefix)
 
 
 def _rename(name: str, table: Mapping[str, str]) -> str | None:
@@ -210,9 +236,15 @@ def translate(state_dict: Mapping[str, Tensor], source: str) -> tuple[dict[str, 
         classifier, and all others under their own names; and the name of the layout.
 
     Raises:
-        UsageError: It is no layout of a MetaFormer.
+        UsageError: It is no layout of a MetaFormer, or there are several and none is the backbone.
     """
-    found = recognise(list(state_dict))
+    networks = find_networks(state_dict)
+    if len(networks) > 1 and not networks.keys() & {'', 'backbone.'}:
+        raise UsageError(
+            f"'{source}' holds {len(networks)} MetaFormers, under {', '.join(networks)}: choose one, such as "
+            f"init_cfg=dict(type='Pretrained', checkpoint='{source}', prefix='{next(iter(networks))}')"
+        )
+    found = recognise(state_dict)
     if found is None:
         names = ', '.join(list(state_dict)[:3])
         raise UsageError(

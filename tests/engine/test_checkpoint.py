@@ -9,9 +9,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmmeta.engine.checkpoint import check_complete, from_plain, safe_loading, to_plain
+from mmmeta.engine.checkpoint import from_plain, safe_loading, to_plain
 from mmmeta.errors import UsageError
-from mmmeta.weights import read_location
+from mmmeta.weights import check_complete, read
 
 
 def test_plain_values_load_without_code_and_come_back(tmp_path):
@@ -86,4 +86,4 @@ def test_trust_holds_for_one_file(tmp_path):
             CheckpointLoader.load_checkpoint(str(tmp_path / 'b.pth'))
     assert CheckpointLoader._schemes == loaders
     with pytest.raises(UsageError, match='needs code to be read'):
-        read_location(str(tmp_path / 'a.pth'))
+        read(str(tmp_path / 'a.pth'))

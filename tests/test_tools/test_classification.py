@@ -177,7 +177,7 @@ class TestImageDemo:
             (('{image}', 'caformer_s18', '--device', 'gpu'), "device 'gpu' cannot be used ("),
             (
                 ('{image}', 'convformer_s18', '{weights}'),
-                'is not the classifier convformer_s18: of ',
+                "is not a checkpoint of this config's model: of ",
             ),
             (
                 ('{image}', 'poolformerv2_s12', '{weights}', '--top', '0'),

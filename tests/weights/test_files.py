@@ -37,14 +37,6 @@ def test_wherever_a_file_is_cut_off(new, tmp_path):
             read_checkpoint(str(path))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has the device')
-def test_a_missing_device_is_no_damage(tmp_path):
-    path = str(tmp_path / 'weights.pth')
-    torch.save(WEIGHT, path)
-    with pytest.raises(RuntimeError, match='CUDA'):
-        read_checkpoint(path, map_location='cuda')
-
-
 def test_versions_of_modules_are_kept():
     state_dict = torch.nn.BatchNorm1d(2).state_dict()
     assert find_state_dict({'state_dict': state_dict}, 'x')._metadata == state_dict._metadata

@@ -21,7 +21,7 @@ from timm_peer import randomise
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, RandFormer
-from mmmeta.weights import ZOO, get_weights, read_location, translate
+from mmmeta.weights import ZOO, get_weights, read, translate
 from mmmeta.weights.fetch import fetch
 
 HUB_NAME = 'caformer_s18.sail_in1k'
@@ -136,7 +136,8 @@ def test_a_url_is_brought_once(server, torch_hub, file, expected):
     assert is_loaded(pretrained(f'{url}/caformer.safetensors'), expected)
     (folder / 'caformer.safetensors').unlink()
     assert is_loaded(pretrained(f'{url}/caformer.safetensors'), expected)
-    assert [path.name for path in torch_hub.iterdir()] == ['caformer.safetensors']
+    (folder,) = torch_hub.iterdir()
+    assert [path.name for path in folder.iterdir()] == ['caformer.safetensors']
 
 
 def _fetch_in_a_group(rank, store, url, hub, results):
@@ -168,7 +169,7 @@ def test_files_of_one_name_from_two_repositories(server, torch_hub):
     for name, value in (('one', 1.0), ('two', 2.0)):
         (folder / name / 'resolve/main').mkdir(parents=True)
         torch.save({'weight': torch.tensor(value)}, folder / name / 'resolve/main/model.bin')
-    values = [read_location(f'{url}/{name}/resolve/main/model.bin')['weight'] for name in ('one', 'two')]
+    values = [read(f'{url}/{name}/resolve/main/model.bin')['weight'] for name in ('one', 'two')]
     assert values == [1.0, 2.0]
 
 
@@ -267,7 +268,7 @@ class TestPlaces:
             ('mmmeta://caformer_s19', r"no weights 'caformer_s19' in the zoo: did you mean caformer_s18"),
             (
                 'ftp://host/x.pth',
-                r"'ftp://host/x.pth' is no location of weights: give a path, mmmeta://, timm://",
+                r"'ftp://host/x.pth' is no location of weights: give a path, mmmeta://, timm:// or https",
             ),
             ('timm://caformer_s18.nobody', r'not in the cache, and the hub cannot be reached'),
             ('/no/such.pth', r"there is no checkpoint '/no/such.pth': give the path of a file"),
@@ -366,7 +367,7 @@ class TestMisfits:
 
     def test_arguments_of_pretrained(self):
         model = CAFormer('s18', init_cfg=dict(type='Pretrained', checkpoint='x.pth', strickt=False))
-        with pytest.raises(UsageError, match='Pretrained takes checkpoint, strict and map_location'):
+        with pytest.raises(UsageError, match='Pretrained takes checkpoint, strict, prefix and map_l'):
             model.init_weights()
 
 

@@ -10,7 +10,6 @@ from mmmeta.apis.classify import find_images
 from mmmeta.apis.cli import add_model_arguments, command_line
 from mmmeta.apis.inference import build_model
 from mmmeta.apis.pictures import free_path
-from mmmeta.weights import trust
 
 
 def main() -> None:
@@ -30,8 +29,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     (image, *_) = find_images(args.image)
-    trust([args.checkpoint] if args.trust_checkpoint else [])
-    model = build_model(args.model, args.checkpoint, args.device, args.cfg_options)
+    model = build_model(args.model, args.checkpoint, args.device, args.cfg_options, args.trust_checkpoint)
     path = free_path(args.out)
     target = draw_cam(model, image, path, args.stage, args.method, args.target, args.channels)
     print(f'written: {path}' + ('' if target is None else f", class '{target}'"))

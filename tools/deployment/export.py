@@ -20,7 +20,6 @@ from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
 from mmmeta.deploy.formats import SUFFIXES
 from mmmeta.deploy.runtime import find_images, read_image
 from mmmeta.errors import UsageError
-from mmmeta.weights import trust
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,9 +82,8 @@ def main() -> None:
     """Export."""
     args = parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that drafts are removed
-    trust([args.checkpoint] if args.trust_checkpoint else [])
     images = find_images(args.images)
-    model = build_exportable(args.config, args.checkpoint, args.cfg_options)
+    model = build_exportable(args.config, args.checkpoint, args.cfg_options, args.trust_checkpoint)
     calibrated = args.calibration or args.max_drop is not None
     if calibrated and args.precision != 'int8':
         raise UsageError('--calibration and --max-drop are for --precision int8')

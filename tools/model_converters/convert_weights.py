@@ -9,7 +9,7 @@ import check_interpreter  # noqa: F401
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line
 from mmmeta.errors import UsageError
-from mmmeta.weights import LAYOUTS, convert_to_layout, load_weights, trust, write_state_dict
+from mmmeta.weights import LAYOUTS, convert_to_layout, read_weights, write_state_dict
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,8 +35,7 @@ def main() -> None:
     if os.path.exists(args.target) and not args.force:
         raise UsageError(f"'{args.target}' exists already: choose another name, or pass --force")
     check_writable(os.path.dirname(args.target) or '.')
-    trust([args.source] if args.trust_checkpoint else [])
-    state_dict, layout = load_weights(args.source)
+    state_dict, layout = read_weights(args.source, args.trust_checkpoint)
     written = convert_to_layout(state_dict, args.to)
     write_state_dict(written, args.target)
     left_out = len(state_dict) - len(written)

@@ -1,7 +1,7 @@
 """The MetaFormer backbone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from mmmeta.models.layers import (
 from mmmeta.models.layers.checks import check, check_choice, is_integer, is_number, parse_cfg
 from mmmeta.models.layers.windows import BACKENDS, resolve_window
 from mmmeta.registry import MODELS
-from mmmeta.weights import OURS, load_backbone, recognise, translate
+from mmmeta.weights import OURS, as_location, load, recognise, translate
 
 from .arch import check_out_indices, resolve_arch, resolve_strides, resolve_windows
 
@@ -197,6 +197,8 @@ class MetaFormer(BaseModule):
     arch_settings: ClassVar[dict[str, Any]] = {}
     #: The members of the family: name to ``depths``, ``dims`` and other settings that differ.
     arch_table: ClassVar[dict[str, dict[str, Any]]] = {}
+    #: Locations of pretrained weights that may run code when :meth:`init_weights` reads them.
+    trusted_checkpoints: Collection[str] = ()
     #: Norm of the outputs unless the constructor is given another one.
     output_norm: ClassVar[dict[str, Any]] = dict(type='LN', eps=1e-6)
 
@@ -359,7 +361,9 @@ class MetaFormer(BaseModule):
         ``dict(type='Pretrained', checkpoint=...)`` takes a path, a URL, ``timm://`` and a model of timm's
         such as ``timm://caformer_s18.sail_in1k``, or ``mmmeta://`` and a name of our zoo such as
         ``mmmeta://caformer_s18_in21ft1k``. Beside ``checkpoint`` it takes ``strict`` (bool), True unless
-        given: False loads matching tensors and logs the rest as a warning; and ``map_location``, ``'cpu'``.
+        given: False loads matching tensors and logs the rest as a warning; and ``prefix`` (str), what the
+        names of the network begin with that is chosen from a file with several. MMEngine's ``map_location``
+        has no effect: files are read into main memory.
 
         Raises:
             UsageError: The weights cannot be read or do not fit.
@@ -375,16 +379,15 @@ class MetaFormer(BaseModule):
         self.init_cfg = init_cfg
         for cfg in pretrained:
             arguments = {key: value for key, value in cfg.items() if key != 'type'}
-            # MMEngine needs it for checkpoints of whole models; here the layout is recognised.
-            arguments.pop('prefix', None)
-            unknown = sorted(set(arguments) - {'checkpoint', 'strict', 'map_location'})
+            arguments.pop('map_location', None)
+            unknown = sorted(set(arguments) - {'checkpoint', 'strict', 'prefix'})
             if unknown or 'checkpoint' not in arguments:
                 raise UsageError(
-                    f'init_cfg={dict(cfg)} of {type(self).__name__}: Pretrained takes checkpoint, strict and '
-                    'map_location'
+                    f'init_cfg={dict(cfg)} of {type(self).__name__}: Pretrained takes checkpoint, strict, '
+                    'prefix and map_location'
                 )
-            location = arguments.pop('checkpoint')
-            load_backbone(self, location, archs=self.named_archs(), **arguments)
+            location = as_location(arguments.pop('checkpoint'))
+            load(self, location, 'backbone', trusted=location in self.trusted_checkpoints, **arguments)
             if hasattr(self, '_params_init_info'):
                 update_init_info(self, init_info=f'PretrainedInit: load from {location}')
 
