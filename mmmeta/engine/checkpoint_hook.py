@@ -1,10 +1,11 @@
 """The hook that writes checkpoints."""
 
+import json
 import os
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,12 @@ from mmmeta.registry import HOOKS
 from .accumulation import gather_gradients
 from .checkpoint import from_plain, to_plain
 from .random_state import gather_random_states
+from .resuming import POINTER, forget_paths, optimizer_kinds
 
 # Seconds between tries to write on a disk that is full.
 ROOM_INTERVAL = 10
+# The file in a work directory that lists the checkpoints of its run.
+WRITTEN = 'checkpoints.json'
 
 
 @contextmanager
@@ -57,7 +61,8 @@ class _SavingAtomically:
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As MMEngine's, under another name first."""
         backend = self._hook.file_backend
-        if not isinstance(getattr(backend, '_backend', backend), LocalBackend):
+        if not isinstance(backend, LocalBackend):
+            self._hook.note(self._runner, filename)
             self._runner.save_checkpoint(out_dir, filename, *args, **kwargs)
             return
         path = os.path.join(out_dir, filename)
@@ -66,6 +71,7 @@ class _SavingAtomically:
         start = time.monotonic()
         while True:
             try:
+                self._hook.note(self._runner, filename)
                 self._runner.save_checkpoint(out_dir, f'{filename}.part', *args, **kwargs)
                 barrier()  # all processes write sharded ones
                 if is_main_process():
@@ -84,23 +90,6 @@ class _SavingAtomically:
             time.sleep(min(ROOM_INTERVAL, left))
 
 
-class _RemovingLater:
-    """A file backend that notes what to remove."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.outdated: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def remove(self, path: str) -> None:
-        """Note it."""
-        self.outdated.append(path)
-
-    rmtree = remove
-
-
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
     """MMEngine's ``CheckpointHook``, whose files load without executing code and are written atomically.
@@ -112,6 +101,8 @@ class CheckpointHook(MMEngineCheckpointHook):
       accumulated gradients;
     - a file, the best one too, appears under its name when it is complete and on the disk, and older ones are
       pruned (``max_keep_ckpts``) after that: a run that is killed while it saves keeps the previous one;
+    - only files that the run itself wrote are pruned or replaced by a better one: ``checkpoints.json`` in the
+      work directory lists their names, and no path in a checkpoint is followed;
     - weights that are not finite are not written;
     - a disk that is full ends the run in one sentence and leaves no part of a file;
     - the seed of the training sampler is saved and restored, so that a run without a fixed seed resumes
@@ -132,16 +123,40 @@ class CheckpointHook(MMEngineCheckpointHook):
     _gradients: list[dict] | None = None
 
     def __init__(self, *args: Any, wait_for_room: float = 0, **kwargs: Any) -> None:
+        for key in ('save_best', 'rule', 'published_keys'):
+            names = kwargs.get(key) or []
+            names = [names] if isinstance(names, str) else names
+            if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+                raise UsageError(f'{key}={names!r} of CheckpointHook: give a name, or a list of names')
         super().__init__(*args, **kwargs)
         if not isinstance(wait_for_room, (int, float)) or wait_for_room < 0:
             raise UsageError(f'wait_for_room={wait_for_room!r} of CheckpointHook: give a number of seconds')
         self.wait_for_room = wait_for_room
+        for key in ('interval', 'max_keep_ckpts'):
+            if type(getattr(self, key)) is not int:
+                raise UsageError(f'{key}={getattr(self, key)!r} of CheckpointHook: give a number, or -1')
+        template = self.filename_tmpl
+        if not isinstance(template, str) or os.path.basename(template) != template or '{' not in template:
+            raise UsageError(
+                f"filename_tmpl={template!r} of CheckpointHook: give a file name such as 'iter_{{}}.pth'"
+            )
+        # Names of files that this run wrote, the newest last: its checkpoints, and the best of each metric.
+        self._kept: list[str] = []
+        self._best: dict[str, list[str]] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Find what cannot be saved before there is anything to lose."""
+        """Find what cannot be saved before there is anything to lose, and what the run has written before."""
+        earlier = forget_paths(runner.message_hub.runtime_info)
         super().before_train(runner)
         if runner._resume:
             self.last_complete = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        self._read_written(runner)
+        left = {*earlier} - {name for names in self._best.values() for name in names}
+        if self.save_best and left:
+            runner.logger.info(
+                f'the best checkpoint of the earlier run, {", ".join(sorted(left))}, was not written by this '
+                'run in this work directory: it is left alone'
+            )
         for name, value in runner.message_hub.runtime_info.items():
             try:
                 to_plain(value, f'message_hub[{name!r}]')
@@ -153,6 +168,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         seed = getattr(_train_sampler(runner), 'seed', None)
         checkpoint['meta']['sampler_seed'] = None if seed is None else int(seed)
         checkpoint['meta']['epoch_length'] = getattr(runner.train_loop, 'epoch_length', None)
+        checkpoint['meta']['optimizer'] = optimizer_kinds(runner.optim_wrapper)
         if self._random_states is not None:
             checkpoint['random_states'] = self._random_states
         if self._gradients is not None:
@@ -162,14 +178,14 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn plain values back into MMEngine's objects."""
+        if not runner._resume:
+            return
         for key, value in checkpoint.items():
             checkpoint[key] = from_plain(value)
         states, gradients = checkpoint.pop('random_states', None), checkpoint.pop('gradients', None)
-        if not runner._resume:
-            return
-        seed = checkpoint.get('meta', {}).get('sampler_seed')
-        if seed is not None:
-            _train_sampler(runner).seed = seed
+        seed, sampler = checkpoint.get('meta', {}).get('sampler_seed'), _train_sampler(runner)
+        if seed is not None and hasattr(sampler, 'seed'):
+            sampler.seed = seed
         runner.train_loop.random_states, runner.train_loop.gradients = states, gradients
         runner.train_loop.resumed_length = checkpoint.get('meta', {}).get('epoch_length')
         if states is None:
@@ -203,26 +219,82 @@ class CheckpointHook(MMEngineCheckpointHook):
         shared = [metrics]
         broadcast_object_list(shared)
         metrics = shared[0]
-        backend = self.file_backend
-        self.file_backend = _RemovingLater(backend)
+        earlier = self._best_paths()
+        # MMEngine would remove them before the new one is there.
+        self._set_best_paths(dict.fromkeys(earlier))
+        super()._save_best_checkpoint(_SavingAtomically(runner, self), metrics)
+        better = {key: path for key, path in self._best_paths().items() if path}
+        self._set_best_paths({**earlier, **better})
+        for key in better:
+            self._prune(self._best.get(key, []), 1)
+
+    def _best_paths(self) -> dict[str, str | None]:
+        """The best checkpoint of each metric; a single metric needs no name."""
+        if not self.save_best:
+            return {}
+        return getattr(self, 'best_ckpt_path_dict', None) or dict(best=getattr(self, 'best_ckpt_path', None))
+
+    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
+        if hasattr(self, 'best_ckpt_path_dict'):
+            self.best_ckpt_path_dict.update(paths)
+        elif paths:
+            self.best_ckpt_path = paths['best']
+
+    def note(self, runner: Runner, name: str) -> None:
+        """List a file as one that this run wrote; before it is there, so that none is forgotten.
+
+        Args:
+            runner (Runner): The runner.
+            name (str): Its name in the folder of the checkpoints.
+        """
+        if not is_main_process():
+            return
+        best = [key for key, path in self._best_paths().items() if path and os.path.basename(path) == name]
+        for names in [self._best.setdefault(key, []) for key in best] or [self._kept]:
+            names[:] = [other for other in names if other != name] + [name]
+        with written(Path(runner.work_dir, WRITTEN)) as draft:
+            draft.write_text(json.dumps(dict(kept=self._kept, best=self._best), indent=1))
+
+    def _read_written(self, runner: Runner) -> None:
+        """Continue the list of files that the run wrote before it was interrupted."""
+        path = Path(runner.work_dir, WRITTEN)
+        source = str(self.last_complete or '')
+        folder, name = os.path.dirname(source) or '.', os.path.basename(source)
+        own = os.path.realpath(folder) == os.path.realpath(self.out_dir) or folder == self.out_dir
+        if not runner._resume or not own or not path.is_file():
+            return
         try:
-            super()._save_best_checkpoint(_SavingAtomically(runner, self), metrics)
-            outdated = self.file_backend.outdated
-        finally:
-            self.file_backend = backend
-        best = getattr(self, 'best_ckpt_path_dict', None) or dict(best=getattr(self, 'best_ckpt_path', None))
-        for path in set(outdated) - set(best.values()):
-            self._remove(path)
+            content = json.loads(path.read_text())
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+            content = None
+        content = content if isinstance(content, dict) else {}
+        best = content.get('best') if isinstance(content.get('best'), dict) else {}
+        kept = self._file_names(content.get('kept'))
+        if name in kept:
+            self._kept, paths = kept, self._best_paths()
+            self._best = {key: self._file_names(best.get(key)) for key in paths}
+            for key, names in self._best.items():
+                paths[key] = self.file_backend.join_path(self.out_dir, names[-1]) if names else None
+            self._set_best_paths(paths)
 
-    def _filename(self, step: int | str) -> str:
-        """Of a step, or of the name of a file in the middle of an epoch."""
-        return step if isinstance(step, str) else self.filename_tmpl.format(step)
+    def _file_names(self, names: Any) -> list[str]:
+        """Those that are names of files in the folder of the checkpoints, and no links."""
+        names = [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
+        names = [
+            n for n in names if n == os.path.basename(n) and n not in ('', '.', '..') and n.isprintable()
+        ]
+        return [n for n in names if self.file_backend.exists(self.file_backend.join_path(self.out_dir, n))]
 
-    def _remove(self, path: str) -> None:
-        if self.file_backend.isfile(path):
-            self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # sharded
-            self.file_backend.rmtree(path)
+    def _prune(self, names: list[str], keep: int) -> None:
+        """Remove all files but the newest."""
+        while len(names) > keep:
+            path = self.file_backend.join_path(self.out_dir, names.pop(0))
+            if not is_main_process() or os.path.islink(path):
+                continue
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # sharded
+                self.file_backend.rmtree(path)
 
     @staticmethod
     def _is_finite(runner: Runner) -> bool:
@@ -241,13 +313,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             return
         self._random_states = states or gather_random_states()
         self._gradients = gather_gradients(runner.model)
-        outdated = []
-        if self.max_keep_ckpts > 0:
-            ids = [i for i in self.keep_ckpt_ids if i != step] + [step]
-            outdated = ids[: -self.max_keep_ckpts]
-            self.keep_ckpt_ids = deque(ids[-self.max_keep_ckpts :], self.max_keep_ckpts)
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        filename = self._filename(step)
+        # A string is the name of a file in the middle of an epoch.
+        filename = step if isinstance(step, str) else self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         _SavingAtomically(getattr(runner, '_runner', runner), self).save_checkpoint(
@@ -265,8 +332,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.last_complete, self.saved_iteration = self.last_ckpt, meta['iter']
         if not is_main_process():
             return
-        pointer = os.path.join(runner.work_dir, 'last_checkpoint')
-        with written(pointer) as draft:
+        with written(os.path.join(runner.work_dir, POINTER)) as draft:
             draft.write_text(self.last_ckpt)
-        for old in outdated:
-            self._remove(self.file_backend.join_path(self.out_dir, self._filename(old)))
+        if self.max_keep_ckpts > 0:
+            self._prune(self._kept, self.max_keep_ckpts)

@@ -153,26 +153,6 @@ def test_how_long_to_wait_is_a_number(value):
         CheckpointHook(wait_for_room=value)
 
 
-def test_the_best_checkpoint_is_written_as_others_are(tmp_path):
-    """And what it replaces is removed afterwards."""
-    from mmengine.fileio import LocalBackend
-
-    class Writer:
-        def save_checkpoint(self, out_dir, filename):
-            (Path(out_dir) / filename).write_text('weights')
-            seen.append(sorted(path.name for path in tmp_path.iterdir()))
-
-    seen = []
-    (tmp_path / 'best_old.pth').write_text('old')
-    hook = CheckpointHook()
-    hook.file_backend = checkpoint_hook._RemovingLater(LocalBackend())
-    hook.file_backend.remove(str(tmp_path / 'best_old.pth'))
-    checkpoint_hook._SavingAtomically(Writer(), hook).save_checkpoint(str(tmp_path), 'best_new.pth')
-    assert seen == [['best_new.pth.part', 'best_old.pth']]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['best_new.pth', 'best_old.pth']
-    assert hook.file_backend.outdated == [str(tmp_path / 'best_old.pth')]
-
-
 def _write_half(path):
     path.write_text('half')
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
