@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo demo-det test nightly lint format docs gpu clean
+.PHONY: help setup demo demo-det test nightly fuzz lint format docs gpu clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
 	@echo "make demo-det [the same]          the same with Mask R-CNN, on data in COCO's layout"
 	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
 	@echo "make nightly [ARGS=...]           run the sweeps that are too long for the tests"
+	@echo "make fuzz [ARGS=...]              use all commands wrongly for ten minutes"
 	@echo "make lint                         check style and format"
 	@echo "make format                       format the code"
 	@echo "make docs                         build the pages into docs/_build/html"
@@ -31,6 +32,9 @@ test: setup
 
 nightly: setup
 	@$(BIN)/python -m pytest --nightly $(ARGS)
+
+fuzz: setup
+	@$(BIN)/python tests/hostile/cli.py --minutes 10 $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -15,7 +15,16 @@ from mmengine.config import Config
 from rich.table import Table
 
 from mmmeta.apis.checking import SAMPLE, Finding, check
-from mmmeta.apis.cli import BACKBONE_HELP, add_config_options, command_line, print_table, track
+from mmmeta.apis.checks import check_target
+from mmmeta.apis.cli import (
+    BACKBONE_HELP,
+    add_config_options,
+    command_line,
+    positive,
+    print_table,
+    share,
+    track,
+)
 from mmmeta.apis.config import enable_amp, load_config
 from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.forecasting import forecast
@@ -197,10 +206,10 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
         parser.add_argument('--force', action='store_true', help='write over files that are there')
         parser.add_argument('--backbone', metavar='NAME', help='default: caformer_s18')
         parser.add_argument('--weights', metavar='LOCATION', help='default: ImageNet-1K; none: random')
-        parser.add_argument('--val-fraction', type=float, metavar='X', help='held out, default: 0.1')
-        parser.add_argument('--size', type=int, metavar='PIXELS', help='default: by the images')
-        parser.add_argument('--batch-size', type=int, metavar='N')
-        parser.add_argument('--epochs', type=int, metavar='N', help='default: 12 to 100, by the images')
+        parser.add_argument('--val-fraction', type=share, metavar='X', help='held out, default: 0.1')
+        parser.add_argument('--size', type=positive, metavar='PIXELS', help='default: by the images')
+        parser.add_argument('--batch-size', type=positive, metavar='N')
+        parser.add_argument('--epochs', type=positive, metavar='N', help='default: 12 to 100, by the images')
 
 
 def main() -> None:
@@ -228,7 +237,7 @@ def main() -> None:
     command.add_argument(
         '--train-size',
         nargs=2,
-        type=int,
+        type=positive,
         metavar=('HEIGHT', 'WIDTH'),
         help='size of training images, multiples of 32 (default: as they are)',
     )
@@ -249,6 +258,8 @@ def main() -> None:
             help=f'list the {what} instead of the configs',
         )
     args = parser.parse_args()
+    if getattr(args, 'out', None) is not None:
+        check_target(args.out, '--out')
     args.run(args)
 
 

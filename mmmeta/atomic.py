@@ -11,6 +11,11 @@ from pathlib import Path
 
 from mmmeta.errors import UsageError
 
+
+class WriteError(OSError):
+    """A file cannot be written; ``filename`` is its name."""
+
+
 # Errors of writing that room on the disk, or a larger quota, would mend.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -44,19 +49,28 @@ def written(path: str | Path) -> Iterator[Path]:
     """Write a file that appears under its name when it is complete.
 
     Args:
-        path (str | Path): The file.
+        path (str | Path): The file. Its folder is made if it is not there.
 
     Yields:
         Path: A draft to write to, with the same suffix: ``.part-a.png`` for ``a.png``. It is removed if
         writing fails.
+
+    Raises:
+        WriteError: It cannot be written.
     """
     path = Path(path)
     draft = path.with_name(f'.part-{path.name}')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
         publish(draft, path)
+    except OSError as error:
+        if error.filename not in (None, str(draft), str(path.parent)):  # of another file
+            raise
+        raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that is too long
+            draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -91,5 +91,9 @@ def _run(command: Sequence[str], cwd: Path, env: dict[str, str], outputs: Sequen
     # pytest puts the root and folders of tests on the path, where they are not when a user runs the script.
     own = {TESTS.parent, TESTS, *TESTS.iterdir()}
     rest = [path for path in sys.path if Path(path).resolve() not in own]
+    if command[0] == '-m':
+        sys.argv, sys.path = list(command[1:]), [str(TESTS.parent), *rest]
+        runpy.run_module(command[1], run_name='__main__', alter_sys=True)
+        return
     sys.path = [str((cwd / command[0]).parent), *rest]
     runpy.run_path(command[0], run_name='__main__')

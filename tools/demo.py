@@ -6,7 +6,8 @@ import argparse
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.checks import check_writable
+from mmmeta.apis.cli import command_line, positive
 from mmmeta.apis.demo import DEMOS, run_demo
 
 
@@ -23,11 +24,14 @@ def main() -> None:
         '--data', help='folder with ADEChallengeData2016/ or coco/ (default: a generated data set)'
     )
     parser.add_argument('--work-dir', help='where results go (default: work_dirs/demo_<task>)')
-    parser.add_argument('--processes', type=int, help='processes (default: the number of GPUs, 1 without)')
+    parser.add_argument(
+        '--processes', type=positive, help='processes (default: the number of GPUs, 1 without)'
+    )
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     processes = args.processes or max(1, torch.cuda.device_count())
     work_dir = args.work_dir or f'work_dirs/demo_{args.task}'
+    check_writable(work_dir)
     run_demo(args.task, args.data or None, work_dir, processes, args.cfg_options)
 
 

@@ -5,7 +5,8 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.checks import check_writable
+from mmmeta.apis.cli import command_line, count, positive
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 
 LAYOUTS = dict(ade20k=generate_ade20k, coco=generate_coco, imagenet=generate_imagenet)
@@ -18,12 +19,13 @@ def main() -> None:
     )
     parser.add_argument('root', help='folder in which ADEChallengeData2016/, coco/ or imagenet/ is made')
     parser.add_argument('--layout', choices=list(LAYOUTS), default='ade20k', help='of which data set')
-    parser.add_argument('--num-train', type=int, default=240, help='training images')
-    parser.add_argument('--num-val', type=int, default=40, help='validation images')
-    parser.add_argument('--size', type=int, default=160, help='short side of the images in pixels')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the scenes')
+    parser.add_argument('--num-train', type=positive, default=240, help='training images')
+    parser.add_argument('--num-val', type=positive, default=40, help='validation images')
+    parser.add_argument('--size', type=positive, default=160, help='short side of the images in pixels')
+    parser.add_argument('--seed', type=count, default=0, help='seed of the scenes')
     args = parser.parse_args()
     generate = LAYOUTS[args.layout]
+    check_writable(args.root, 'folder')
     print(generate(args.root, args.num_train, args.num_val, args.size, args.seed))
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.checks import check_writable
+from mmmeta.apis.cli import command_line, positive
 from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
 from mmmeta.atomic import written
 from mmmeta.engine.records import collect_versions
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, help='folder of the tables (default: docs/gpu, or work_dirs/gpu without a GPU)'
     )
-    parser.add_argument('--limit', type=int, default=600, help='seconds for a part (default: 600)')
+    parser.add_argument('--limit', type=positive, default=600, help='seconds for a part (default: 600)')
     parser.add_argument('--run', choices=PARTS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -122,7 +123,8 @@ def write_page(table: Path) -> Path:
             lines.append(f'| {" | ".join(cells)} |')
         lines.append('')
     page = table.with_suffix('.md')
-    page.write_text('\n'.join(lines))
+    with written(page) as draft:
+        draft.write_text('\n'.join(lines))
     return page
 
 
@@ -148,7 +150,7 @@ def main() -> None:
     table = out / f'{name}.csv'
     if args.run:
         sys.exit(0 if run_part(args.run, device, table) else 1)
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out, '--out')
     if not table.is_file():
         write_rows(table, [])
     parts = []

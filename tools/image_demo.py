@@ -7,7 +7,7 @@ import check_interpreter  # noqa: F401
 from rich.table import Table
 
 from mmmeta.apis.classify import find_images
-from mmmeta.apis.cli import add_model_arguments, command_line, print_table
+from mmmeta.apis.cli import add_model_arguments, command_line, positive, print_table, share
 from mmmeta.apis.inference import build_model, predict
 
 
@@ -18,9 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', default='work_dirs/image_demo', help='where the pictures go (default: %(default)s)'
     )
-    parser.add_argument('--top', type=int, default=5, help='number of classes to print (default: 5)')
+    parser.add_argument('--top', type=positive, default=5, help='number of classes to print (default: 5)')
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='minimum score of drawn objects (default: 0.3)'
+        '--score-thr', type=share, default=0.3, help='minimum score of drawn objects (default: 0.3)'
     )
     return parser.parse_args()
 

@@ -9,6 +9,7 @@ from rich.progress import track
 from mmmeta.analysis.curves import plot_families
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
+from mmmeta.atomic import written
 from mmmeta.resources import resource_root
 
 
@@ -22,11 +23,10 @@ def main() -> None:
         write_counts(track(count_all(), 'counting', total=len(list_configs())))
     for path, text in render_zoo():
         target = resource_root() / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        with written(target) as draft:
+            draft.write_text(text)
         print(f'written: {path}')
     picture = resource_root() / 'docs/images/families.png'
-    picture.parent.mkdir(exist_ok=True)
     plot_families(result_panels(), picture)
     print(f'written: {picture.relative_to(resource_root())}')
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.cli import command_line, track
+from mmmeta.apis.backbones import backbone_config
+from mmmeta.apis.checks import check_writable
+from mmmeta.apis.cli import command_line, positive, track
 from mmmeta.apis.coverage.report import cover, write_csv, write_page
 from mmmeta.apis.coverage.run import list_configs
+from mmmeta.errors import UsageError
 from mmmeta.resources import resource_root
 
 
@@ -19,12 +22,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--pattern', default='', help='part of the names of configs (default: all)')
     parser.add_argument('--backbone', default='caformer_s18')
-    parser.add_argument('--processes', type=int, default=os.cpu_count())
+    parser.add_argument('--processes', type=positive, default=os.cpu_count())
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/zoo_coverage'), help='data, weights and rows so far'
     )
     args = parser.parse_args()
+    backbone_config(args.backbone)
+    check_writable(args.work_dir)
     configs = [name for name in list_configs() if args.pattern in name]
+    if not configs:
+        raise UsageError(f"no config has '{args.pattern}' in its name: give another --pattern")
     outcomes = cover(args.work_dir, configs, args.backbone, args.processes, track)
     # Of all into the documentation, of some beside the rows.
     folder = args.work_dir if args.pattern else resource_root() / 'docs'

@@ -151,10 +151,6 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
         fields[0, 0].legend()
     try:
         _write_figure(figure, path)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot write '{path}' ({error}): give the path of a PNG, PDF or SVG file"
-        ) from error
     finally:
         plt.close(figure)
 

@@ -46,7 +46,7 @@ def backbone_config(spec: str) -> dict[str, Any]:
     Raises:
         UsageError: There is no such backbone, or it takes no such argument.
     """
-    name, _, arguments = spec.partition(',')
+    name, comma, arguments = spec.partition(',')
     checkpoint, act = name if name.startswith(SCHEME) else f'{SCHEME}{name}', None
     if name.startswith(SCHEME):
         weights = get_weights(name.removeprefix(SCHEME))
@@ -59,7 +59,7 @@ def backbone_config(spec: str) -> dict[str, Any]:
         raise UsageError(f"unknown backbone '{name}': {choices}")
     cls = FAMILIES[family]
     cls.resolve_arch(arch)
-    options = _parse_arguments(spec, arguments)
+    options = _parse_arguments(spec, arguments) if comma else {}
     of_arch = {key: options.pop(key) for key in ARCH_DEFAULTS if key in options}
     fits = not of_arch
     if act is not None:
@@ -81,7 +81,7 @@ def _parse_arguments(spec: str, arguments: str) -> dict[str, Any]:
     try:
         call = ast.parse(f'f({arguments})', mode='eval').body
         options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in options:
+        if call.args or None in options or not options:
             raise ValueError('no name')
     except (ValueError, SyntaxError) as error:
         raise UsageError(

@@ -83,7 +83,6 @@ def browse(
 
 def _draw(cfg: Config, loader: str, dataset: Any, scope: str, folder: Path, count: int) -> Iterator[Path]:
     """Draw the first samples."""
-    folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         with explain_data_errors(cfg, [loader], 'reading'):
             item = dataset[i]

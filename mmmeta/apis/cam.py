@@ -10,7 +10,6 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
-from PIL import Image
 from torch import Tensor, nn
 
 from mmmeta.atomic import written
@@ -20,7 +19,7 @@ from mmmeta.models import MetaFormer
 
 from .classify import class_names
 from .inference import without_annotations
-from .pictures import beside
+from .pictures import beside, check_picture
 
 # Methods without a target work for every network, those with one for classifiers and segmentors.
 WITHOUT_TARGET = ('EigenCAM',)
@@ -126,9 +125,7 @@ def draw_cam(
         )
     if target is not None and method not in WITH_TARGET:
         raise UsageError(f'target={target}: {method} has no target; choose one of {", ".join(WITH_TARGET)}')
-    suffix, folder = Path(path).suffix.lower(), Path(path).absolute().parent
-    if suffix not in Image.registered_extensions() or not folder.is_dir() or Path(path).is_dir():
-        raise UsageError(f"cannot write '{path}': give the path of a PNG file in a folder that exists")
+    check_picture(path)
     names = _class_names_of(model)
     target = _find_class(target, names)
     inputs, picture = _prepare(model, image)
@@ -142,11 +139,8 @@ def draw_cam(
     if method != 'features':
         shown.insert(0, ('image', (picture * 255).round().astype(np.uint8)))
     scale = scale_of(*drawn.shape[:2])
-    try:
-        with written(path) as draft:
-            beside([(title, enlarge(pixels, scale)) for title, pixels in shown]).save(draft)
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}' ({error.strerror}): choose another folder") from error
+    with written(path) as draft:
+        beside([(title, enlarge(pixels, scale)) for title, pixels in shown]).save(draft)
     return name
 
 

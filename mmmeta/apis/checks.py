@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,18 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import build_from_cfg
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
 
 from .config import dataset_class, datasets
+
+# Bytes of the name of a file that a draft of it can have, too.
+MAX_NAME = 240
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
@@ -212,7 +218,7 @@ def check_backbone(cfg: Config) -> None:
 
 
 def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
-    """Call a registry's build function, and report a misspelt argument or type as a usage error.
+    """Call a registry's build function, and report what a class does not take as a usage error.
 
     Args:
         builder (callable): Called with the config.
@@ -222,24 +228,46 @@ def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
         Any: What ``builder`` returns.
 
     Raises:
-        UsageError: A ``type`` is not registered, or a class does not take an argument.
+        UsageError: As :func:`explain_building`.
+    """
+    with explain_building():
+        return builder(cfg)
+
+
+# Where classes are called with the arguments of a config, and the packages whose constructors check theirs.
+CALLERS = (build_from_cfg.__code__, Runner.build_dataloader.__code__)
+CHECKING = re.compile(r'/(torch|mmengine|mmcv|mmdet|mmseg|mmpretrain)/')
+
+
+@contextmanager
+def explain_building() -> Iterator[None]:
+    """Report values of a config that the class which they are for refuses.
+
+    Raises:
+        UsageError: A ``type`` is not registered, or a constructor does not take an argument or its value.
     """
     try:
-        return builder(cfg)
-    except TypeError as error:
-        if 'unexpected keyword argument' not in str(error):
-            raise
-        frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
-        classes = [variables['obj_cls'] for variables in frames if 'obj_cls' in variables]
-        if not classes:
-            raise
-        takes = ', '.join(inspect.signature(classes[-1]).parameters)
-        argument = str(error).rpartition('unexpected keyword argument ')[2]
-        raise UsageError(f'{classes[-1].__name__} takes no argument {argument}: it takes {takes}') from error
+        yield
     except KeyError as error:
         if 'is not in the' not in str(error):
             raise
         raise UsageError(str(error.args[0]).replace('\n', ' ')) from error
+    except (TypeError, ValueError, AssertionError) as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        calls = [i for i, frame in enumerate(frames) if frame.f_code in CALLERS]
+        if isinstance(error, UsageError) or not calls:
+            raise
+        cls = frames[calls[-1]].f_locals.get('obj_cls', DataLoader)
+        inner = [frame.f_code for frame in frames[calls[-1] + 1 :]]
+        if any(code.co_name != '__init__' for code in inner):  # computed, not checked
+            raise
+        if 'unexpected keyword argument' in str(error):
+            takes = ', '.join(inspect.signature(cls).parameters)
+            argument = str(error).rpartition('unexpected keyword argument ')[2]
+            raise UsageError(f'{cls.__name__} takes no argument {argument}: it takes {takes}') from error
+        if all(CHECKING.search(code.co_filename) for code in inner):
+            raise UsageError(f'{cls.__name__} does not take its arguments in the config: {error}') from error
+        raise
 
 
 def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
@@ -253,7 +281,27 @@ def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
         UsageError: It cannot.
     """
     existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UsageError(f"cannot write to '{folder}': choose another {option}")
+    try:
+        while not existing.exists():  # names may be too long
+            existing = existing.parent
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another {option}") from error
+
+
+def check_target(path: str | Path, option: str) -> None:
+    """Check that a file can be written.
+
+    Args:
+        path (str | Path): The file.
+        option (str): The argument that sets it, for the error.
+
+    Raises:
+        UsageError: It is a folder, something else that is not a file, or in one that cannot be written to.
+    """
+    is_other = os.path.exists(path) and not os.path.isfile(path)
+    if is_other or not Path(path).name or str(path).endswith(os.sep):
+        raise UsageError(f"cannot write '{path}', which is not a file: choose another {option}")
+    if len(os.fsencode(Path(path).name)) > MAX_NAME:
+        raise UsageError(f"cannot write '{path}': choose a shorter {option}")
+    check_writable(Path(path).parent, option)

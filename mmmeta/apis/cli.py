@@ -1,8 +1,10 @@
 """Arguments and error handling shared by the command-line tools."""
 
 import argparse
+import errno
 import gc
 import json
+import math
 import os
 import re
 import signal
@@ -10,7 +12,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch.distributed as dist
 from mmengine.config import DictAction
@@ -19,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmmeta.atomic import NO_ROOM
+from mmmeta.atomic import NO_ROOM, WriteError
 from mmmeta.deploy.runtime import RuntimeProblem
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
@@ -44,7 +46,8 @@ STACK_WARNINGS = (
 def command_line(main: Callable[[], None]) -> None:
     """Run the main function of a tool; a usage error is reported in one line, with exit status 1.
 
-    So is a disk that is full. Under torchrun the message is passed to the launcher, which prints it once.
+    So is a file that cannot be written, or a disk that is full. Under torchrun the message is passed to the
+    launcher, which prints it once.
     """
     for beginning in () if '--verbose' in sys.argv else STACK_WARNINGS:
         warnings.filterwarnings('ignore', re.escape(beginning), UserWarning)
@@ -58,10 +61,11 @@ def command_line(main: Callable[[], None]) -> None:
         sys.exit(128 + signal.SIGINT)
     except (UsageError, StackError, RuntimeProblem, OSError) as error:
         if isinstance(error, OSError):
-            if error.errno not in NO_ROOM:
+            if not isinstance(error, WriteError) and error.errno not in (*NO_ROOM, errno.EROFS):
                 raise
             what = f"'{error.filename}'" if error.filename else 'a file'
-            error = f'cannot write {what} ({error.strerror}): make room, and run it again'
+            remedy = 'make room, and run it again' if error.errno in NO_ROOM else 'choose another place'
+            error = f'cannot write {what} ({error.strerror}): {remedy}'
         if '--debug' in sys.argv:
             traceback.print_exc()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
@@ -114,6 +118,31 @@ def print_table(table: Table) -> None:
     Console(width=None if narrow else WIDTH).print(table)
 
 
+def positive(text: str) -> int:
+    """An integer of at least 1, for ``type`` of an argument."""
+    return _number(text, int, 1, sys.maxsize, 'a positive integer')
+
+
+def count(text: str) -> int:
+    """An integer of at least 0, for ``type`` of an argument."""
+    return _number(text, int, 0, sys.maxsize, 'an integer of at least 0')
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, for ``type`` of an argument."""
+    return _number(text, float, 0, 1, 'a number from 0 to 1')
+
+
+def _number(text: str, kind: type, smallest: float, largest: float, wanted: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not smallest <= value <= largest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
+    return value
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing have in common."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/<config name>)')
@@ -133,12 +162,31 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
 
 
+class _ParseOptions(DictAction):
+    """Parse ``KEY=VALUE`` pairs as MMEngine does, and report those that are none."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not key or not equals:
+                parser.error(f"{option_string}: '{text}' is not KEY=VALUE, such as model.backbone.arch=s36")
+            if any(value.count(left) != value.count(right) for left, right in ('()', '[]')):
+                parser.error(f"{option_string}: '{text}' has a bracket that is not closed, or not opened")
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_ParseOptions,
         metavar='KEY=VALUE',
         help='replace values of the config, such as train_dataloader.batch_size=4 or key="[(a,b),(c,d)]"',
     )

@@ -1,9 +1,7 @@
 """Load configs of any OpenMMLab package and adapt them to the command line."""
 
-import difflib
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +12,14 @@ from mmengine.registry import DATASETS
 
 from mmmeta.analysis.wiring import without_groups
 from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
-from mmmeta.stack import INSTALL, explain_missing_package, require
+from mmmeta.stack import INSTALL, require
+
+from .reading import read_config, resolve_config_path
+from .values import check_values, merge_options
 
 TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
 TEST_LOADERS = ('test_dataloader',)
 ALL_LOADERS = (*TRAIN_LOADERS, *TEST_LOADERS)
-
-
-def check_config_exists(path: str) -> None:
-    """Check that a config file is there.
-
-    Raises:
-        UsageError: It is not; a similar name beside it is suggested.
-    """
-    if not os.path.isfile(path):
-        folder = Path(path).parent
-        names = sorted(p.name for p in folder.glob('*.py')) if folder.is_dir() else []
-        close = difflib.get_close_matches(Path(path).name, names, n=1)
-        hint = (
-            f': did you mean {folder / close[0]}?' if close else ': the configs are listed by ls configs/*.py'
-        )
-        raise UsageError(f"there is no config '{path}'{hint}")
-
-
-def resolve_config_path(path: str) -> str:
-    """Resolve ``package::config`` to a file; return any other path unchanged.
-
-    Raises:
-        UsageError: No package of that name has configs.
-        StackError: The package is not installed.
-    """
-    package, colons, name = path.partition('::')
-    if not colons:
-        return path
-    if package == 'mmmeta':
-        return str(resource_root() / 'configs' / name)
-    if package not in INSTALL:
-        raise UsageError(
-            f"'{path}': the package before :: must be one of mmmeta, {', '.join(INSTALL)}, not '{package}'"
-        )
-    require(package)
-    return str(Path(find_spec(package).origin).parent / '.mim/configs' / name)
 
 
 def load_config(
@@ -86,27 +50,10 @@ def load_config(
         StackError: A package that it needs is missing or cannot run.
     """
     path = resolve_config_path(path)
-    check_config_exists(path)
-    try:
-        with explain_missing_package():
-            cfg = Config.fromfile(path)
-    except ImportError as error:
-        if 'custom modules' not in str(error):
-            raise
-        raise UsageError(
-            f"the custom_imports of '{path}' cannot be imported ({error.__cause__}): run it where their "
-            'modules are, or put that folder into PYTHONPATH'
-        ) from error
-    except SyntaxError as error:
-        raise UsageError(f"the config '{path}' is no valid Python: {error}") from error
-    except (TypeError, KeyError) as error:
-        # MMEngine's errors for values that cannot replace, or are duplicates among, those of the bases.
-        if 'base' not in str(error):
-            raise
-        raise UsageError(f"the config '{path}' does not fit its base: {error.args[0]}") from error
+    cfg = read_config(path)
     if test_data:
         _replace_test_data(cfg, test_data)
-    if backbone:
+    if backbone is not None:
         from .backbones import name_of_spec
         from .swapping import swap  # builds models, which takes seconds to import
 
@@ -116,10 +63,8 @@ def load_config(
             cfg.work_dir = f'{cfg.work_dir}_{name}'
         path = f'{Path(path).stem}_{name}.py'
     if options:
-        try:
-            cfg.merge_from_dict(options)
-        except (KeyError, TypeError) as error:
-            raise UsageError(f'--cfg-options {" ".join(options)} does not fit the config: {error}') from error
+        merge_options(cfg, options)
+    check_values(cfg)
     if cfg.get('default_scope') in INSTALL:
         require(cfg.default_scope)
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
@@ -132,8 +77,8 @@ def load_config(
 
 def _replace_test_data(cfg: Config, path: str) -> None:
     """Test on the data of another config, with its metrics."""
-    check_config_exists(path)
-    other = Config.fromfile(path)
+    other = read_config(path)
+    check_values(other)
     missing = [key for key in ('test_dataloader', 'test_evaluator') if key not in other]
     if missing:
         raise UsageError(f"'{path}' has no {' and no '.join(missing)}: give a config with test data")

@@ -25,7 +25,7 @@ from mmmeta.weights import load as load_weights
 from .backbones import build_backbone
 from .browse import build_visualizer
 from .checking.labels import ANNOTATION_LOADERS
-from .checks import build
+from .checks import build, check_writable
 from .classify import build_classifier, class_names, classify, draw_weights
 from .config import dataset_class, datasets, iter_dicts, load_config
 from .pictures import beside, free_path
@@ -195,10 +195,7 @@ def predict(
     if not 0 <= score_thr <= 1:
         raise UsageError(f'score_thr={score_thr}: give a score from 0 to 1')
     folder = Path(out_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
+    check_writable(folder, 'folder')
     _keep_scores(model, score_thr)
     stems = Counter(Path(image).stem for image in images)
     for image in images:

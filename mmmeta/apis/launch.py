@@ -16,7 +16,7 @@ from torch.distributed.run import get_args_parser, run
 from mmmeta.errors import UsageError
 
 from .cli import command_line
-from .config import check_config_exists
+from .reading import check_config_exists
 
 
 def _number(name: str, default: int, minimum: int) -> int:

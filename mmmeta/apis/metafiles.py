@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmmeta.analysis.complexity import count_config
 from mmmeta.analysis.curves import Panel
+from mmmeta.atomic import written
 from mmmeta.models import FAMILIES
 from mmmeta.resources import resource_root
 from mmmeta.weights import ZOO
@@ -53,7 +54,7 @@ def count_all() -> Iterator[dict[str, Any]]:
 def write_counts(rows: Iterator[dict[str, Any]]) -> None:
     """Write ``counts.csv``."""
     rows = list(rows)
-    with open(COUNTS, 'w', newline='') as file:
+    with written(COUNTS) as draft, open(draft, 'w', newline='') as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)

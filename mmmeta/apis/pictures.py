@@ -1,6 +1,6 @@
 """Pictures that people look at: large enough, with titles, and never over another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -9,10 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmmeta.errors import UsageError
 
+from .checks import check_target, check_writable
+
 # The EXIF tag; from 5 on images are turned by a quarter.
 ORIENTATION = 0x0112
 # Height of titles, and distance between pictures beside each other.
 TITLE, GAP = 28, 8
+# Ends of the names of what Pillow writes, and Matplotlib.
+PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+FIGURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
 def shown_size(path: str | Path) -> tuple[int, int]:
@@ -26,28 +31,57 @@ def shown_size(path: str | Path) -> tuple[int, int]:
         return image.size if turned else image.size[::-1]
 
 
+def check_picture(path: str | Path, suffixes: Sequence[str] = PICTURES) -> None:
+    """Check that a picture can be written.
+
+    Args:
+        path (str | Path): The file.
+        suffixes (Sequence[str]): What it may end in. Defaults to what Pillow writes.
+
+    Raises:
+        UsageError: It is a folder, of another format, or in a folder that cannot be written to.
+    """
+    if Path(path).suffix.lower() not in suffixes:
+        wanted = ', '.join(suffixes)
+        raise UsageError(f"cannot write '{path}': give the path of a file that ends in {wanted}")
+    check_target(path, 'path')
+
+
 def free_path(path: str | Path) -> Path:
     """A path that nothing has: that which is given, or one with a number.
 
     Args:
-        path (str | Path): A file, or a folder, which is free if nothing is in it.
+        path (str | Path): A file.
 
     Raises:
-        UsageError: Its folder cannot be made.
+        UsageError: It cannot be written.
     """
-    given = path = Path(path)
-    stem, suffix = (given.name, '') if given.is_dir() else (given.stem, given.suffix)
-    for number in count(2):
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            break
-        path = given.with_name(f'{stem}_{number}{suffix}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write '{path}' ({error.strerror}): choose a place in another folder"
-        ) from error
-    return path
+    check_writable(Path(path).parent, 'folder')
+    return next(numbered for numbered in _numbered(Path(path)) if not numbered.exists())
+
+
+def free_folder(path: str | Path) -> Path:
+    """The path of a folder without content: that which is given, or one with a number.
+
+    Args:
+        path (str | Path): The folder, which need not be there.
+
+    Raises:
+        UsageError: It is a file, or cannot be written to.
+    """
+    check_writable(path, 'folder')
+    return next(
+        numbered
+        for numbered in _numbered(Path(path))
+        if not numbered.exists() or (numbered.is_dir() and not any(numbered.iterdir()))
+    )
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """A path, and others with a number."""
+    stem, suffix = (path.name, '') if path.is_dir() else (path.stem, path.suffix)
+    yield path
+    yield from (path.with_name(f'{stem}_{number}{suffix}') for number in count(2))
 
 
 def beside(panels: Sequence[tuple[str, np.ndarray]]) -> Image.Image:

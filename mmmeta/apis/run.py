@@ -41,7 +41,14 @@ from .checking import (
     name_damaged_maps,
     our_backbone,
 )
-from .checks import build, check_backbone, check_data, check_writable, explain_data_errors
+from .checks import (
+    build,
+    check_backbone,
+    check_data,
+    check_writable,
+    explain_building,
+    explain_data_errors,
+)
 from .config import (
     TEST_LOADERS,
     TRAIN_LOADERS,
@@ -101,7 +108,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
             runner.logger.info(f'added to this config: {", ".join(added)}')
         runner.logger.info(_summary(cfg, runner))
         try:
-            with explain_data_errors(cfg, loaders):
+            with explain_data_errors(cfg, loaders), explain_building():
                 yield runner
         except (UsageError, OSError):
             with suppress(OSError):  # of a disk that is full

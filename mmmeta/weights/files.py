@@ -1,5 +1,6 @@
 """Read files of weights without executing code in them, and write them."""
 
+import io
 import os
 import pickle
 import pickletools
@@ -302,11 +303,13 @@ def write_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
         path (str): Target file; ``.safetensors`` selects that format.
     """
     state_dict = {name: tensor.detach().contiguous() for name, tensor in state_dict.items()}
-    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    with written(path) as draft:
-        if path.endswith('.safetensors'):
-            from safetensors.torch import save_file
+    if path.endswith('.safetensors'):
+        from safetensors.torch import save
 
-            save_file(state_dict, draft)
-        else:
-            torch.save({'state_dict': state_dict}, draft)
+        content = save(state_dict)
+    else:
+        buffer = io.BytesIO()
+        torch.save({'state_dict': state_dict}, buffer)
+        content = buffer.getbuffer()
+    with written(path) as draft:
+        draft.write_bytes(content)  # unlike these packages', its errors say what is wrong with the disk

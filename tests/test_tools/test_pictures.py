@@ -14,7 +14,7 @@ from mmmeta.apis.browse import browse
 from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_model, predict
-from mmmeta.apis.pictures import GAP, TITLE, free_path
+from mmmeta.apis.pictures import GAP, TITLE, free_folder, free_path
 from mmmeta.deploy.runtime import LEAST
 from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
@@ -257,8 +257,11 @@ class TestCam:
             (dict(target=150), 'target=150: the classes are counted from 0 to 149'),
             (dict(method='features', target=1), 'target=1: features has no target; choose one of GradCAM, '),
             (dict(method='features', channels=0), 'channels=0: give a positive number'),
-            (dict(path='/no/where/a.png'), "cannot write '/no/where/a.png': give the path of a PNG file"),
-            (dict(path='a.mp4'), "cannot write 'a.mp4': give the path of a PNG file"),
+            (
+                dict(path=f'{__file__}/a.png'),
+                f"cannot write to '{__file__}' (Not a directory): choose another",
+            ),
+            (dict(path='a.mp4'), "cannot write 'a.mp4': give the path of a file that ends in .png, .jpg"),
         ],
     )
     def test_mistakes(self, tools, segmentor, image, tmp_path, values, message):
@@ -296,14 +299,16 @@ def test_confusion(tools, segmentor, tmp_path):
     assert message == f"error: '{DETECTOR}' is no segmentor: give a config of MMSegmentation"
 
 
-def test_free_path(tmp_path):
+def test_free_paths(tmp_path):
     folder = tmp_path / 'new' / 'browse'
-    assert free_path(folder) == folder and folder.parent.is_dir()
-    folder.mkdir()
-    assert free_path(folder) == folder  # empty
+    assert free_folder(folder) == folder and not folder.parent.exists()
+    folder.mkdir(parents=True)
+    assert free_folder(folder) == folder  # empty
     (folder / 'a.png').touch()
-    assert free_path(folder) == tmp_path / 'new/browse_2'
+    assert free_folder(folder) == tmp_path / 'new/browse_2'
     (tmp_path / 'b.tar.png').touch()
     assert free_path(tmp_path / 'b.tar.png') == tmp_path / 'b.tar_2.png'
-    with pytest.raises(UsageError, match='choose a place in another folder'):
+    with pytest.raises(UsageError, match='cannot write to .*choose another folder'):
         free_path(folder / 'a.png' / 'b.png')
+    with pytest.raises(UsageError, match='cannot write to .*choose another folder'):
+        free_folder(folder / 'a.png')

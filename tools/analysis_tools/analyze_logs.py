@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mmmeta.analysis.curves import plot_curves, read_curves, summarise
 from mmmeta.apis.cli import command_line, print_table
-from mmmeta.apis.pictures import free_path
+from mmmeta.apis.pictures import FIGURES, check_picture, free_path
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument('--keys', nargs='+', default=['loss'], metavar='NAME', help='default: loss')
     parser.add_argument('--out', default='work_dirs/curves.png', help='the picture (default: %(default)s)')
     args = parser.parse_args()
+    check_picture(args.out, FIGURES)
     curves = {run: read_curves(run, args.keys) for run in args.runs}
     table = Table('run', 'name', 'points', 'first', 'last', 'lowest', 'highest', 'at step')
     for run, found in curves.items():

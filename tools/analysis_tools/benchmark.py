@@ -9,11 +9,9 @@ prints medians, and ratios to the first.
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +36,12 @@ from mmmeta.analysis.benchmark import (
 from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.backbones import build_backbone
-from mmmeta.apis.checks import check_writable
-from mmmeta.apis.cli import add_backbone, add_config_options, command_line
+from mmmeta.apis.checks import check_target
+from mmmeta.apis.cli import add_backbone, add_config_options, command_line, positive
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
+from mmmeta.apis.pictures import FIGURES, check_picture
+from mmmeta.atomic import written
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import load
 from mmmeta.deploy.comparing import normalized, predict_as
@@ -57,14 +57,19 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument('--threads', type=int, default=torch.get_num_threads())
-    common.add_argument('--repeats', type=int, default=5, help='timed rounds, after two others')
+    common.add_argument('--threads', type=positive, default=torch.get_num_threads())
+    common.add_argument('--repeats', type=positive, default=5, help='timed rounds, after two others')
     common.add_argument('--json', metavar='FILE', help='write the measurements into a file')
     images = argparse.ArgumentParser(add_help=False)
     images.add_argument(
-        '--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'), help='may be repeated'
+        '--shape',
+        nargs=2,
+        type=positive,
+        action='append',
+        metavar=('HEIGHT', 'WIDTH'),
+        help='may be repeated',
     )
-    images.add_argument('--batch', type=int, default=1)
+    images.add_argument('--batch', type=positive, default=1)
     images.add_argument('--dtype', choices=list(DTYPES), default='float32', help='16 bits by autocast')
     images.add_argument('--compile', action='store_true', help='compiled by torch.compile')
     images.add_argument(
@@ -122,7 +127,7 @@ def parse_args() -> argparse.Namespace:
     acts.add_argument(
         '--shape',
         nargs='+',
-        type=int,
+        type=positive,
         action='append',
         metavar='SIDE',
         help='of the tensor; may be repeated (default: 1 1000000, that of Table XI, and 8 256 128 128)',
@@ -135,15 +140,17 @@ def parse_args() -> argparse.Namespace:
     )
     paper.add_argument('table', choices=['IX', 'X', 'XI', 'XII'], help='of arXiv:2210.13452')
     paper.add_argument('--models', nargs='+', metavar='NAME', help='these alone (default: all of the table)')
-    paper.add_argument('--batch', type=int, help="images at a time (default: the table's)")
+    paper.add_argument('--batch', type=positive, help="images at a time (default: the table's)")
     paper.add_argument(
         '--dtype', choices=list(DTYPES), help="16 bits by autocast (default: the table's, tf32 or float32)"
     )
     paper.set_defaults(channels_last=False, compile=False, train=False)
     memory = commands.add_parser('memory', help='what is kept for backward', description=count_memory.__doc__)
     memory.add_argument('models', nargs='+', metavar='MODEL', help='as for backbones')
-    memory.add_argument('--shape', nargs=2, type=int, action='append', metavar=('HEIGHT', 'WIDTH'))
-    memory.add_argument('--batch', type=int, default=16, help='of which a GPU keeps small maps (default: 16)')
+    memory.add_argument('--shape', nargs=2, type=positive, action='append', metavar=('HEIGHT', 'WIDTH'))
+    memory.add_argument(
+        '--batch', type=positive, default=16, help='of which a GPU keeps small maps (default: 16)'
+    )
     memory.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='bfloat16')
     memory.add_argument(
         '--device', choices=['cpu', 'cuda'], default='cuda', help='device to count for (default: cuda)'
@@ -154,13 +161,13 @@ def parse_args() -> argparse.Namespace:
         'windows', help='an attention layer', description=measure_windows.__doc__, parents=[common]
     )
     windows.add_argument(
-        '--sides', nargs='+', type=int, default=[32, 64, 128, 256], help='of square maps, in tokens'
+        '--sides', nargs='+', type=positive, default=[32, 64, 128, 256], help='of square maps, in tokens'
     )
-    windows.add_argument('--window', type=int, default=13)
-    windows.add_argument('--dim', type=int, default=320)
+    windows.add_argument('--window', type=positive, default=13)
+    windows.add_argument('--dim', type=positive, default=320)
     windows.add_argument(
         '--largest-global',
-        type=int,
+        type=positive,
         default=128,
         help='largest side for global attention',
     )
@@ -462,13 +469,10 @@ def measure_windows(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure."""
     args = parse_args()
-    for name in ('threads', 'repeats', 'batch', 'shape'):
-        value = getattr(args, name, None)
-        if value is not None and min(chain.from_iterable(value) if name == 'shape' else [value]) < 1:
-            raise UsageError(f'{name}={value}: give positive numbers')
-    for path in (args.json, getattr(args, 'plot', None)):
-        if path:
-            check_writable(os.path.dirname(path) or '.')
+    if args.json:
+        check_target(args.json, '--json')
+    if getattr(args, 'plot', None):
+        check_picture(args.plot, FIGURES)
     torch.set_num_threads(args.threads)
     command = dict(
         backbones=compare_backbones,
@@ -481,8 +485,8 @@ def main() -> None:
     )
     records = command[args.command](args)
     if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(records, file, indent=1)
+        with written(args.json) as draft:
+            draft.write_text(json.dumps(records, indent=1))
 
 
 if __name__ == '__main__':

@@ -7,9 +7,9 @@ import check_interpreter  # noqa: F401
 from rich.progress import track
 
 from mmmeta.apis.browse import browse
-from mmmeta.apis.cli import add_config_options, command_line
+from mmmeta.apis.cli import add_config_options, command_line, positive
 from mmmeta.apis.config import load_config
-from mmmeta.apis.pictures import free_path
+from mmmeta.apis.pictures import free_folder
 
 
 def main() -> None:
@@ -17,14 +17,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of a segmentor, a detector or a classifier')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
-    parser.add_argument('--number', type=int, help='number of samples, from the first (default: all)')
+    parser.add_argument('--number', type=positive, help='number of samples, from the first (default: all)')
     parser.add_argument(
         '--out-dir', default='work_dirs/browse', help='where the pictures go (default: %(default)s)'
     )
     add_config_options(parser)
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    folder = free_path(args.out_dir)
+    folder = free_folder(args.out_dir)
     count, pictures = browse(cfg, args.split, folder, args.number)
     for _ in track(pictures, f'{args.split} of {args.config}', total=count):
         pass

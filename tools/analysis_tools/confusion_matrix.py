@@ -5,7 +5,7 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import add_run_arguments, command_line
+from mmmeta.apis.cli import add_run_arguments, command_line, positive
 from mmmeta.apis.config import load_config
 from mmmeta.apis.run import evaluate
 from mmmeta.errors import UsageError
@@ -18,15 +18,15 @@ def main() -> None:
     parser.add_argument(
         'checkpoint', help="checkpoint file or URL, or 'none' for the network before training"
     )
-    parser.add_argument('--largest', type=int, default=30, help='number of classes to draw (default: 30)')
+    parser.add_argument(
+        '--largest', type=positive, default=30, help='number of classes to draw (default: 30)'
+    )
     add_run_arguments(parser)
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
     if cfg.get('default_scope') != 'mmseg':
         raise UsageError(f"'{args.config}' is no segmentor: give a config of MMSegmentation")
-    if args.largest < 1:
-        raise UsageError(f'largest={args.largest}: give a positive number')
     metric = dict(type='mmmeta.ConfusionMatrix', out_dir=cfg.work_dir, largest=args.largest)
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     cfg.test_evaluator = [*evaluators, metric]

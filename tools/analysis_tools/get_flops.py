@@ -14,7 +14,7 @@ import check_interpreter  # noqa: F401
 
 from mmmeta.analysis.complexity import Complexity, count_config
 from mmmeta.analysis.paper_tables import PrintedComplexity, printed_complexities
-from mmmeta.apis.cli import add_backbone, command_line
+from mmmeta.apis.cli import add_backbone, command_line, positive
 from mmmeta.apis.config import load_config
 from mmmeta.errors import UsageError
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument(
         '--shape',
         nargs=2,
-        type=int,
+        type=positive,
         metavar=('HEIGHT', 'WIDTH'),
         help='image size (default: that of the tables in arXiv:2210.13452: 512 2048 for segmentors, '
         '800 1280 for detectors, 224 224 for classifiers)',

@@ -6,7 +6,7 @@ import os
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.checks import check_writable
+from mmmeta.apis.checks import check_target
 from mmmeta.apis.cli import command_line
 from mmmeta.errors import UsageError
 from mmmeta.weights import LAYOUTS, convert_to_layout, read_weights, write_state_dict
@@ -32,9 +32,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Convert."""
     args = parse_args()
+    check_target(args.target, 'target')
     if os.path.exists(args.target) and not args.force:
         raise UsageError(f"'{args.target}' exists already: choose another name, or pass --force")
-    check_writable(os.path.dirname(args.target) or '.')
     state_dict, layout = read_weights(args.source, args.trust_checkpoint)
     written = convert_to_layout(state_dict, args.to)
     write_state_dict(written, args.target)

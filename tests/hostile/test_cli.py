@@ -1,0 +1,173 @@
+"""A mistake on a command line is one sentence; see :mod:`cli` for what is tried."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Tools
+from mmengine.config import Config
+
+from mmmeta.apis.checks import check_target, check_writable
+from mmmeta.apis.reading import read_config
+from mmmeta.apis.values import check_values, merge_options
+from mmmeta.atomic import NO_ROOM, WriteError, written
+from mmmeta.errors import UsageError
+from mmmeta.weights import write_state_dict
+
+# Of each kind the one that was worst, in a process that has everything loaded.
+WORST = (
+    r"^browse_dataset: --out-dir 'image.png'$",
+    r"^get_flops: 1 is '(weights.pth|binary.py|zero.py|base_of_itself.py)'$",
+    r"^(new cls: --val-fraction 'nan'|analyze_logs: --out 'folder')$",
+    r"^check: --cfg-options '(foo|train_dataloader.batch_size=-1|optim_wrapper.optimizer.lr=abc)'$",
+    r"^convert_weights: 2 is '(image.png/x.pth|/dev/full)'$",
+)
+
+
+def fuzz(*arguments, **variables):
+    command = [sys.executable, 'tests/hostile/cli.py', *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=Tools.environment(**variables), capture_output=True, text=True
+    )
+
+
+def test_the_worst_of_each_kind():
+    process = fuzz('--only', '|'.join(WORST))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert '12 cases, 0 failed' in process.stdout
+
+
+@pytest.mark.nightly
+def test_wrong_uses_of_all_commands():
+    process = fuzz()
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert '300 cases, 0 failed' in process.stdout
+
+
+def config(folder: Path, text: str) -> str:
+    path = folder / 'config.py'
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('x = 1\ny = nothing\n', "config.py' fails in line 2: NameError: name 'nothing' is not defined"),
+        ('x = 1\n\ny = dict(\n', "config.py' is not valid Python in line 3: '\\(' was never closed"),
+        ("_base_ = './none.py'\n", "there is no config '.*none.py', which '.*config.py' inherits from"),
+        ("_base_ = './config.py'\n", "config.py' inherits from itself"),
+        ('_base_ = [3]\n', r'config.py\' has _base_=\[3\] in line 1: give a path, or a list of paths'),
+        ('import nothing_here\n', "config.py' cannot be read: ModuleNotFoundError: .*nothing_here"),
+    ],
+)
+def test_a_wrong_config_is_named_with_its_line(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
+        read_config(config(tmp_path, text))
+
+
+def test_an_error_inside_a_module_of_the_user_keeps_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / 'broken_module.py').write_text('def scale():\n    return 1 / 0\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        read_config(config(tmp_path, "x = __import__('broken_module').scale()\n"))
+
+
+CONFIG = dict(
+    default_scope='mmengine',
+    model=dict(type='M', backbone=dict(type='B', drop_path_rate=0.1)),
+    train_dataloader=dict(batch_size=2, num_workers=0, dataset=dict(type='D', pipeline=[dict(type='P')])),
+    optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('train_dataloader.batch_size', -1, 'train_dataloader.batch_size=-1: give an integer of at least 1'),
+        ('train_dataloader.batch_size', 1.5, 'give an integer of at least 1'),
+        ('optim_wrapper.optimizer.lr', 'abc', 'lr=abc: give a value like that of the config, 0.1'),
+        ('optim_wrapper.optimizer.lr', float('nan'), 'lr=nan: give a finite number of at least 0'),
+        ('train_dataloader', 3, 'train_dataloader=3: give a value like that of the config'),
+        ('train_dataloader.dataset.pipeline', 'abc', 'pipeline=abc: give a value like'),
+        (
+            'model.backbone.drop_path_rate',
+            2,
+            'drop_path_rate=2: give a finite number of at least 0 and at most 1',
+        ),
+        ('model..x', 1, 'has an empty part in its key'),
+        ('default_scope', 'nothing_here', "default_scope='nothing_here': there is no package of that name"),
+        ('load_from', 3, 'load_from=3: give a text'),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(key, value, message):
+    cfg = Config(CONFIG)
+    check_values(cfg)
+
+    def set_and_check():
+        merge_options(cfg, {key: value})
+        check_values(cfg)
+
+    with pytest.raises(UsageError, match=message.replace('.', r'\.')):
+        set_and_check()
+
+
+@pytest.mark.parametrize('path', ['', '.', 'folder/', '/dev/full', 'x' * 250, '/proc/nothing/x', 'file/x'])
+def test_a_file_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').touch()
+    with pytest.raises(UsageError, match='cannot write'):
+        check_target(path, '--out')
+    assert [entry.name for entry in tmp_path.iterdir()] == ['file']
+
+
+def test_a_check_leaves_nothing(tmp_path):
+    check_writable(tmp_path / 'a/b')
+    check_target(tmp_path / 'a/b.png', '--out')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_writing_is_told_from_one_of_reading(tmp_path):
+    with pytest.raises(WriteError) as error, written(tmp_path / 'new/a.txt'):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / 'new/a.txt'))
+    with pytest.raises(FileNotFoundError), written(tmp_path / 'b.txt'):
+        os.stat(tmp_path / 'nothing')
+    assert not list(tmp_path.rglob('*.*'))
+
+
+UNEXPECTED = """
+from mmmeta.apis.cli import command_line
+
+
+def main():
+    return {}['a bug']
+
+
+command_line(main)
+"""
+
+
+def test_an_unexpected_error_shows_its_traceback(tmp_path):
+    (tmp_path / 'tool.py').write_text(UNEXPECTED)
+    process = Tools.finish(sys.executable, tmp_path / 'tool.py')
+    assert process.returncode == 1
+    assert 'Traceback (most recent call last)' in process.stderr and "KeyError: 'a bug'" in process.stderr
+    assert 'error: ' not in process.stderr
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_full_disk_leaves_nothing_of_converted_weights(tmp_path, suffix):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20 * 1024, limits[1]))
+    try:
+        with pytest.raises(WriteError, match='File too large') as error:
+            write_state_dict({'weight': torch.zeros(100, 100)}, f'{tmp_path}/target{suffix}')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno in NO_ROOM and list(tmp_path.iterdir()) == []
