@@ -15,7 +15,7 @@ from mmengine.config import Config
 from rich.table import Table
 
 from mmmeta.apis.checking import SAMPLE, Finding, check
-from mmmeta.apis.checks import check_target
+from mmmeta.apis.checks import check_backbone, check_target
 from mmmeta.apis.cli import (
     BACKBONE_HELP,
     add_config_options,
@@ -93,6 +93,7 @@ def run_check(args: argparse.Namespace) -> None:
         print(f'{len(findings)} findings' if findings else 'nothing was found')
     if any(not finding.is_warning for finding in findings):
         sys.exit(1)
+    check_backbone(cfg)
     if args.forecast:
         print_forecast(cfg)
 

@@ -1,5 +1,6 @@
 """Check values where they enter a config: those of ``--cfg-options``, and those that every run reads."""
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Range(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             return False
         fits = self.smallest <= value <= self.largest or value == self.other
-        return fits and (self.kind is float or value == int(value))
+        return fits and isinstance(value, (int, self.kind))
 
 
 COUNT, POSITIVE, SHARE = Range(int, 0), Range(int, 1), Range(float, 0, 1)
@@ -48,7 +49,8 @@ AMOUNT, NUMBER = Range(float, 0), Range(float, -math.inf)
 NUMBERS = {
     r'\w+_dataloader\.batch_size': POSITIVE,
     r'\w+_dataloader\.num_workers': COUNT,
-    r'train_cfg\.(max_iters|max_epochs|val_interval)': POSITIVE,
+    r'train_cfg\.max_(iters|epochs)': POSITIVE,
+    r'train_cfg\.val_interval': Range(float, 1),  # of MMDetection's configs some have floats
     r'optim_wrapper\.optimizer\.(lr|weight_decay)': AMOUNT,
     r'optim_wrapper\.optimizer\.betas(\.\d+)*': SHARE,
     r'optim_wrapper\.accumulative_counts': POSITIVE,
@@ -157,6 +159,9 @@ def check_values(cfg: Config) -> None:
         if rule is not None and (value is not None or REQUIRED.fullmatch(key)):
             _check(key, value, rule)
     scope = cfg.get('default_scope')
+    level = cfg.get('log_level') or 'INFO'
+    if not isinstance(getattr(logging, str(level), level), int):
+        raise UsageError(f"log_level='{level}': give DEBUG, INFO, WARNING, ERROR or CRITICAL")
     if scope and find_spec(scope) is None:
         raise UsageError(f"default_scope='{scope}': there is no package of that name")
 

@@ -305,7 +305,7 @@ def compare_backbones(args: argparse.Namespace) -> list[dict[str, Any]]:
         runs = [partial(run_features, model, image, args.train, dtype) for model in callables]
         what = describe(args, image, 'training' if args.train else 'inference')
         records += measure(names=args.models, runs=runs, repeats=args.repeats, memory=memory, **what)
-    if args.plot:
+    if args.plot is not None:
         plot_accuracy(records, args.plot)
         print(f'\naccuracy over speed: {args.plot}')
     return records
@@ -469,9 +469,9 @@ def measure_windows(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure."""
     args = parse_args()
-    if args.json:
+    if args.json is not None:
         check_target(args.json, '--json')
-    if getattr(args, 'plot', None):
+    if getattr(args, 'plot', None) is not None:
         check_picture(args.plot, FIGURES)
     torch.set_num_threads(args.threads)
     command = dict(
@@ -484,7 +484,7 @@ def main() -> None:
         exported=compare_exported,
     )
     records = command[args.command](args)
-    if args.json:
+    if args.json is not None:
         with written(args.json) as draft:
             draft.write_text(json.dumps(records, indent=1))
 
