@@ -361,7 +361,7 @@ def test_a_backbone_that_is_none_or_does_not_fit(backbone, message, tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('model = dict(', 'is no valid Python'),
+        ('model = dict(', 'is not valid Python'),
         ('x = 1', 'has no model: it is a part of a config'),
         ("model = dict(type='X')", 'with default_scope=None: write the package that its types are of'),
         (

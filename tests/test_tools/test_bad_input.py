@@ -72,7 +72,7 @@ class TestConfig:
     def test_not_python(self, tools, tmp_path):
         (tmp_path / 'broken.py').write_text('model = dict(\n')
         message = tools.fail(*TRAIN, tmp_path / 'broken.py')
-        assert f"the config '{tmp_path}/broken.py' is no valid Python" in message
+        assert f"the config '{tmp_path}/broken.py' is not valid Python" in message
 
     def test_mmseg_missing(self, tools, tmp_path):
         # An import hook that knows no mmseg stands for an environment without it.
