@@ -117,6 +117,10 @@ def change(**changes):
         (change(std=[0, 1, 1]), r'std is \[0, 1, 1\], not three positive numbers'),
         (change(classes='abc'), "classes is 'abc', not a list of texts"),
         (change(classes=[1, 2, 3]), r'classes is \[1, 2, 3\], not a list of texts'),
+        (
+            change(resize=dict(kind='fit', scale=[64, 64], multiple=0)),
+            "resize is {'kind': 'fit', .*, not fit",
+        ),
         (change(resize=dict(kind='warp')), "resize is {'kind': 'warp'}, not fit or stretch with a scale, or"),
         (change(resize=dict(kind='crop', short=9, size=9, interpolation='x')), 'resize is .*, not fit'),
         (change(divisor=0), 'divisor is 0, not a number from 1 to'),

@@ -115,20 +115,19 @@ def test_elongated_images(tmp_path):
         find_images(str(tmp_path / 'a.png'))
     crop = dict(kind='crop', short=64, size=64, interpolation='bicubic')
     infinite = dict(kind='fit', scale=[float('inf'), 64])
-    for changes, resized in (
-        (dict(resize=crop), '64x3840000'),
-        (dict(resize=infinite, dynamic='all'), '64x3840000'),
-        ({}, None),
-        (dict(dynamic='all'), None),
+    for task, changes, content in (
+        ('features', dict(resize=crop), None),
+        ('segmentation', dict(resize=infinite, dynamic='all'), None),
+        ('features', {}, [1, 64]),
+        ('features', dict(dynamic='all'), [1, 60000]),  # of any size: as it is
     ):
-        description = {**describe('features'), **changes}
-        network = load(write(tmp_path / 'a.onnx', 'features', json.dumps(description)), 'onnxruntime')
-        for turned, text in ((image, resized), (image.swapaxes(0, 1), resized and '3840000x64')):
-            if text is None:
-                prepared = network.prepare(turned)
-                assert sorted(prepared.content) == [1, 64]
+        description = {**describe(task), **changes}
+        network = load(write(tmp_path / 'a.onnx', task, json.dumps(description)), 'onnxruntime')
+        for turned, resized in ((image, '64x3840000'), (image.swapaxes(0, 1), '3840000x64')):
+            if content is not None:
+                assert sorted(network.prepare(turned).content) == content
                 continue
-            with pytest.raises(RuntimeProblem, match=f'would be resized to {text}, more than 178956970'):
+            with pytest.raises(RuntimeProblem, match=f'would be resized to {resized}, more than 178956970'):
                 network.prepare(turned)
 
 
