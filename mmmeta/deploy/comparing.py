@@ -39,8 +39,8 @@ class Limits:
     mask_pixels: float
 
 
-# Of the same input in float32, where 2e-5 of a side of 1344 pixels is rounding; of the same input in precisions
-# below, where boxes within a pixel count as the same; of the same image, in pixels of the original.
+# Of the same input in float32, where 2e-5 of a side of 1344 pixels is rounding; of the same input in lower
+# precisions, where boxes within a pixel count as the same; of the same image, in pixels of the original.
 EXACT, REDUCED, SAME_IMAGE = Limits(0.03, 1e-4, 1e-4), Limits(1.0, 1e-4, 1e-4), Limits(0.1, 1e-3, 1e-4)
 
 
