@@ -6,6 +6,7 @@ interrupted is repaired by the next call; an environment that was complete is up
 deleted. Only the standard library is used here.
 """
 
+import argparse
 import fcntl
 import functools
 import hashlib
@@ -434,4 +435,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.exit(main())

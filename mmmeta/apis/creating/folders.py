@@ -112,7 +112,7 @@ def hold_out(names: Sequence[str], fraction: float) -> tuple[list[str], list[str
     if not 0 < len(val) < count:
         raise UsageError(
             f'--val-fraction {fraction}: of {len(names)} images none would be for validation, or none for '
-            'training; give a fraction such as 0.2, or --val-images'
+            'training; give a fraction such as 0.2'
         )
     held = set(val)
     return [name for name in names if name not in held], list(val)

@@ -12,7 +12,7 @@ from typing import Any
 from mmmeta.atomic import written_together
 from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import FAMILIES
-from mmmeta.weights import ZOO
+from mmmeta.weights import ZOO, is_remote
 
 from ..backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
 from ..literals import check_config_path
@@ -192,6 +192,8 @@ def _check_backbone(backbone: str, weights: str | None) -> tuple[dict[str, Any],
         raise UsageError(
             f"--weights '{weights}': list the published ones with python -m mmmeta list --weights"
         )
+    if weights != 'none' and not is_remote(weights) and not Path(weights).expanduser().is_file():
+        raise UsageError(f"--weights: there is no file '{weights}'; give a file, a URL, mmmeta:// or none")
     return FAMILIES[family].resolve_arch(size), None if weights == 'none' else weights
 
 

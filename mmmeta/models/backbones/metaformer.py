@@ -377,6 +377,7 @@ class MetaFormer(BaseModule):
         self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
         super().init_weights()
         self.init_cfg = init_cfg
+        self._is_init = False  # a call that fails can be repeated
         for cfg in pretrained:
             arguments = {key: value for key, value in cfg.items() if key != 'type'}
             arguments.pop('map_location', None)
@@ -390,6 +391,7 @@ class MetaFormer(BaseModule):
             load(self, location, 'backbone', trusted=location in self.trusted_checkpoints, **arguments)
             if hasattr(self, '_params_init_info'):
                 update_init_info(self, init_info=f'PretrainedInit: load from {location}')
+        self._is_init = True
 
     @staticmethod
     def named_archs() -> dict[str, dict]:
