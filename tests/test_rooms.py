@@ -50,7 +50,16 @@ def test_imports_point_downwards(path):
             same_floor = LEVELS[room] == LEVELS[own] and own in (*ROOMS[0], *ROOMS[-1])
             assert below or same_floor, f'{path.name} of {own} imports {name}'
         if own == 'models.layers':
-            standard = ('collections', 'contextlib', 'functools', 'importlib', 're', 'typing', 'warnings')
+            standard = (
+                'collections',
+                'contextlib',
+                'functools',
+                'importlib',
+                'math',
+                're',
+                'typing',
+                'warnings',
+            )
             # Kernels are imported where Triton is there.
             more = ('triton',) if path.parent.name == 'kernels' else ('natten',)
             assert package in ('mmmeta', 'torch', *standard, *more)

@@ -105,7 +105,10 @@ class TestChangedRequirements:
         assert (outdated.VENV / 'precious').exists()
 
     def test_an_interpreter_that_is_gone(self, outdated, monkeypatch, capsys):
-        monkeypatch.setattr(outdated, 'starts', load().starts)
+        script = load()
+        for name in ('VENV', 'VENV_PYTHON'):
+            monkeypatch.setattr(script, name, getattr(outdated, name))
+        monkeypatch.setattr(outdated, 'starts', script.starts)
         assert outdated.main() == 1
         assert 'does not start, or is not at home in' in capsys.readouterr().err
         assert outdated.calls == []

@@ -151,6 +151,10 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
         fields[0, 0].legend()
     try:
         _write_figure(figure, path)
+    except ValueError as error:  # an unknown format
+        raise UsageError(
+            f"cannot write '{path}' ({error}): give the path of a PNG, PDF or SVG file"
+        ) from error
     finally:
         plt.close(figure)
 

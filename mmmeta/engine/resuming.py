@@ -250,7 +250,9 @@ def _check_optimizer(wrapper: OptimWrapper, given: Any, iteration: int) -> None:
     )
     numbers = []
     for i, (ours, theirs) in enumerate(zip(own['param_groups'], groups, strict=True)):
-        _check_settings(ours, theirs, f'group {i} of its parameters', name)
+        _check_settings(
+            ours, theirs, f'group {i} of its parameters', name, counts=not _is_of_torch(optimizer)
+        )
         members = theirs.get('params')
         _check(
             isinstance(members, list)
@@ -282,9 +284,15 @@ def _check_optimizer(wrapper: OptimWrapper, given: Any, iteration: int) -> None:
         _check(not _state_of_a_step(optimizer, groups[0], first), 'it has no state of an optimizer')
 
 
-def _check_settings(own: Mapping, given: Any, where: str, name: str) -> None:
+def _is_of_torch(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith('torch.optim')
+
+
+def _check_settings(own: Mapping, given: Any, where: str, name: str, counts: bool = False) -> None:
+    """Check settings; other packages' optimizers, such as Lamb, add counts when they step."""
     _check(isinstance(given, dict), f'{where} is not a dict')
-    odd = {str(key) for key in ({*own} ^ {*given}) - VERSIONED}
+    added = {key for key, value in given.items() if key not in own and counts and _is_number(value)}
+    odd = {str(key) for key in ({*own} ^ {*given}) - VERSIONED - added}
     _check(not odd, f'{where} is not of {name}: they differ in {shorten(sorted(odd))[:100]}')
     for key, value in own.items():
         if key in given and key != 'params':
@@ -300,7 +308,7 @@ def _structure(setting: tuple[str, Any]) -> tuple[str, Any]:
 def _state_of_a_step(optimizer: Optimizer, group: Mapping, parameter: Tensor) -> dict[str, Any] | None:
     """The state that a step gives to a parameter with two elements a side; None if that is not known."""
     kind = type(optimizer)
-    if not kind.__module__.startswith('torch.optim') or kind in (LBFGS, SparseAdam):
+    if not _is_of_torch(optimizer) or kind in (LBFGS, SparseAdam):
         return None
     small = nn.Parameter(torch.zeros((2,) * parameter.ndim, dtype=parameter.dtype, device=parameter.device))
     small.grad = torch.zeros_like(small)

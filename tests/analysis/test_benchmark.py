@@ -159,7 +159,6 @@ def test_every_model_of_a_table_has_a_config(table, package, count, nowhere):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['paper', 'X', '--repeats', 0], 'repeats=0: give positive numbers'),
         (
             ['paper', 'XII', '--models', 'swin_x'],
             "Table XII has no 'swin_x': choose from swin_t, convnext_t, ",

@@ -77,11 +77,10 @@ class TestMistakes:
         with pytest.raises(UsageError, match=r'no log of a run in .*: looked for \*/vis_data/scalars.json'):
             read_curves(tmp_path, ['loss'])
 
-    @pytest.mark.parametrize('name', ['no/where/a.png', 'a.doc'])
-    def test_a_picture_that_cannot_be_written(self, write, tmp_path, name):
+    def test_a_picture_that_cannot_be_written(self, write, tmp_path):
         curves = {'a': read_curves(write('a', '1', train(10, 3.0)), ['loss'])}
         with pytest.raises(UsageError, match='give the path of a PNG, PDF or SVG file'):
-            plot_curves(curves, tmp_path / name)
+            plot_curves(curves, tmp_path / 'a.doc')
 
 
 def test_the_command_line(tools, write, tmp_path):

@@ -168,7 +168,7 @@ class TestSwap:
 
     def test_the_name_of_a_config_is_not_code(self, tmp_path):
         path = tmp_path / 'a\nimport os\n#.py'
-        path.write_text('model = dict()\n')
+        path.write_text("model = dict(type='EncoderDecoder')\n")
         with pytest.raises(UsageError, match='cannot be printed'):
             write_swap(str(path), 'caformer_s18', tmp_path / 'b.py')
         with pytest.raises(UsageError, match='the path --out has'):
@@ -409,6 +409,7 @@ class TestNothingIsHalfWritten:
 
     @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     def test_where_a_signal_ends_it(self, tmp_path, start, number):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in background jobs
         handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
         before, run = start(True, verify=lambda config: os.kill(os.getpid(), number))
         with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:

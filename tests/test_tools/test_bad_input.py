@@ -77,7 +77,9 @@ class TestConfig:
     def test_mmseg_missing(self, tools, tmp_path):
         # An import hook that knows no mmseg stands for an environment without it.
         (tmp_path / 'sitecustomize.py').write_text(
-            'import importlib.abc, importlib.metadata, sys\n'
+            'import importlib.abc, importlib.metadata, importlib.util, sys\n'
+            'find = importlib.util.find_spec\n'
+            'importlib.util.find_spec = lambda name, *more: None if name == "mmseg" else find(name, *more)\n'
             'class Blocker(importlib.abc.MetaPathFinder):\n'
             '    def find_spec(self, name, path=None, target=None):\n'
             '        if name.partition(".")[0] == "mmseg":\n'

@@ -179,10 +179,6 @@ class TestImageDemo:
                 ('{image}', 'convformer_s18', '{weights}'),
                 "is not a checkpoint of this config's model: of ",
             ),
-            (
-                ('{image}', 'poolformerv2_s12', '{weights}', '--top', '0'),
-                'top=0: give a positive',
-            ),
         ],
     )
     def test_mistakes(self, arguments, message, tools, image, weights):
