@@ -24,12 +24,13 @@ from mmmeta.deploy.comparing import compare_images
 from mmmeta.deploy.exporting import DYNAMIC
 from mmmeta.resources import resource_root
 
+# Configs, and iterations that they are trained for.
 NETWORKS = {
-    'retinanet': 'retinanet_poolformer_s12_coco',
-    'mask_rcnn': 'mask_rcnn_caformer_s18_coco',
-    'cascade': 'cascade_mask_rcnn_convformer_s18_coco',
-    'upernet': 'upernet_caformer_s18_ade20k',
-    'fpn': 'fpn_poolformer_s12_ade20k',
+    'retinanet': ('retinanet_poolformer_s12_coco', 200),
+    'mask_rcnn': ('mask_rcnn_caformer_s18_coco', 200),
+    'cascade': ('cascade_mask_rcnn_convformer_s18_coco', 100),
+    'upernet': ('upernet_caformer_s18_ade20k', 200),
+    'fpn': ('fpn_poolformer_s12_ade20k', 200),
 }
 # Long and short side that images are resized to.
 SCALES = {
@@ -37,10 +38,10 @@ SCALES = {
     'mmseg': {'small': (256, 64), 'large': (2048, 512)},
 }
 RATIOS = ((3, 4), (9, 16), (3, 2))  # height and width
-ITERATIONS, LEARNING_RATE = 200, {'mmdet': 2e-4, 'mmseg': 5e-4}
+LEARNING_RATE = {'mmdet': 2e-4, 'mmseg': 5e-4}
 
 
-def training_config(name: str, data: Path, work_dir: Path) -> Config:
+def training_config(name: str, iterations: int, data: Path, work_dir: Path) -> Config:
     """Return the config of a short training on generated data, from random weights."""
     cfg = load_config(str(resource_root() / f'configs/{name}.py'), work_dir=str(work_dir))
     scope = cfg.default_scope
@@ -72,11 +73,11 @@ def training_config(name: str, data: Path, work_dir: Path) -> Config:
     cfg.optim_wrapper.optimizer.lr = LEARNING_RATE[scope]
     cfg.param_scheduler = [
         ConfigDict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=20),
-        ConfigDict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=20, end=ITERATIONS),
+        ConfigDict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=20, end=iterations),
     ]
-    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=ITERATIONS, val_interval=ITERATIONS + 1)
+    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations + 1)
     cfg.log_processor = dict(by_epoch=False)
-    cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', by_epoch=False, interval=ITERATIONS)
+    cfg.default_hooks.checkpoint = ConfigDict(type='CheckpointHook', by_epoch=False, interval=iterations)
     cfg.default_hooks.logger.interval = 10
     cfg.randomness = dict(seed=0)
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
@@ -124,13 +125,13 @@ def main() -> None:
     )
     args = parser.parse_args()
     for short in args.networks or NETWORKS:
-        name = NETWORKS[short]
+        name, iterations = NETWORKS[short]
         work_dir = args.work_dir.absolute() / short
-        checkpoint = work_dir / f'iter_{ITERATIONS}.pth'
+        checkpoint = work_dir / f'iter_{iterations}.pth'
         if not checkpoint.is_file():
             generate = generate_coco if name.endswith('coco') else generate_ade20k
             data = generate(args.work_dir.absolute() / 'data', 120, 20, 160)
-            train(training_config(name, data, work_dir))
+            train(training_config(name, iterations, data, work_dir))
         for size in args.sizes:
             compare_exported(name, checkpoint, work_dir, size, args.dynamic)
 

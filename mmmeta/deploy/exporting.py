@@ -309,7 +309,8 @@ def _complete(
     mean, std, is_bgr = normalization_of(preprocessor) if preprocessor else ([*MEAN], [*STD], False)
     preprocessing = read_preprocessing(getattr(model, 'cfg', None), preprocessor)
     dynamic = _choose_dynamic(dynamic, preprocessing, task)
-    shape = _check_shape(shape or _default_shape(preprocessing, task), preprocessing.divisor, task)
+    divisor = preprocessing.divisor if task == 'detection' else preprocessing.resize.get('multiple', 1)
+    shape = _check_shape(shape or _default_shape(preprocessing, task), divisor)
     # Beside the content lies what is zero once it is normalised, unless a pipeline pads by itself.
     clipped_to = 'content' if preprocessing.padding is None else 'shape'
     padding = preprocessing.padding or (mean[::-1] if is_bgr else mean)
@@ -367,11 +368,11 @@ def _choose_dynamic(dynamic: str | None, preprocessing: Preprocessing, task: str
     return dynamic
 
 
-def _check_shape(shape: Sequence[int], divisor: int, task: str) -> tuple[int, int]:
+def _check_shape(shape: Sequence[int], divisor: int) -> tuple[int, int]:
     """Check that a network can take images of a size."""
     if len(shape) != 2 or min(shape) < 32:
         raise UsageError(f'shape={tuple(shape)}: give height and width, both at least 32')
-    if task == 'detection' and any(side % divisor for side in shape):
+    if any(side % divisor for side in shape):
         fitting = ' '.join(str(-(-side // divisor) * divisor) for side in shape)
         raise UsageError(
             f'shape {shape[0]}x{shape[1]}: both have to be multiples of {divisor}, as in training; take '

@@ -42,8 +42,10 @@ class Preprocessing:
 
 def test_steps(cfg: ConfigDict) -> list[dict]:
     """Return the steps of a config's test pipeline that an image without annotations passes."""
-    loader = cfg.get('test_dataloader')
-    steps = loader.dataset.pipeline if loader else cfg.test_pipeline
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    steps = dataset.get('pipeline') or cfg.test_pipeline
     return [step for step in steps if _kind(step) not in ANNOTATION_STEPS]
 
 

@@ -169,6 +169,9 @@ class Description:
         for name, given, allowed in (('inputs', self.inputs, [inputs]), ('outputs', self.outputs, outputs)):
             if given not in allowed:
                 raise _damaged(path, f'{name} are {_shortened(given)} of a network for {self.task}')
+        multiple = self.resize.get('multiple', 1)
+        if self.dynamic != 'all' and any(side % multiple for side in self.shape):
+            raise _damaged(path, f'shape {self.shape} is not of multiples of {multiple}, as resize asks for')
         if self.takes_batches and (self.dynamic == 'none' or self.task == 'detection'):
             raise _damaged(path, f"takes_batches is true with dynamic='{self.dynamic}' and {self.task}")
 
@@ -196,8 +199,9 @@ def _is_resize(value: object) -> bool:
     if kind == 'stretch':
         return _is_list(value.get('scale'), lambda side: _is_whole(side, 1, MAX_SIDE), 2)
     if kind == 'fit':  # some give an infinite side
-        scale = _is_list(value.get('scale'), lambda side: type(side) in (int, float) and side >= 1, 2)
-        return scale and _is_whole(value.get('multiple', 1), 1, MAX_SIDE)
+        scale = value.get('scale')
+        sides = _is_list(scale, lambda side: type(side) in (int, float) and side >= 1, 2)
+        return sides and min(scale) <= MAX_SIDE and _is_whole(value.get('multiple', 1), 1, MAX_SIDE)
     sides = _is_whole(value.get('short'), 1, MAX_SIDE) and _is_whole(value.get('size'), 1, MAX_SIDE)
     return kind == 'crop' and sides and value.get('interpolation') in methods
 
@@ -726,10 +730,10 @@ def _resize(image: np.ndarray, description: Description) -> np.ndarray:
         if fixed:
             factor = min(factor, high / height, wide / width)
         size = tuple(max(int(side * factor + 0.5), 1) for side in (height, width))
-    _check_pixels(size, image)
-    resized = resize_bilinear(image, size)
     multiple = how.get('multiple', 1)
-    return resize_bilinear(resized, tuple(-(-side // multiple) * multiple for side in size))
+    rounded = tuple(-(-side // multiple) * multiple for side in size)
+    _check_pixels(rounded, image)
+    return resize_bilinear(resize_bilinear(image, size), rounded)
 
 
 def _crop(image: np.ndarray, how: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:

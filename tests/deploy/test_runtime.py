@@ -54,6 +54,10 @@ def test_preprocessing_of_a_test_pipeline():
     assert padded.padded_size == (64, 96) and padded.padding == [3, 2, 1] and not padded.keeps_ratio
     multiples = read(RESIZE, dict(type='Pad', size_divisor=32, pad_val=5), pad_size_divisor=32)
     assert multiples.divisor == 32 and multiples.padding == [5, 5, 5]
+    inner = dict(type='ADE20KDataset', pipeline=[FIRST, RESIZE, LAST])
+    wrapped = dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', dataset=inner, times=2)])
+    cfg = ConfigDict(test_dataloader=dict(dataset=wrapped), test_pipeline=[])
+    assert read_preprocessing(cfg, None).resize == dict(kind='fit', scale=[64, 32])
     edge = dict(type='ResizeEdge', scale=48, edge='short', backend='pillow', interpolation='bicubic')
     assert read(edge, dict(type='CenterCrop', crop_size=32)).resize == dict(
         kind='crop', short=48, size=32, interpolation='bicubic'

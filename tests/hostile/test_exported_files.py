@@ -121,6 +121,11 @@ def change(**changes):
             change(resize=dict(kind='fit', scale=[64, 64], multiple=0)),
             "resize is {'kind': 'fit', .*, not fit",
         ),
+        (change(resize=dict(kind='fit', scale=[9e999, 9e999])), "resize is {'kind': 'fit', .*, not fit"),
+        (
+            change(resize=dict(kind='fit', scale=[64, 64], multiple=48)),
+            'shape .* is not of multiples of 48',
+        ),
         (change(resize=dict(kind='warp')), "resize is {'kind': 'warp'}, not fit or stretch with a scale, or"),
         (change(resize=dict(kind='crop', short=9, size=9, interpolation='x')), 'resize is .*, not fit'),
         (change(divisor=0), 'divisor is 0, not a number from 1 to'),

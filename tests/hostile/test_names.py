@@ -257,7 +257,7 @@ def write_out(root, name):
 
 
 def write_weights(root, name):
-    return write_folders(root, 'b')[0], dict(weights=f'/w/{name}.pth')
+    return write_folders(root, 'b')[0], dict(weights=f'https://w/{name}.pth')
 
 
 def classes_of(cfg):
@@ -276,7 +276,7 @@ SOURCES = {
     'ending': (write_masks, lambda cfg, root: cfg.train_dataloader.dataset.seg_map_suffix[:-4]),
     'path': (write_folder_name, lambda cfg, root: cfg.train_dataloader.dataset.data_prefix.split('/')[-2]),
     '--out': (write_out, lambda cfg, root: cfg.train_dataloader.dataset.ann_file.split('/out')[1][:-10]),
-    '--weights': (write_weights, lambda cfg, root: cfg.model.backbone.init_cfg.checkpoint[3:-4]),
+    '--weights': (write_weights, lambda cfg, root: cfg.model.backbone.init_cfg.checkpoint[10:-4]),
 }
 IN_FILES = ('folders', 'ending', 'path', '--out')
 BY_LINES = ('classes.txt', '--classes')
