@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ IGNORED = 255
 # What Pillow raises for damaged files, by format and place of the damage.
 IMAGE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
-    *(KeyError, TypeError, IndexError),
+    *(LookupError, TypeError, zlib.error),
 )
 
 

@@ -3,8 +3,6 @@
 
 import argparse
 import contextlib
-import signal
-import sys
 import time
 from functools import partial
 
@@ -15,6 +13,7 @@ from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
 from mmmeta.apis.run import judging
 from mmmeta.apis.samples import training_images
+from mmmeta.atomic import ended_by_exception
 from mmmeta.deploy import Calibration, export
 from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
 from mmmeta.deploy.formats import SUFFIXES
@@ -81,7 +80,6 @@ def read_calibration(args: argparse.Namespace, stack: contextlib.ExitStack) -> C
 def main() -> None:
     """Export."""
     args = parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that drafts are removed
     images = find_images(args.images)
     model = build_exportable(args.config, args.checkpoint, args.cfg_options, args.trust_checkpoint)
     calibrated = args.calibration or args.max_drop is not None
@@ -93,6 +91,7 @@ def main() -> None:
         print(f'{time.monotonic() - start:5.0f} s: {what}', flush=True)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ended_by_exception())  # so that drafts are removed
         exported = export(
             model,
             args.out,
