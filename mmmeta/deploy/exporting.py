@@ -36,7 +36,7 @@ COMBINATIONS = dict(onnx=('f32', 'int8'), openvino=PRECISIONS, pt2=('f32',))
 RUNTIME = Path(__file__).with_name('runtime.py')
 RUN = 'run.py'
 # Pixels of a side, at least, that a network for any size is traced with: two tiles of windows at stride 32.
-TRACED_SIDE = 512
+TRACED_SIDE = 320
 # Bytes for a pixel of the image that tracing, converting and checking take at least.
 BYTES_PER_PIXEL = 1500
 

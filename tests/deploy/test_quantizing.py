@@ -52,6 +52,7 @@ def test_eight_bits_agree_and_take_less_room(backbone, tmp_path, suffix):
         assert 0 < error < 0.2
 
 
+@pytest.mark.nightly
 def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(tmp_path):
     backbone, images = build_backbone('poolformer_s12,depths=(1,1,1,1),dims=(8,8,16,16)'), IMAGES[:2]
     exact = load(export(backbone, tmp_path / 'plain.onnx', shape=(64, 96)).files[0])
@@ -82,12 +83,14 @@ def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(tmp_path):
     ]  # fmt: skip
 
 
-def test_through_the_command_line(tmp_path, ade_root):
+@pytest.mark.parametrize('dynamic', ['none', pytest.param('all', marks=pytest.mark.nightly)])
+def test_through_the_command_line(tmp_path, ade_root, dynamic):
     """Calibrated with the training set, judged by the metric."""
     data = [f'{part}_dataloader.dataset.data_root={ade_root}' for part in ('train', 'test')]
     command = [sys.executable, 'tools/deployment/export.py', 'tests/data/tiny_upernet.py', 'none']
     out = tmp_path / 'small.xml'
-    options = ['--precision', 'int8', '--max-drop', '5', '--samples', '3', '--cfg-options', *data]
+    options = ['--dynamic', dynamic, '--precision', 'int8', '--max-drop', '5', '--samples', '3']
+    options += ['--cfg-options', *data]
     result = Tools.finish(*command, out, *options)
     assert result.returncode == 0, result.stderr
     assert 'calibrating with 3 images' in result.stdout and ' points, float32 ' in result.stdout

@@ -172,6 +172,7 @@ def test_where_there_are_kernels():
         assert not has_kernels(torch.empty(1, device='cuda'))
 
 
+@pytest.mark.nightly
 def test_all_fit_a_gpu_with_little_shared_memory(tmp_path):
     """Compiled for capability 8.6, of which no launch gets more than 99 KB; Triton brings the compiler."""
     env = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
