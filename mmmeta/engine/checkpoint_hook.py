@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +22,20 @@ from mmmeta.registry import HOOKS
 from .accumulation import gather_gradients
 from .checkpoint import from_plain, to_plain
 from .random_state import gather_random_states
-from .resuming import POINTER, forget_paths, optimizer_kinds
+from .resuming import POINTER, optimizer_kinds, remove_paths
 
 # Seconds between tries to write on a disk that is full.
 ROOM_INTERVAL = 10
 # The file in a work directory that lists the checkpoints of its run.
 WRITTEN = 'checkpoints.json'
+# Characters in the name of a file.
+MAX_NAME = 255
+# Sharded checkpoints are folders with one of these: PyTorch's, FSDP's, DeepSpeed's (up to stage 2, and 3) and
+# ColossalAI's.
+SHARDS = (
+    *('.metadata', 'rank0.pth', 'mp_rank_00_model_states.pt'),
+    *('zero_pp_rank_0_mp_rank_00_model_states.pt', 'meta.pth'),
+)
 
 
 @contextmanager
@@ -102,7 +111,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     - a file, the best one too, appears under its name when it is complete and on the disk, and older ones are
       pruned (``max_keep_ckpts``) after that: a run that is killed while it saves keeps the previous one;
     - only files that the run itself wrote are pruned or replaced by a better one: ``checkpoints.json`` in the
-      work directory lists their names, and no path in a checkpoint is followed;
+      work directory lists their names, of which those count that this hook gives, and no path in a checkpoint
+      is followed;
     - weights that are not finite are not written;
     - a disk that is full ends the run in one sentence and leaves no part of a file;
     - the seed of the training sampler is saved and restored, so that a run without a fixed seed resumes
@@ -146,7 +156,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Find what cannot be saved before there is anything to lose, and what the run has written before."""
-        earlier = forget_paths(runner.message_hub.runtime_info)
+        earlier = remove_paths(runner.message_hub.runtime_info)
         super().before_train(runner)
         if runner._resume:
             self.last_complete = runner._load_from or find_latest_checkpoint(runner.work_dir)
@@ -154,8 +164,15 @@ class CheckpointHook(MMEngineCheckpointHook):
         left = {*earlier} - {name for names in self._best.values() for name in names}
         if self.save_best and left:
             runner.logger.info(
-                f'the best checkpoint of the earlier run, {", ".join(sorted(left))}, was not written by this '
-                'run in this work directory: it is left alone'
+                f'the best checkpoint of the earlier run, {", ".join(sorted(left))}, is not listed in '
+                f'{WRITTEN}: it is left alone'
+            )
+        options = dict(save_optimizer=True, save_param_scheduler=bool(runner.param_schedulers))
+        lacking = [f'{key}=False' for key, needed in options.items() if needed and not getattr(self, key)]
+        if lacking:
+            runner.logger.warning(
+                f'{", ".join(lacking)} of CheckpointHook: this run cannot be resumed from its checkpoints, '
+                'they serve as load_from alone'
             )
         for name, value in runner.message_hub.runtime_info.items():
             try:
@@ -278,12 +295,26 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._set_best_paths(paths)
 
     def _file_names(self, names: Any) -> list[str]:
-        """Those that are names of files in the folder of the checkpoints, and no links."""
+        """Those that name checkpoints in the folder of the checkpoints, as this hook writes them."""
         names = [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
-        names = [
-            n for n in names if n == os.path.basename(n) and n not in ('', '.', '..') and n.isprintable()
-        ]
-        return [n for n in names if self.file_backend.exists(self.file_backend.join_path(self.out_dir, n))]
+        return [n for n in names if self._is_own_name(n) and self._is_checkpoint(n)]
+
+    def _is_own_name(self, name: str) -> bool:
+        """Whether a name is one that this hook gives, whatever the number in it."""
+        if name != os.path.basename(name) or not name.isprintable() or len(name) > MAX_NAME:
+            return False
+        templates = {self.filename_tmpl, 'epoch_{}.pth', 'iter_{}.pth'}
+        numbers = map(int, re.findall('[0-9]{1,18}', name))
+        plain = [re.escape(template.format(number)) for number in numbers for template in templates]
+        plain.append(r'epoch_[0-9]+_iter_[0-9]+\.pth')
+        return any(re.fullmatch(f'(best_.+_)?{pattern}', name) for pattern in plain)
+
+    def _is_checkpoint(self, name: str) -> bool:
+        """Whether a file of this name is there, or a folder with a sharded checkpoint."""
+        path = self.file_backend.join_path(self.out_dir, name)
+        if not self.file_backend.isdir(path):
+            return self.file_backend.exists(path)
+        return any(self.file_backend.exists(self.file_backend.join_path(path, shard)) for shard in SHARDS)
 
     def _prune(self, names: list[str], keep: int) -> None:
         """Remove all files but the newest."""

@@ -25,7 +25,7 @@ from mmmeta.weights import (
 )
 
 from .checkpoint_hook import CheckpointHook, waiting_for_room
-from .resuming import check_resumable, forget_paths
+from .resuming import check_resumable, remove_paths
 
 
 def _bare_model(runner: Runner) -> torch.nn.Module:
@@ -64,7 +64,7 @@ class CompleteWeightsHook(Hook):
         if trains and runner._resume and isinstance(runner, Runner):
             check_resumable(runner, model, checkpoint, source)
             if not any(isinstance(hook, CheckpointHook) for hook in runner.hooks):  # ours does so itself
-                forget_paths(checkpoint['message_hub']['runtime_info'])
+                remove_paths(checkpoint['message_hub']['runtime_info'])
         elif tests or not trains:
             convert_checkpoint(checkpoint, source)
             check_complete(model, checkpoint['state_dict'], source)
@@ -76,6 +76,7 @@ class CompleteWeightsHook(Hook):
                 check_backbone_complete(model.backbone, state_dict, source)
             check_finite(state_dict, source)
             check_types(model, state_dict, source)
+            checkpoint['state_dict'] = state_dict  # a file may hold others, of which MMEngine loads this key
         if not isinstance(checkpoint.get('meta', {}), dict):
             del checkpoint['meta']  # hooks read the iteration in it
 

@@ -68,8 +68,9 @@ def find_last_checkpoint(work_dir: str, out_dir: str | os.PathLike | None = None
     if not text.isprintable() or name in ('', '.', '..'):
         raise UsageError(f"'{pointer}' does not hold the path of a checkpoint: {remedy}")
     folder = work_dir
-    if out_dir and str(out_dir) != work_dir:
-        folder = f'{str(out_dir).rstrip("/")}/{os.path.basename(work_dir.rstrip(os.sep))}'
+    absolute = os.path.abspath(work_dir)  # as the runner has it, to which MMEngine compares out_dir
+    if out_dir and str(out_dir) != absolute:
+        folder = f'{str(out_dir).rstrip("/")}/{os.path.basename(absolute)}'
         if '://' in folder or '://' in text:  # in a storage that is not a file system
             if os.path.dirname(text) == folder:
                 return text
@@ -80,7 +81,7 @@ def find_last_checkpoint(work_dir: str, out_dir: str | os.PathLike | None = None
     return path
 
 
-def forget_paths(runtime_info: dict[str, Any]) -> list[str]:
+def remove_paths(runtime_info: dict[str, Any]) -> list[str]:
     """Remove what MMEngine would take for paths of files to remove from the information of a hub.
 
     Args:
@@ -296,6 +297,7 @@ def _check_settings(own: Mapping, given: Any, where: str, name: str, counts: boo
     _check(not odd, f'{where} is not of {name}: they differ in {shorten(sorted(odd))[:100]}')
     for key, value in own.items():
         if key in given and key != 'params':
+            value = tuple(value) if isinstance(value, list) else value  # as long, unlike those of a schedule
             _check(is_like(value, given[key]), f'{key} of {where} is {str(given[key])[:50]}')
 
 
@@ -375,7 +377,8 @@ def is_like(own: Any, given: Any) -> bool:
             return False
         return all(is_like(own[key] if named and own else 0, value) for key, value in given.items())
     if isinstance(own, (list, tuple)):
-        if not isinstance(given, type(own)) or (isinstance(own, tuple) and len(own) != len(given)):
+        # Tuples of a Python config are lists in one of JSON or YAML.
+        if not isinstance(given, (list, tuple)) or (isinstance(own, tuple) and len(own) != len(given)):
             return False
         return all(is_like(own[min(i, len(own) - 1)] if own else 0, v) for i, v in enumerate(given))
     return isinstance(given, type(own))

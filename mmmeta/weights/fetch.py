@@ -5,9 +5,12 @@ import hashlib
 import ipaddress
 import os
 import re
-from contextlib import suppress
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 
@@ -99,6 +102,7 @@ def _fetch_from(place: str) -> str:
         if place.startswith('timm://'):
             return _fetch_from_hub(f'timm/{place.removeprefix("timm://").removeprefix("timm/")}', TIMM_FILE)
         url, _, fragment = place.partition('#')
+        fragment = fragment.lower()  # hexadecimal digits in capitals are the same
         _check_url(url, fragment)
         digest = fragment.removeprefix('sha256=')
         on_hub = re.fullmatch(rf'{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?', url)
@@ -153,14 +157,40 @@ def _check_url(url: str, fragment: str) -> None:
     """Refuse what is not a URL of https, or whose hash is not one."""
     parts = urlparse(url)
     if parts.scheme not in ('http', 'https'):
-        raise UsageError(f"'{url}' is no location of weights: give a path, mmmeta://, timm:// or https://")
-    if parts.scheme == 'http' and not _is_this_machine(parts.hostname or ''):
+        raise UsageError(f"'{url}' is not a location of weights: give a path, mmmeta://, timm:// or https://")
+    if not _is_protected(url):
         raise UsageError(
             f"'{url}' would be fetched without encryption, and anybody on the way could change it: give the "
             'https:// address, or fetch it yourself, check it, and give the file'
         )
     if fragment and not re.fullmatch(r'sha256=[0-9a-f]{8,64}', fragment):
         raise UsageError(f"'{url}#{fragment}': behind # stands sha256= and 8 to 64 hexadecimal digits")
+
+
+def _is_protected(url: str) -> bool:
+    """Whether nobody on the way could change what is fetched from a URL."""
+    parts = urlparse(url)
+    return parts.scheme == 'https' or (parts.scheme == 'http' and _is_this_machine(parts.hostname or ''))
+
+
+class _ProtectedRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow no redirect to where the content could be changed on the way."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not _is_protected(newurl):
+            raise URLError(f"it redirects to '{newurl[:200]}', which is not encrypted")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextmanager
+def _protected_redirects() -> Iterator[None]:
+    """Let PyTorch, whose download takes no opener, follow protected redirects alone."""
+    before = urllib.request._opener
+    urllib.request.install_opener(urllib.request.build_opener(_ProtectedRedirects))
+    try:
+        yield
+    finally:
+        urllib.request.install_opener(before)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -194,7 +224,8 @@ def _fetch_from_web(url: str) -> str:
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(url, str(path), hash_prefix)
+        with _protected_redirects():
+            torch.hub.download_url_to_file(url, str(path), hash_prefix)
     except HTTPError as error:
         raise _UnreachableError(f'HTTP {error.code} {error.reason}') from error
     except (URLError, ConnectionError, TimeoutError, HTTPException) as error:

@@ -44,6 +44,8 @@ UNPICKLING_ERRORS = (
 )
 # Containers within each other; checkpoints have 10.
 MAX_DEPTH = 64
+# Elements in all of tensors that are stored once and repeated, as buffers may be; they are stored in full.
+MAX_REPEATED = 1 << 20
 
 # Of command lines, which many write beside the weights: reading one sets its attributes and runs nothing.
 safe_globals = getattr(torch.serialization, 'safe_globals', nullcontext)
@@ -75,7 +77,7 @@ def read_checkpoint(path: str, trusted: bool = False) -> Any:
     if start[8:9] == b'{' and struct.unpack('<Q', start[:8])[0] < 1 << 32:
         return _read_safetensors(path)
     if not start.startswith((ZIP, PICKLE)):
-        raise DamagedFileError(f"'{path}' is no checkpoint{_guess_format(start)}: give a file of weights")
+        raise DamagedFileError(f"'{path}' is not a checkpoint{_guess_format(start)}: give a file of weights")
     damage = _damage(path, start)
     if damage:
         raise DamagedFileError(f"'{path}' is damaged or cut off ({damage}): get or write it again")
@@ -102,6 +104,8 @@ def read_checkpoint(path: str, trusted: bool = False) -> Any:
 def check_structure(content: Any, source: str) -> None:
     """Check that what was read can be walked through, and that its tensors are dense and have their data.
 
+    Small tensors of repeated elements, as ``expand`` gives them, are replaced by dense ones in place.
+
     Args:
         content (Any): What a file held: dicts, lists and tuples, and anything in them.
         source (str): Its origin, for the error.
@@ -111,10 +115,11 @@ def check_structure(content: Any, source: str) -> None:
             repeated a million times; or containers are nested too deeply, or contain themselves.
     """
     heights: dict[int, int | None] = {}  # None while a container is being visited
+    repeated = 0
 
     def visit(value: Any, where: str, depth: int) -> int:
         if isinstance(value, Tensor):
-            if not _has_data(value):
+            if not (_is_dense(value) and _is_stored(value)):
                 raise DamagedFileError(
                     f"'{source}' is not a usable checkpoint: the tensor {where or 'in it'} of shape "
                     f'{tuple(value.shape)} is not dense or has no data; get or write it again'
@@ -122,7 +127,9 @@ def check_structure(content: Any, source: str) -> None:
             return 0
         if id(value) not in heights:
             heights[id(value)] = None
-            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+            if not isinstance(value, tuple):
+                pairs = [(key, expand(value, key, part)) for key, part in pairs]
             inner = (
                 visit(part, f'{where}[{str(key)[:100]!r}]', depth + 1) if depth < MAX_DEPTH else MAX_DEPTH
                 for key, part in pairs
@@ -137,14 +144,25 @@ def check_structure(content: Any, source: str) -> None:
             )
         return height
 
+    def expand(container: dict | list, key: Any, part: Any) -> Any:
+        nonlocal repeated
+        if isinstance(part, Tensor) and _is_dense(part) and not _is_stored(part):
+            repeated += part.numel()
+            if repeated <= MAX_REPEATED:
+                part = container[key] = part.detach().contiguous()
+        return part
+
     if isinstance(content, (Tensor, dict, list, tuple)):
         visit(content, '', 0)
 
 
-def _has_data(tensor: Tensor) -> bool:
-    """Whether a tensor is dense and each of its elements is stored."""
-    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
-        return False
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is an ordinary one."""
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+
+
+def _is_stored(tensor: Tensor) -> bool:
+    """Whether each element of a dense tensor is stored."""
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 

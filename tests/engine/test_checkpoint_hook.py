@@ -102,6 +102,30 @@ def test_folders_of_sharded_checkpoints_are_pruned(tmp_path):
     assert (tmp_path / 'iter_3.pth/rank0.pth').is_file()
 
 
+def test_the_best_checkpoint_is_there_while_a_better_one_is_written(tmp_path):
+    listed = []
+
+    class Improving(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+            hook._save_best_checkpoint(runner, dict(score=float(runner.iter)))
+
+    class Listing(Runner):
+        def register_default_hooks(self, hooks=None):
+            super().register_default_hooks(hooks)
+            self.register_hook(Improving())
+
+        def save_checkpoint(self, out_dir, filename, *args, **kwargs):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            listed.append(sorted(path.name for path in Path(out_dir).glob('best*')))
+
+    train(tmp_path, 3, kind=Listing, interval=10, save_last=False, save_best='score', rule='greater')
+    bests = [f'best_score_iter_{i}.pth' for i in range(3)]
+    drafts = [f'{name}.part' for name in bests]
+    assert listed == [[drafts[0]], [bests[0], drafts[1]], [bests[1], drafts[2]]]
+    assert [path.name for path in tmp_path.glob('best*')] == [bests[2]]
+
+
 class FullDisk(Runner):
     """There is no room for the first two tries of the second checkpoint."""
 

@@ -68,7 +68,7 @@ def _files(base: dict, victim: Path) -> Iterator[tuple[str, bytes, str]]:
     yield 'zeroed bytes', bytes(changed), 'check sum'
     rng = random.Random(0)
     for i in range(6):
-        yield f'cut off {i}', raw[: rng.randrange(1, len(raw))], 'damaged|is no checkpoint'
+        yield f'cut off {i}', raw[: rng.randrange(1, len(raw))], 'damaged|is not a checkpoint'
         flipped = bytearray(raw)
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             entry = max(archive.infolist(), key=lambda one: one.file_size)
@@ -106,7 +106,6 @@ def _tensors(base: dict) -> Iterator[tuple[str, torch.Tensor, str]]:
     yield 'infinity', torch.full_like(weight, float('inf')), 'not finite numbers'
     yield 'no data', torch.empty(weight.shape, device='meta'), 'has no data'
     yield 'stride 0', torch.zeros(1).expand(50_000, 250_000), 'has no data'
-    yield 'stride 0 of the right shape', torch.zeros(()).expand(weight.shape), 'has no data'
     yield 'sparse', weight.to_sparse(), 'not dense|damaged|code'
     yield 'complex', weight.to(torch.complex64), 'of another type'
     yield 'integers', weight.long(), 'of another type'
@@ -149,7 +148,8 @@ def _states(base: dict) -> Iterator[tuple[str, dict, str]]:
     yield 'no states', change('optimizer', 'state', value={}), 'no state of an optimizer'
     for key, value in dict(lr=float('nan'), betas='x', eps=None, weight_decay=[1], params=[0, 0]).items():
         yield f'{key}={value!r}', change('optimizer', 'param_groups', 0, key, value=value), 'cannot resume'
-    yield 'one beta', change('optimizer', 'param_groups', 0, 'betas', value=(0.9,)), 'betas'
+    for value in ((0.9,), [0.9], [0.9, 0.9, 0.9]):
+        yield f'betas={value}', change('optimizer', 'param_groups', 0, 'betas', value=value), 'betas'
     short = {key: value for key, value in group.items() if key != 'betas'}
     yield 'no betas', change('optimizer', 'param_groups', 0, value=short), 'differ in betas'
     moments = optimizer['state'][0]
@@ -197,6 +197,12 @@ def cases(base: dict, victim: Path) -> list[Case]:
         # A run may start from the weights of another head.
         doors = [door for door in DOORS if (door, name) != ('load_from', 'another shape')]
         found.append(Case(name, lambda path, c=changed: torch.save(c, path), tuple(doors), message))
+    first, weight = next(iter(base['state_dict'].items()))
+    for key, doors in dict(state_dict=('resume',), state_dict_ema=('load_from', 'test', 'load')).items():
+        both = {**base, 'state_dict_ema': base['state_dict']}  # as in timm's files
+        both[key] = {**base['state_dict'], first: torch.full_like(weight, float('nan'))}
+        name = f'NaN in {key} of two'
+        found.append(Case(name, lambda path, c=both: torch.save(c, path), doors, 'not finite numbers'))
     found += [
         Case(name, lambda path, content=content: torch.save(content, path), ('resume',), message)
         for name, content, message in _states(base)

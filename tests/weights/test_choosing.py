@@ -1,7 +1,10 @@
 """One network of several in a file, averaged weights, timm's features, and where downloads are kept."""
 
 import hashlib
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -165,7 +168,8 @@ class TestDownloads:
     def test_a_hash_that_is_given(self, server, hub):
         folder, url = server
         digest = self.serve(folder, 'x.pth', 1.0)
-        assert read(f'{url}/x.pth#sha256={digest}')['w'] == 1.0
+        for spelt in (digest, digest.upper()):
+            assert read(f'{url}/x.pth#sha256={spelt}')['w'] == 1.0
         wrong = '0' * 64
         for _ in range(2):  # downloaded, and in the cache
             with pytest.raises(UsageError, match=f'the content does not match sha256={wrong}'):
@@ -173,6 +177,25 @@ class TestDownloads:
             fetch(f'{url}/x.pth')
         with pytest.raises(UsageError, match='behind # stands sha256= and 8 to 64 hexadecimal digits'):
             fetch(f'{url}/x.pth#md5=abc')
+
+    def test_redirects(self, server, hub, monkeypatch):
+        _, url = server
+        target = f'{url}/there'
+
+        def redirect(handler):
+            handler.send_response(200 if handler.path == '/there' else 302)
+            handler.send_header('Location', target)
+            handler.end_headers()
+            handler.wfile.write(b'weights')
+
+        monkeypatch.setattr(SimpleHTTPRequestHandler, 'do_GET', redirect)
+        assert Path(fetch(f'{url}/a.pth')).read_bytes() == b'weights'
+        target = 'http://example.invalid/x.pth'
+        sentence = f"it redirects to '{target}', which is not encrypted"
+        with pytest.raises(UsageError, match=sentence):
+            fetch(f'{url}/b.pth')
+        with pytest.raises(URLError, match='not known|resolution|No address'):  # of others nothing changes
+            urlopen(f'{url}/b.pth')
 
     def test_a_file_with_a_hash_that_other_tools_have_fetched(self, server, hub, monkeypatch):
         folder, url = server

@@ -34,8 +34,24 @@ def test_wherever_a_file_is_cut_off(new, tmp_path):
     whole = path.read_bytes()
     for end in [*range(3, 400, 7), *range(400, len(whole) - 1, 97), len(whole) - 1]:
         path.write_bytes(whole[:end])
-        with pytest.raises(DamagedFileError, match='is damaged or cut off|is no checkpoint'):
+        with pytest.raises(DamagedFileError, match='is damaged or cut off|is not a checkpoint'):
             read_checkpoint(str(path))
+
+
+def test_repeated_elements_are_stored_in_full_if_they_are_few(tmp_path):
+    path = tmp_path / 'weights.pth'
+    row = torch.arange(4.0)
+    torch.save({'state_dict': {'a': row.expand(3, 4), 'b': [torch.ones(1).expand(2, 3)]}}, path)
+    content = read_checkpoint(str(path))['state_dict']
+    assert torch.equal(content['a'], row.repeat(3, 1))
+    assert content['a'].is_contiguous()
+    assert torch.equal(content['b'][0], torch.ones(2, 3))
+    half = torch.ones(1).expand(1 << 19)
+    torch.save({'a': half, 'b': {'c': half}}, path)  # as many as are taken
+    assert read_checkpoint(str(path))['b']['c'].untyped_storage().nbytes() == 4 << 19
+    torch.save({'a': half, 'b': half, 'c': torch.ones(1).expand(2)}, path)
+    with pytest.raises(DamagedFileError, match=r"the tensor \['c'\] of shape \(2,\) is not dense"):
+        read_checkpoint(str(path))
 
 
 def test_versions_of_modules_are_kept():
@@ -57,7 +73,7 @@ def test_versions_of_modules_are_kept():
 def test_other_files(content, likeness, tmp_path):
     path = tmp_path / 'weights.pth'
     path.write_bytes(content)
-    with pytest.raises(DamagedFileError, match=rf"'{path}' is no checkpoint{likeness}"):
+    with pytest.raises(DamagedFileError, match=rf"'{path}' is not a checkpoint{likeness}"):
         read_checkpoint(str(path))
 
 
@@ -108,7 +124,8 @@ def test_written_files_are_whole_or_not_there(name, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(Path, 'write_bytes', full)
+    monkeypatch.setattr(torch, 'save', full)
+    monkeypatch.setattr('safetensors.torch.save', full)
     with pytest.raises(OSError, match='No space left'):
         write_state_dict(WEIGHT, str(tmp_path / f'other_{name}'))
     assert [p.name for p in tmp_path.iterdir()] == [name]

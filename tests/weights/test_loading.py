@@ -268,7 +268,7 @@ class TestPlaces:
             ('mmmeta://caformer_s19', r"no weights 'caformer_s19' in the zoo: did you mean caformer_s18"),
             (
                 'ftp://host/x.pth',
-                r"'ftp://host/x.pth' is no location of weights: give a path, mmmeta://, timm:// or https",
+                r"'ftp://host/x.pth' is not a location of weights: give a path, mmmeta://, timm:// or https",
             ),
             ('timm://caformer_s18.nobody', r'not in the cache, and the hub cannot be reached'),
             ('/no/such.pth', r"there is no checkpoint '/no/such.pth': give the path of a file"),
