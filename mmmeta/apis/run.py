@@ -95,7 +95,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
         cfg.runner_type = 'mmmeta.Runner'
     # Other runners, such as FlexibleRunner, get the same by their config.
     added = [] if cfg.runner_type == 'mmmeta.Runner' else add_runtime(cfg)
-    trusted = ([named] if named else pretrained) if trust_checkpoint else []
+    trusted = _trusted(cfg, pretrained) if trust_checkpoint else []
     with _alone(cfg), safe_loading(trusted):
         runner = build(RUNNERS.build, cfg)
         for module in runner.model.modules() if isinstance(runner.model, nn.Module) else ():
@@ -114,6 +114,13 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
             with suppress(OSError):  # of a disk that is full
                 _log_traceback(runner)
             raise
+
+
+def _trusted(cfg: Config, pretrained: list[str]) -> list[str]:
+    """The locations for which ``--trust-checkpoint`` is meant."""
+    named = [cfg.load_from] if cfg.get('load_from') else []
+    # A run that is resumed builds its network as when it began, with the weights that were trusted then.
+    return [*named, *pretrained] if not named or cfg.get('resume') else named
 
 
 def _is_first() -> bool:
@@ -270,8 +277,8 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
     Args:
         cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it; ``resume`` and ``load_from`` as
             MMEngine's Runner takes them.
-        trust_checkpoint (bool): Whether the checkpoint that is loaded, or without one the pretrained weights
-            that the config names, may run code. Defaults to False.
+        trust_checkpoint (bool): Whether the checkpoint that is loaded may run code; without one, or when it
+            is resumed from, the pretrained weights in the config as well. Defaults to False.
         checks (bool): Whether to end with what :func:`~mmmeta.apis.checking.check` finds. Defaults to True.
 
     Returns:

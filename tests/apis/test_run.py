@@ -6,8 +6,9 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
-from mmmeta.apis.run import _end_without_a_log
+from mmmeta.apis.run import _end_without_a_log, _trusted
 
 
 def test_a_log_that_cannot_be_written_ends_the_run(tmp_path, capsys):
@@ -33,3 +34,16 @@ def test_a_log_that_cannot_be_written_ends_the_run(tmp_path, capsys):
     logger.info('%d', 'no number')
     assert 'TypeError: %d format: a real number is required, not str' in capsys.readouterr().err
     handler.close()
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'expected'),
+    [
+        (dict(load_from=None), ['pretrained.pth']),
+        (dict(load_from='named.pth'), ['named.pth']),
+        (dict(load_from='named.pth', resume=False), ['named.pth']),
+        (dict(load_from='last.pth', resume=True), ['last.pth', 'pretrained.pth']),
+    ],
+)
+def test_what_is_trusted_is_the_checkpoint_that_is_named(cfg, expected):
+    assert _trusted(Config(cfg), ['pretrained.pth']) == expected
