@@ -1,7 +1,6 @@
 """Files of weights: what is read, and what is said of the others."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
