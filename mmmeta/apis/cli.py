@@ -4,7 +4,6 @@ import argparse
 import errno
 import gc
 import json
-import math
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import DictAction
@@ -25,6 +25,8 @@ from mmmeta.atomic import NO_ROOM, WriteError
 from mmmeta.deploy.runtime import RuntimeProblem
 from mmmeta.errors import UsageError
 from mmmeta.stack import StackError
+
+from .values import COUNT, POSITIVE, SHARE, Range
 
 # Said of backbones that are put into configs.
 BACKBONE_HELP = 'such as caformer_s36, caformer_s18,window=13 or mmmeta://caformer_s18_in21ft1k'
@@ -120,26 +122,26 @@ def print_table(table: Table) -> None:
 
 def positive(text: str) -> int:
     """An integer of at least 1, for ``type`` of an argument."""
-    return _number(text, int, 1, sys.maxsize, 'a positive integer')
+    return _number(text, POSITIVE)
 
 
 def count(text: str) -> int:
     """An integer of at least 0, for ``type`` of an argument."""
-    return _number(text, int, 0, sys.maxsize, 'an integer of at least 0')
+    return _number(text, COUNT)
 
 
 def share(text: str) -> float:
     """A number from 0 to 1, for ``type`` of an argument."""
-    return _number(text, float, 0, 1, 'a number from 0 to 1')
+    return _number(text, SHARE)
 
 
-def _number(text: str, kind: type, smallest: float, largest: float, wanted: str) -> float:
+def _number(text: str, allowed: Range) -> float:
     try:
-        value = kind(text)
+        value = allowed.kind(text)
     except ValueError:
-        value = math.nan
-    if not smallest <= value <= largest:
-        raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
+        value = None
+    if not allowed.has(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not {allowed}")
     return value
 
 
@@ -163,7 +165,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class _ParseOptions(DictAction):
-    """Parse ``KEY=VALUE`` pairs as MMEngine does, and report those that are none."""
+    """Parse ``KEY=VALUE`` pairs as MMEngine does, also with brackets that do not enclose the whole value."""
 
     def __call__(
         self,
@@ -173,12 +175,50 @@ class _ParseOptions(DictAction):
         option_string: str | None = None,
     ) -> None:
         for text in values:
-            key, equals, value = text.partition('=')
+            key, equals, _ = text.partition('=')
             if not key or not equals:
                 parser.error(f"{option_string}: '{text}' is not KEY=VALUE, such as model.backbone.arch=s36")
-            if any(value.count(left) != value.count(right) for left, right in ('()', '[]')):
+            try:
+                super().__call__(parser, namespace, [text], option_string)
+            except ValueError:
                 parser.error(f"{option_string}: '{text}' has a bracket that is not closed, or not opened")
-        super().__call__(parser, namespace, values, option_string)
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """Parse a value; MMEngine's own removes spaces from names, and does not end for ``(1,2),(3,4)``.
+
+        Raises:
+            ValueError: It begins with a bracket that is not closed, or ends before another one is.
+        """
+        text = val.strip('\'" ')
+        parts, is_closed = _split(text)
+        has_bracket = text.startswith(('(', '['))
+        if (has_bracket or len(parts) > 1) and not is_closed:
+            raise ValueError(f"'{text}' has a bracket that is not closed, or not opened")
+        inside, is_enclosed = _split(text[1:-1])
+        is_enclosed &= has_bracket and len(parts) == 1
+        if not is_enclosed and len(parts) == 1:
+            return DictAction._parse_int_float_bool(text)
+        parts = inside if is_enclosed else parts
+        values = [
+            _ParseOptions._parse_iterable(part) for part in (parts if parts[-1].strip() else parts[:-1])
+        ]
+        return tuple(values) if is_enclosed and text[0] == '(' else values
+
+
+def _split(text: str) -> tuple[list[str], bool]:
+    """Split a text at the commas outside of brackets, and return whether all brackets are closed."""
+    parts, closing, is_closed = [''], [], True
+    for character in text:
+        if character in '([':
+            closing.append(')' if character == '(' else ']')
+        elif character in ')]':
+            is_closed &= bool(closing) and closing.pop() == character
+        if character == ',' and not closing:
+            parts.append('')
+        else:
+            parts[-1] += character
+    return parts, is_closed and not closing
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def load_config(
         Config: The config, with ``work_dir`` set.
 
     Raises:
-        UsageError: There is no such file, it is no Python, or an option or the backbone does not fit it.
+        UsageError: There is no such file, it is not Python, or an option or the backbone does not fit it.
         StackError: A package that it needs is missing or cannot run.
     """
     path = resolve_config_path(path)
@@ -69,9 +69,10 @@ def load_config(
         require(cfg.default_scope)
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
     for name in ALL_LOADERS:
-        loader = cfg.get(name)
-        if loader and loader.get('num_workers') == 0:
-            loader.persistent_workers = False  # PyTorch refuses it without workers
+        loaders = cfg.get(name) or []
+        for loader in [loaders] if isinstance(loaders, dict) else loaders:
+            if isinstance(loader, dict) and loader.get('num_workers') == 0:
+                loader['persistent_workers'] = False  # PyTorch refuses it without workers
     return cfg
 
 
@@ -100,9 +101,9 @@ def iter_dicts(value: Any) -> Iterator[dict]:
             yield from iter_dicts(part)
 
 
-def datasets(loader: ConfigDict) -> Iterator[ConfigDict]:
-    """The configs of the data sets of a data loader, without wrappers such as ``RepeatDataset``."""
-    for value in iter_dicts(loader.get('dataset', {})):
+def datasets(loader: ConfigDict | list[ConfigDict]) -> Iterator[ConfigDict]:
+    """The configs of the data sets of data loaders, without wrappers such as ``RepeatDataset``."""
+    for value in iter_dicts(loader.get('dataset', {}) if isinstance(loader, dict) else loader):
         if 'pipeline' in value and not isinstance(value.get('dataset'), dict):
             yield value
 

@@ -1,5 +1,6 @@
 """What the command lines share."""
 
+import argparse
 import errno
 import os
 import sys
@@ -10,7 +11,50 @@ import torch.distributed as dist
 from conftest import Tools
 from torch import nn
 
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.cli import add_config_options, command_line, count, positive, share
+
+
+def parse(*texts):
+    parser = argparse.ArgumentParser()
+    add_config_options(parser)
+    return parser.parse_args(['--cfg-options', *texts]).cfg_options
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('(1,2),(3,4)', [(1, 2), (3, 4)]),
+        ('[1,2],[3,4]', [[1, 2], [3, 4]]),
+        ('[(1, 2), [a, b], c]', [(1, 2), ['a', 'b'], 'c']),
+        ('1,2.5,true,None', [1, 2.5, True, None]),
+        ('a,', ['a']),
+        ('(1,)', (1,)),
+        ('[]', []),
+        ('()', ()),
+        ('', ''),
+        ('"[(a,b),(c,d)]"', [('a', 'b'), ('c', 'd')]),
+        ('f(1,2),(3,4)', ['f(1,2)', (3, 4)]),
+        ('(a)/photos(b)', '(a)/photos(b)'),
+        ('"/data/photos (2024"', '/data/photos (2024'),
+        ('(2024) photos', '(2024) photos'),
+    ],
+)
+def test_values_of_options(text, value):
+    assert parse(f'key={text}', 'other=3') == {'key': value, 'other': 3}
+
+
+@pytest.mark.parametrize('text', ['[1', '((', '(1,2]', '1,2)', '(1,2),(3', '[(1],2)'])
+def test_brackets_that_are_not_closed(text, capsys):
+    with pytest.raises(SystemExit):
+        parse(f'key={text}')
+    assert f"'key={text}' has a bracket that is not closed, or not opened" in capsys.readouterr().err
+
+
+def test_numbers_of_arguments():
+    assert (positive('1'), count('0'), share('0.5')) == (1, 0, 0.5)
+    for kind, text in ((positive, '0'), (positive, '9' * 400), (count, '-1'), (share, 'nan'), (share, 'x')):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not "):
+            kind(text)
 
 
 def test_a_tool_takes_its_process_group_apart(tmp_path):
@@ -32,7 +76,7 @@ import sys
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from mmmeta.apis.cli import command_line
+from mmmeta.apis.cli import add_config_options, command_line, count, positive, share
 
 
 def main():
