@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib
+import json
 import os
 import traceback
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import mmengine.config
+import yaml
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
@@ -25,6 +27,8 @@ _FROZEN = '<frozen importlib'
 # What lines of a config raise, and MMEngine about its content.
 _FAILURES = (ImportError, TypeError, AttributeError, NameError, ValueError, ArithmeticError, LookupError)
 _FAILURES += (RuntimeError,)
+# Bases of other formats that MMEngine reads.
+BASES_OF_DATA = ('.json', '.yaml', '.yml')
 
 
 def check_config_exists(path: str) -> None:
@@ -91,7 +95,7 @@ def read_config(path: str) -> Config:
                 f"the custom_imports of '{path}' cannot be imported ({error.__cause__}): run it where their "
                 'modules are, or put that folder into PYTHONPATH'
             ) from error
-        _explain(error, path, files)
+        _raise_if_of_config(error, path, files)
         raise
 
 
@@ -103,6 +107,10 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
     parent = f", which '{above[-1]}' inherits from" if above else ''
     if not path.is_file():
         raise UsageError(f"there is no config '{path}'{parent}")
+    if above and path.suffix in BASES_OF_DATA:
+        _check_data(path, parent)
+        yield str(path)
+        return
     if path.suffix != '.py':
         raise UsageError(f"'{path}'{parent} is not a config: give a Python file, with the suffix .py")
     try:
@@ -118,6 +126,8 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
         raise UsageError(f"the config '{path}'{parent} is not encoded in UTF-8: convert it") from error
     yield str(path)
     for base in _bases(tree, path):
+        if '{{' in base:  # a template, which MMEngine replaces
+            continue
         if '::' not in base:
             yield from _check_files(path.parent / base, (*above, path))
         elif base.partition('::')[0] not in INSTALL:
@@ -127,6 +137,17 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
             )
         elif not os.path.isfile(resolve_config_path(base)):
             raise UsageError(f"there is no config '{base}', which '{path}' inherits from")
+
+
+def _check_data(path: Path, parent: str) -> None:
+    """Check that a base in JSON or YAML can be parsed, if it has no templates."""
+    try:
+        text = path.read_text('utf-8')
+        if '{{' not in text:
+            json.loads(text) if path.suffix == '.json' else yaml.compose(text)
+    except (ValueError, yaml.YAMLError) as error:
+        said = str(error).replace('\n', ' ')
+        raise UsageError(f"the config '{path}'{parent} is not valid {path.suffix[1:]}: {said}") from error
 
 
 def _bases(tree: ast.Module, path: Path) -> list[str]:
@@ -149,8 +170,8 @@ def _bases(tree: ast.Module, path: Path) -> list[str]:
     return []
 
 
-def _explain(error: Exception, path: str, files: list[str]) -> None:
-    """Report an error that a line of a config raised, or MMEngine about its content.
+def _raise_if_of_config(error: Exception, path: str, files: list[str]) -> None:
+    """Raise a usage error for one that a line of a config raised, or MMEngine about its content.
 
     One from deeper, such as a module of the user's, is left as it is.
     """
