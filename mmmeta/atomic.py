@@ -62,10 +62,13 @@ def written(path: str | Path) -> Iterator[Path]:
     draft = path.with_name(f'.part-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # of any folder above
+        raise WriteError(error.errno, error.strerror, str(path)) from error
+    try:
         yield draft
         publish(draft, path)
     except OSError as error:
-        if error.filename not in (None, str(draft), str(path.parent)):  # of another file
+        if error.filename not in (None, str(draft)):  # of another file
             raise
         raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
