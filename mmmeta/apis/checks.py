@@ -7,6 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     for name in loaders:
         for dataset in datasets(cfg.get(name) or {}):
             root = dataset.get('data_root') or ''
+            if not isinstance(root, (str, os.PathLike)):  # of a class of the user's
+                continue
+            root = str(root)
             remote = '://' in root or dataset.get('backend_args')
             if remote:
                 continue
@@ -85,7 +89,7 @@ def _folders(dataset: dict) -> list[str]:
     prefix = dataset.get('data_prefix') or ''
     folders = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
     root = dataset.get('data_root') or ''
-    return [os.path.join(root, folder) for folder in folders if folder is not None]
+    return [os.path.join(root, folder) for folder in folders if isinstance(folder, (str, os.PathLike))]
 
 
 def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
@@ -236,7 +240,7 @@ def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
 
 # Where classes are called with the arguments of a config, and the packages whose constructors check theirs.
 CALLERS = (build_from_cfg.__code__, Runner.build_dataloader.__code__)
-CHECKING = re.compile(r'/(torch|mmengine|mmcv|mmdet|mmseg|mmpretrain)/')
+CHECKING = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 
 
 @contextmanager
@@ -249,7 +253,7 @@ def explain_building() -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        if 'is not in the' not in str(error):
+        if 'is not in the' not in str(error) and 'must contain the key "type"' not in str(error):
             raise
         raise UsageError(str(error.args[0]).replace('\n', ' ')) from error
     except (TypeError, ValueError, AssertionError) as error:
@@ -265,7 +269,8 @@ def explain_building() -> Iterator[None]:
             takes = ', '.join(inspect.signature(cls).parameters)
             argument = str(error).rpartition('unexpected keyword argument ')[2]
             raise UsageError(f'{cls.__name__} takes no argument {argument}: it takes {takes}') from error
-        if all(CHECKING.search(code.co_filename) for code in inner):
+        folders = tuple(f'{Path(spec.origin).parent}/' for spec in map(find_spec, CHECKING) if spec)
+        if all(code.co_filename.startswith(folders) for code in inner):
             raise UsageError(f'{cls.__name__} does not take its arguments in the config: {error}') from error
         raise
 

@@ -1,12 +1,15 @@
 """What is explained as a mistake of the data, and what is not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmmeta.apis.checks import explain_data_errors
+from mmmeta.apis.checks import build, explain_data_errors
 from mmmeta.errors import UsageError
+from mmmeta.registry import MODELS
 
 
 class Images(Dataset):
@@ -66,3 +69,22 @@ def test_a_data_set_that_cannot_be_built():
     message = "'annotations.json' is not in the format of its data set"
     with pytest.raises(UsageError, match=message), explain_data_errors(Config(), []):
         Runner.build_dataloader(loader)
+
+
+@pytest.mark.parametrize(('folder', 'error'), [('of_torch', UsageError), ('of_a_user', ValueError)])
+def test_what_constructors_of_the_packages_refuse_is_explained(tmp_path, folder, error):
+    """Those of a package, wherever it is; not those of a user's folder of the same name."""
+    path = (
+        tmp_path / 'torch/module.py' if folder == 'of_a_user' else Path(torch.__file__).with_name('module.py')
+    )
+    names = {}
+    source = "class Refusing:\n    def __init__(self):\n        raise ValueError('a bug')\n"
+    exec(compile(source, str(path), 'exec'), names)
+    with pytest.raises(ValueError, match='a bug') as raised:
+        build(MODELS.build, dict(type=names['Refusing']))
+    assert type(raised.value) is error
+
+
+def test_a_part_without_a_type_is_explained():
+    with pytest.raises(UsageError, match='must contain the key "type"'):
+        build(MODELS.build, dict(in_channels=3))
