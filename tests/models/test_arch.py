@@ -11,7 +11,7 @@ from mmmeta.errors import UsageError
 from mmmeta.models import FAMILIES
 
 NAN, INF = math.nan, math.inf
-NO_NUMBER = (None, 'abc', '', (), [], {}, NAN, INF, -INF, True, object())
+NO_NUMBER = (None, 'abc', '', (), [], {}, NAN, INF, -INF, 10**400, True, object())
 NO_INTEGER = (*NO_NUMBER, 1.5, 0, -1)
 NO_BOOL = (None, 'abc', '', 0, 1, NAN, (), {})
 NO_CFG = (0, 3.5, [], (), {}, True, {1: 2}, 'Relu6', dict(eps=1), *(dict(type=t) for t in (None, 3, ['LN'])))

@@ -1,6 +1,6 @@
 """Checks of what layers and backbones are built with."""
 
-import math
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -8,13 +8,15 @@ from mmmeta.errors import UsageError
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite real number, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a finite real number that a float can hold, and not a bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max  # false of NaN
 
 
 def is_integer(value: Any, least: int = 1) -> bool:
-    """Return whether a value is an integer, and no bool, of at least ``least``."""
-    return type(value) is int and value >= least
+    """Return whether a value is an integer, and not a bool, of at least ``least`` and at most 64 bits."""
+    return type(value) is int and least <= value <= sys.maxsize
 
 
 def check(name: str, value: Any, valid: bool, allowed: str) -> None:
