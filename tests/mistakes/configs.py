@@ -289,7 +289,7 @@ MISTAKES = [
     Mistake(DETECTOR, {'runner.max_epochs': 24}, 'runner.max_epochs', 'write train_cfg in its place'),
     Mistake(
         DETECTOR,
-        {'total_epochs': 24, 'train_cfg.max_epochs': None},
+        {'total_epochs': 24, 'train_cfg': dict(_delete_=True, type='EpochBasedTrainLoop')},
         'total_epochs',
         'write train_cfg.max_epochs',
     ),
