@@ -106,7 +106,7 @@ TYPE = re.compile(
 )
 # Where None does not stand for a default.
 REQUIRED = re.compile(
-    r'model|\w+_dataloader\.(batch_size|num_workers|dataset)|train_cfg\.max_\w+|\w+_dataloader\.(.+\.)?pipeline'
+    r'model(\.backbone)?|\w+_dataloader\.(batch_size|num_workers|dataset)|train_cfg\.max_\w+|\w+_dataloader\.(.+\.)?pipeline'
     r'|optim_wrapper\.(optimizer|accumulative_counts)'
 )
 WORDS = {str: 'a text', os.PathLike: 'a path', bool: 'True, False', list: 'a list', dict: 'a dict'}

@@ -188,6 +188,7 @@ class RunRecordHook(Hook):
         config = self.given['config'] or runner.cfg.filename
         self.first = runner.iter if kind == 'train' else 0
         loader = runner.cfg.get(f'{kind}_dataloader') or {}
+        loader = loader if isinstance(loader, dict) else {}  # several are for a loop of the user's
         self.record = dict(
             self.given,
             version=VERSION,

@@ -81,7 +81,8 @@ def check(
     Raises:
         UsageError: Data are not there, or not in the format of their data set.
     """
-    loaders = [name for name in TRAIN_LOADERS if cfg.get(name)]
+    # Several loaders are for a loop of the user's.
+    loaders = [name for name in TRAIN_LOADERS if cfg.get(name) and isinstance(cfg[name], dict)]
     findings = check_config(cfg)
     if any(finding.is_fatal for finding in findings):
         return findings  # data sets cannot be built

@@ -192,7 +192,11 @@ def check_types_elsewhere(cfg: Config) -> Iterator[Finding]:
     if scope is None:
         return
     for registry, key, parts in (
-        *((DATASETS, f'{name}.dataset', (cfg.get(name) or {}).get('dataset')) for name in ALL_LOADERS),
+        *(
+            (DATASETS, f'{name}.dataset', cfg[name].get('dataset'))
+            for name in ALL_LOADERS
+            if isinstance(cfg.get(name), dict)
+        ),
         *((METRICS, key, cfg.get(key)) for key in ('val_evaluator', 'test_evaluator')),
         (OPTIMIZERS, 'optim_wrapper.optimizer', (cfg.get('optim_wrapper') or {}).get('optimizer')),
         (PARAM_SCHEDULERS, 'param_scheduler', cfg.get('param_scheduler')),

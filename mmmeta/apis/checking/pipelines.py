@@ -27,7 +27,7 @@ def check_pipelines(cfg: Config) -> Iterator[Finding]:
     seen = []
     for name in ALL_LOADERS:
         loader = cfg.get(name) or {}
-        outermost = loader.get('dataset')
+        outermost = loader.get('dataset') if isinstance(loader, dict) else None
         for dataset in datasets(loader):
             pipeline = dataset.pipeline
             if pipeline in seen or not isinstance(pipeline, (list, tuple)):
