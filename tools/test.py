@@ -5,6 +5,7 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
+from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import add_backbone, add_run_arguments, command_line
 from mmmeta.apis.config import enable_drawing, enable_tta, load_config
 from mmmeta.apis.run import evaluate
@@ -37,6 +38,7 @@ def main() -> None:
     cfg.launcher = args.launcher
     cfg.console = 'full' if args.verbose else 'short'
     if args.show_dir:
+        check_writable(args.show_dir, '--show-dir')
         enable_drawing(cfg, args.show_dir)
     if args.tta:
         enable_tta(cfg)

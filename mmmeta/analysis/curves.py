@@ -73,8 +73,10 @@ def read_scalars(log: Path) -> list[dict[str, float]]:
         scalars = [json.loads(line) for line in lines]
     except ValueError:
         scalars = None
-    if scalars is None or not all(isinstance(line, dict) for line in scalars):
-        raise UsageError(f"'{log}' is no log of a run: give a work directory, or a file scalars.json in one")
+    if scalars is None or not all(isinstance(line, dict) and 'step' in line for line in scalars):
+        raise UsageError(
+            f"'{log}' is not a log of a run: give a work directory, or a file scalars.json in one"
+        )
     return scalars
 
 

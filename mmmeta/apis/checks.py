@@ -263,7 +263,8 @@ def explain_building() -> Iterator[None]:
             raise
         cls = frames[calls[-1]].f_locals.get('obj_cls', DataLoader)
         inner = [frame.f_code for frame in frames[calls[-1] + 1 :]]
-        if any(code.co_name != '__init__' for code in inner):  # computed, not checked
+        computes = any(code.co_name != '__init__' for code in inner)
+        if computes and not isinstance(error, AssertionError):  # which checks, wherever it stands
             raise
         if 'unexpected keyword argument' in str(error):
             takes = ', '.join(inspect.signature(cls).parameters)
@@ -271,7 +272,8 @@ def explain_building() -> Iterator[None]:
             raise UsageError(f'{cls.__name__} takes no argument {argument}: it takes {takes}') from error
         folders = tuple(f'{Path(spec.origin).parent}/' for spec in map(find_spec, CHECKING) if spec)
         if all(code.co_filename.startswith(folders) for code in inner):
-            raise UsageError(f'{cls.__name__} does not take its arguments in the config: {error}') from error
+            reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+            raise UsageError(f'{cls.__name__} does not take its arguments in the config: {reason}') from error
         raise
 
 

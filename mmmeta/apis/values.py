@@ -55,6 +55,8 @@ class Range(NamedTuple):
 COUNT, POSITIVE, SHARE = Range(int, 0), Range(int, 1), Range(float, 0, 1)
 AMOUNT, NUMBER = Range(float, 0), Range(float, -math.inf)
 SEQUENCE, PLAIN_OR_SEVERAL = (list, tuple), (str, os.PathLike, list, tuple, dict)
+# Of MMSegmentation; the last one of its depth estimators.
+SEGMENTATION_MODES = ('whole', 'slide', 'slide_flip')
 # What is at keys that every run reads, by patterns of the keys: a number, or one of several types.
 RULES = {
     r'\w+_dataloader\.batch_size': POSITIVE,
@@ -189,6 +191,21 @@ def check_values(cfg: Config) -> None:
                 raise UsageError(f'{key} has no type: write the name of a class, {key}.type')
         if TYPE.fullmatch(key) and (not value or not (isinstance(value, str) or callable(value))):
             raise UsageError(f"{key}='{value}': give the name of a class")
+    for name, owner in (('', cfg), ('model.', cfg.get('model') or {})):
+        preprocessor = owner.get('data_preprocessor') or {}
+        lengths = {
+            key: len(preprocessor[key])
+            for key in ('mean', 'std')
+            if isinstance(preprocessor.get(key), (list, tuple))
+        }
+        if len({*lengths.values()} - {1}) > 1:
+            raise UsageError(
+                f'{name}data_preprocessor has {lengths["mean"]} numbers as mean and {lengths["std"]} as std: '
+                'give as many'
+            )
+    mode = ((cfg.get('model') or {}).get('test_cfg') or {}).get('mode', 'whole')
+    if cfg.get('default_scope') == 'mmseg' and mode not in SEGMENTATION_MODES:
+        raise UsageError(f'model.test_cfg.mode={mode}: give one of {", ".join(SEGMENTATION_MODES)}')
     level = cfg.get('log_level') or 'INFO'
     if not isinstance(getattr(logging, str(level), level), int):
         raise UsageError(f"log_level='{level}': give DEBUG, INFO, WARNING, ERROR or CRITICAL")

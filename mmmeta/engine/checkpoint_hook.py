@@ -1,5 +1,6 @@
 """The hook that writes checkpoints."""
 
+import inspect
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmmeta.atomic import NO_ROOM, publish, written
-from mmmeta.errors import UsageError
+from mmmeta.errors import UsageError, shorten
 from mmmeta.registry import HOOKS
 
 from .accumulation import gather_gradients
@@ -139,6 +140,10 @@ class CheckpointHook(MMEngineCheckpointHook):
             if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
                 raise UsageError(f'{key}={names!r} of CheckpointHook: give a name, or a list of names')
         super().__init__(*args, **kwargs)
+        # MMEngine passes what it does not know to the runner, at the first checkpoint.
+        unknown = {*self.args} - {*inspect.signature(Runner.save_checkpoint).parameters}
+        if unknown:
+            raise UsageError(f'CheckpointHook takes no argument {shorten(sorted(unknown))}: remove it')
         if not isinstance(wait_for_room, (int, float)) or wait_for_room < 0:
             raise UsageError(f'wait_for_room={wait_for_room!r} of CheckpointHook: give a number of seconds')
         self.wait_for_room = wait_for_room

@@ -70,7 +70,7 @@ class TestMistakes:
     def test_no_log(self, tmp_path, content):
         path = tmp_path / 'log.txt'
         path.write_text(content)
-        with pytest.raises(UsageError, match=f"'{path}' is no log of a run: give a work directory"):
+        with pytest.raises(UsageError, match=f"'{path}' is not a log of a run: give a work directory"):
             read_curves(path, ['loss'])
 
     def test_no_run(self, tmp_path):

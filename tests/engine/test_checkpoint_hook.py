@@ -182,6 +182,11 @@ def _write_half(path):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_an_argument_that_does_not_exist():
+    with pytest.raises(UsageError, match='CheckpointHook takes no argument intervall: remove it'):
+        CheckpointHook(intervall=3)
+
+
 class TestWriting:
     def test_the_order_of_system_calls(self, monkeypatch, tmp_path):
         """The contents are on the disk before the name is, and the name before the run goes on."""

@@ -154,6 +154,11 @@ RIGHT_VALUES = [
         ('default_scope', 'a.b', "default_scope='a.b': there is no package of that name"),
         ('load_from', 3, 'load_from=3: give a text or a path'),
         ('train_cfg', dict(max_iters=1.5), 'train_cfg.max_iters=1.5: give an integer of at least 1'),
+        (
+            'model.data_preprocessor',
+            dict(mean=(1, 2), std=(1, 2, 3)),
+            'data_preprocessor has 2 numbers as mean and 3 as std: give as many',
+        ),
         ('train_dataloader.batch_size', 10**400, 'give an integer of at least 1'),
         ('optim_wrapper.optimizer.lr', 10**400, 'give a finite number of at least 0'),
         ('optim_wrapper.optimizer.lr', float('inf'), 'lr=inf: give a finite number of at least 0'),
@@ -174,6 +179,12 @@ def test_a_wrong_value_is_named_with_its_key(key, value, message):
 
     with pytest.raises(UsageError, match=message.replace('.', r'\.')):
         set_and_check()
+
+
+def test_a_mode_of_testing_that_does_not_exist():
+    cfg = Config(dict(CONFIG, default_scope='mmseg', model=dict(type='M', test_cfg=dict(mode='x'))))
+    with pytest.raises(UsageError, match='model.test_cfg.mode=x: give one of whole, slide, slide_flip'):
+        check_values(cfg)
 
 
 def test_right_values_are_accepted():
