@@ -73,7 +73,9 @@ def read_scalars(log: Path) -> list[dict[str, float]]:
         scalars = [json.loads(line) for line in lines]
     except ValueError:
         scalars = None
-    if scalars is None or not all(isinstance(line, dict) and 'step' in line for line in scalars):
+    if scalars is None or not all(
+        isinstance(line, dict) and isinstance(line.get('step'), (int, float)) for line in scalars
+    ):
         raise UsageError(
             f"'{log}' is not a log of a run: give a work directory, or a file scalars.json in one"
         )

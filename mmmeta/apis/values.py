@@ -62,6 +62,7 @@ RULES = {
     r'\w+_dataloader\.batch_size': POSITIVE,
     r'\w+_dataloader\.num_workers': COUNT,
     r'train_cfg\.max_(iters|epochs)': Range(float, 1, is_whole=True),
+    r'\w+_evaluator\.iou_metrics': SEQUENCE,
     r'train_cfg\.val_interval': Range(float, 1, others=(math.inf,)),
     r'optim_wrapper\.optimizer\.(lr|weight_decay)': AMOUNT,
     r'optim_wrapper\.optimizer\.betas(\.\d+)*': SHARE,
