@@ -55,6 +55,8 @@ class Range(NamedTuple):
 COUNT, POSITIVE, SHARE = Range(int, 0), Range(int, 1), Range(float, 0, 1)
 AMOUNT, NUMBER = Range(float, 0), Range(float, -math.inf)
 SEQUENCE, PLAIN_OR_SEVERAL = (list, tuple), (str, os.PathLike, list, tuple, dict)
+# What MMEngine's runner takes as ``randomness``.
+RANDOMNESS = ('seed', 'diff_rank_seed', 'deterministic')
 # Of MMSegmentation; the last one of its depth estimators.
 SEGMENTATION_MODES = ('whole', 'slide', 'slide_flip')
 # What is at keys that every run reads, by patterns of the keys: a number, or one of several types.
@@ -207,6 +209,9 @@ def check_values(cfg: Config) -> None:
     mode = ((cfg.get('model') or {}).get('test_cfg') or {}).get('mode', 'whole')
     if cfg.get('default_scope') == 'mmseg' and mode not in SEGMENTATION_MODES:
         raise UsageError(f'model.test_cfg.mode={mode}: give one of {", ".join(SEGMENTATION_MODES)}')
+    unknown = {*(cfg.get('randomness') or {})} - {*RANDOMNESS}
+    if unknown:
+        raise UsageError(f'randomness has no {min(unknown)}: give {", ".join(RANDOMNESS)}')
     level = cfg.get('log_level') or 'INFO'
     if not isinstance(getattr(logging, str(level), level), int):
         raise UsageError(f"log_level='{level}': give DEBUG, INFO, WARNING, ERROR or CRITICAL")

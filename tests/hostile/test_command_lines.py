@@ -159,6 +159,7 @@ RIGHT_VALUES = [
             dict(mean=(1, 2), std=(1, 2, 3)),
             'data_preprocessor has 2 numbers as mean and 3 as std: give as many',
         ),
+        ('randomness', dict(seeds=1), 'randomness has no seeds: give seed, diff_rank_seed, deterministic'),
         ('train_dataloader.batch_size', 10**400, 'give an integer of at least 1'),
         ('optim_wrapper.optimizer.lr', 10**400, 'give a finite number of at least 0'),
         ('optim_wrapper.optimizer.lr', float('inf'), 'lr=inf: give a finite number of at least 0'),
