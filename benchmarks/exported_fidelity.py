@@ -90,9 +90,11 @@ def draw_images(folder: Path, side: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     rng, paths = np.random.default_rng(7), []
     for height, width in RATIOS:
-        scale = side / min(height, width)
+        scale, objects = side / min(height, width), []
+        while len(objects) < 3:  # some scenes are empty
+            image, objects = draw_coco_scene(rng, round(height * scale), round(width * scale))
         paths.append(folder / f'{width}x{height}.png')
-        draw_coco_scene(rng, round(height * scale), round(width * scale))[0].save(paths[-1])
+        image.save(paths[-1])
     return paths
 
 
