@@ -57,6 +57,7 @@ def test_imports_point_downwards(path):
                 'importlib',
                 'math',
                 're',
+                'sys',
                 'typing',
                 'warnings',
             )
