@@ -69,12 +69,13 @@ class CompleteWeightsHook(Hook):
             convert_checkpoint(checkpoint, source)
             check_complete(model, checkpoint['state_dict'], source)
         elif not runner._resume:
-            state_dict = find_state_dict(checkpoint, source)
             if isinstance(getattr(model, 'backbone', None), MetaFormer):
                 convert_checkpoint(checkpoint, source)
                 state_dict = checkpoint['state_dict']
                 check_backbone_complete(model.backbone, state_dict, source)
-            check_finite(state_dict, source)
+            else:
+                state_dict = find_state_dict(checkpoint, source)
+                check_finite(state_dict, source)
             check_types(model, state_dict, source)
             checkpoint['state_dict'] = state_dict  # a file may hold others, of which MMEngine loads this key
         if not isinstance(checkpoint.get('meta', {}), dict):

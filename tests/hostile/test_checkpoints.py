@@ -405,7 +405,7 @@ class TestLastCheckpoint:
         assert not cfg.resume
 
     def test_checkpoints_in_another_folder(self, tmp_path, work):
-        (work / 'last_checkpoint').write_text('/data/work/iter_8.pth')
+        (work / 'last_checkpoint').write_text('/data/run/iter_8.pth')
         (tmp_path / 'disk/work').mkdir(parents=True)
         (tmp_path / 'disk/work/iter_8.pth').write_text('weights')
         hooks = dict(checkpoint=dict(out_dir=str(tmp_path / 'disk')))
