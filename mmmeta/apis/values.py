@@ -194,19 +194,16 @@ def check_values(cfg: Config) -> None:
                 raise UsageError(f'{key} has no type: write the name of a class, {key}.type')
         if TYPE.fullmatch(key) and (not value or not (isinstance(value, str) or callable(value))):
             raise UsageError(f"{key}='{value}': give the name of a class")
-    for name, owner in (('', cfg), ('model.', cfg.get('model') or {})):
-        preprocessor = owner.get('data_preprocessor') or {}
-        lengths = {
-            key: len(preprocessor[key])
-            for key in ('mean', 'std')
-            if isinstance(preprocessor.get(key), (list, tuple))
-        }
-        if len({*lengths.values()} - {1}) > 1:
-            raise UsageError(
-                f'{name}data_preprocessor has {lengths["mean"]} numbers as mean and {lengths["std"]} as std: '
-                'give as many'
-            )
-    mode = ((cfg.get('model') or {}).get('test_cfg') or {}).get('mode', 'whole')
+    for name in ('data_preprocessor', 'model.data_preprocessor'):
+        mean, std = (_value_at(cfg, f'{name}.{key}') for key in ('mean', 'std'))
+        if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)):
+            lengths = {len(mean), len(std)}
+            if len(lengths - {1}) > 1:
+                raise UsageError(
+                    f'{name} has {len(mean)} numbers as mean and {len(std)} as std: give as many'
+                )
+    test_cfg = _value_at(cfg, 'model.test_cfg')
+    mode = test_cfg.get('mode', 'whole') if isinstance(test_cfg, dict) else 'whole'
     if cfg.get('default_scope') == 'mmseg' and mode not in SEGMENTATION_MODES:
         raise UsageError(f'model.test_cfg.mode={mode}: give one of {", ".join(SEGMENTATION_MODES)}')
     unknown = {*(cfg.get('randomness') or {})} - {*RANDOMNESS}

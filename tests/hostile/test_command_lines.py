@@ -186,6 +186,8 @@ def test_a_mode_of_testing_that_does_not_exist():
     cfg = Config(dict(CONFIG, default_scope='mmseg', model=dict(type='M', test_cfg=dict(mode='x'))))
     with pytest.raises(UsageError, match='model.test_cfg.mode=x: give one of whole, slide, slide_flip'):
         check_values(cfg)
+    cfg.model.test_cfg = [dict(mode='x')]  # of a model of the user's
+    check_values(cfg)
 
 
 def test_right_values_are_accepted():
