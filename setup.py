@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmmeta/version.py').read_text())[1]
 
-# What `mim` and mmmeta.resources look for inside an installed package.
+# What `mim` and mmmeta.utils.resources look for inside an installed package.
 RESOURCES = ('configs', 'tools', 'model-index.yml')
 
 

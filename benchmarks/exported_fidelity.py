@@ -22,7 +22,7 @@ from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import Network, export
 from mmmeta.deploy.comparing import compare_images
 from mmmeta.deploy.exporting import DYNAMIC
-from mmmeta.resources import resource_root
+from mmmeta.utils.resources import resource_root
 
 # Configs, and iterations that they are trained for.
 NETWORKS = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from .stack import StackError, check_stack
+from .utils.stack import StackError, check_stack
 from .version import __version__
 
 try:

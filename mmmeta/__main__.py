@@ -30,8 +30,8 @@ from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.apis.swapping.writing import write_swap
-from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 from mmmeta.weights import ZOO
 
 

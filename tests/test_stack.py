@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mmmeta import stack
+from mmmeta.utils import stack
 
 BLOCKER = """
 import importlib.abc, importlib.util, sys

@@ -72,7 +72,7 @@ def test_it_holds_configs_tools_and_tables(wheel):
 
 def test_it_trains_and_lists(python, ade_root, tmp_path):
     where = run(
-        python, '-c', 'from mmmeta.resources import resource_root; print(resource_root())', cwd=tmp_path
+        python, '-c', 'from mmmeta.utils.resources import resource_root; print(resource_root())', cwd=tmp_path
     )
     root = Path(where.strip())
     assert root.parts[-2:] == ('mmmeta', '.mim')

@@ -21,9 +21,9 @@ import torch
 from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line, positive
 from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
-from mmmeta.atomic import written
 from mmmeta.engine.records import collect_versions
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
 
 COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note', 'command', 'versions')
 

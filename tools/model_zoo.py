@@ -9,8 +9,8 @@ from rich.progress import track
 from mmmeta.analysis.curves import plot_families
 from mmmeta.apis.cli import command_line
 from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
-from mmmeta.atomic import written
-from mmmeta.resources import resource_root
+from mmmeta.utils.atomic import written
+from mmmeta.utils.resources import resource_root
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line, positive, track
 from mmmeta.apis.coverage.report import cover, write_csv, write_page
 from mmmeta.apis.coverage.run import list_configs
-from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 
 
 def main() -> None:

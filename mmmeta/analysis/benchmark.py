@@ -24,9 +24,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers import Attention, StarReLU
 from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
+from mmmeta.utils.errors import UsageError
 
 
 @dataclass(frozen=True)

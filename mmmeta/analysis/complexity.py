@@ -13,9 +13,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers import Attention
 from mmmeta.models.layers.windows import count_pairs
+from mmmeta.utils.errors import UsageError
 
 
 def _cpu_attention_flops(query: tuple, key: tuple, value: tuple, *_, out_shape: tuple = (), **__) -> int:

@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mmmeta.atomic import written
-from mmmeta.errors import UsageError
 from mmmeta.models import FAMILIES
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
 
 from .paper_tables import load_paper_table
 

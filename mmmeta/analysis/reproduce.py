@@ -16,10 +16,10 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from mmengine.config import Config
 
-from mmmeta.atomic import written
-from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
-from mmmeta.stack import explain_missing_package
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
+from mmmeta.utils.stack import explain_missing_package
 from mmmeta.weights import name_of_config, name_of_location
 
 from .paper_tables import Result

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmeta.engine.records import RECORDS, VERSION
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import is_remote
 
 # Patterns of config keys that do not affect the result of a run; batch, scale of the learning rate and number

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 def most_common_class_miou(folder: str | Path) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmmeta.errors import UsageError, nearest
 from mmmeta.models import FAMILIES
 from mmmeta.models.backbones.arch import ARCH_DEFAULTS
 from mmmeta.models.layers import RandomMixing
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError, nearest
 from mmmeta.weights import get_weights
 
 SCHEME = 'mmmeta://'

@@ -13,9 +13,9 @@ from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
 
-from mmmeta.atomic import written
 from mmmeta.deploy.runtime import enlarge, scale_of
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
 
 from .checks import build, check_data, check_writable, explain_data_errors
 from .pictures import beside

@@ -12,10 +12,10 @@ from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mmmeta.atomic import written
 from mmmeta.deploy.runtime import enlarge, scale_of
-from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError, nearest, shorten
 
 from .classify import class_names
 from .inference import without_annotations

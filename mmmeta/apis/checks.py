@@ -18,8 +18,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
-from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 from .config import dataset_class, datasets
 

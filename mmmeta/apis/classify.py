@@ -13,9 +13,9 @@ from mmengine.registry import init_default_scope
 from PIL import UnidentifiedImageError
 
 from mmmeta.deploy.runtime import RuntimeProblem, read_image
-from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
-from mmmeta.resources import resource_root
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 from mmmeta.weights import get_weights, load
 
 from .config import load_config

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmmeta.atomic import NO_ROOM, WriteError
 from mmmeta.deploy.runtime import RuntimeProblem
-from mmmeta.errors import UsageError
-from mmmeta.stack import StackError
+from mmmeta.utils.atomic import NO_ROOM, WriteError
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.stack import StackError
 
 from .values import COUNT, POSITIVE, SHARE, Range
 

@@ -11,8 +11,8 @@ from mmengine.device import get_device
 from mmengine.registry import DATASETS
 
 from mmmeta.analysis.wiring import without_groups
-from mmmeta.errors import UsageError
-from mmmeta.stack import INSTALL, require
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.stack import INSTALL, require
 
 from .reading import read_config, resolve_config_path
 from .values import check_values, merge_options

@@ -16,10 +16,10 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.analysis.curves import plot_curves, read_curves
 from mmmeta.analysis.segmentation import most_common_class_miou
-from mmmeta.atomic import written
 from mmmeta.datasets import generate_ade20k, generate_coco
-from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 
 from .browse import draw_item
 from .checks import build

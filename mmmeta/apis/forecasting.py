@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
+from mmmeta.utils.errors import UsageError
 
 from .checks import build, check_data, explain_data_errors
 from .config import adapt_to_device

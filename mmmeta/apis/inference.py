@@ -13,18 +13,18 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmmeta.atomic import written
+from mmmeta.apis.checking.labels import ANNOTATION_LOADERS
 from mmmeta.deploy.runtime import Description, draw, enlarge, read_image, scale_of
 from mmmeta.deploy.runtime import Prediction as Found
-from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
-from mmmeta.resources import resource_root
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 from mmmeta.weights import ZOO
 from mmmeta.weights import load as load_weights
 
 from .backbones import build_backbone
 from .browse import build_visualizer
-from .checking.labels import ANNOTATION_LOADERS
 from .checks import build, check_writable
 from .classify import build_classifier, class_names, classify, draw_weights
 from .config import dataset_class, datasets, iter_dicts, load_config

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmmeta.analysis.paper_tables import Result, printed_results
-from mmmeta.errors import UsageError
 from mmmeta.models import FAMILIES
-from mmmeta.resources import PACKAGE
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import PACKAGE
 from mmmeta.weights import name_of_config
 
 COUNTS = PACKAGE / 'analysis/counts.csv'

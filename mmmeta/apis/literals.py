@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 # MMEngine replaces {{ fileDirname }}, {{ _base_.key }} and {{$VARIABLE:default}} wherever they stand, in
 # strings and comments too, before Python reads the text. Written as an escape the braces would survive one

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 LOCK = '.lock'
 # Seconds without a sign of life after which the lock of another machine may be taken.

@@ -11,9 +11,9 @@ from mmengine.config import Config
 
 from mmmeta.analysis.complexity import count_config
 from mmmeta.analysis.curves import Panel
-from mmmeta.atomic import written
 from mmmeta.models import FAMILIES
-from mmmeta.resources import resource_root
+from mmmeta.utils.atomic import written
+from mmmeta.utils.resources import resource_root
 from mmmeta.weights import ZOO
 
 from .config import iter_dicts, load_config

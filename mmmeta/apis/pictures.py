@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .checks import check_target, check_writable
 

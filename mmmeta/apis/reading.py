@@ -15,9 +15,9 @@ import yaml
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
-from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
-from mmmeta.stack import INSTALL, explain_missing_package, require
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
+from mmmeta.utils.stack import INSTALL, explain_missing_package, require
 
 from .values import iter_items
 

@@ -20,17 +20,17 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmmeta.atomic import NO_ROOM
 from mmmeta.deploy import Network, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.records import diff_configs
 from mmmeta.engine.resuming import find_last_checkpoint
 from mmmeta.engine.runner import add_hook, add_runtime
-from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
 from mmmeta.registry import RUNNERS
-from mmmeta.resources import resource_root
+from mmmeta.utils.atomic import NO_ROOM
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 from mmmeta.weights import as_location, is_remote
 
 from .checking import (
@@ -41,21 +41,8 @@ from .checking import (
     name_damaged_maps,
     our_backbone,
 )
-from .checks import (
-    build,
-    check_backbone,
-    check_data,
-    check_writable,
-    explain_building,
-    explain_data_errors,
-)
-from .config import (
-    TEST_LOADERS,
-    TRAIN_LOADERS,
-    adapt_to_device,
-    load_config,
-    pretrained_checkpoints,
-)
+from .checks import build, check_backbone, check_data, check_writable, explain_building, explain_data_errors
+from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, load_config, pretrained_checkpoints
 from .lock import locked
 from .samples import take_samples
 

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.deploy.runtime import read_image
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .checks import build
 from .config import datasets

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 class Range(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmmeta.atomic import ended_by_exception
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import ended_by_exception
+from mmmeta.utils.errors import UsageError
 
 MARKER = 'generated.json'
 

@@ -11,8 +11,8 @@ from mmcv.transforms import LoadAnnotations
 from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
-from mmmeta.errors import UsageError, shorten
 from mmmeta.registry import TRANSFORMS
+from mmmeta.utils.errors import UsageError, shorten
 
 Label = int | tuple[int, int, int]
 IGNORED = 255

@@ -21,7 +21,7 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, DistancePointBB
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .regions import extract_regions
 from .suppression import LEFT_OUT, separate, suppress

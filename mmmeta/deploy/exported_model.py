@@ -5,8 +5,8 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 from .runtime import Network, Prediction, RuntimeProblem
 

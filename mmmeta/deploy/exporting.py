@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmmeta.datasets.coco import draw_coco_scene
-from mmmeta.errors import UsageError
 from mmmeta.models import MetaFormer
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import MEAN, STD
 
 from . import formats

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .runtime import KEY
 from .suppression import OPERATOR

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 class Normalized(nn.Module):

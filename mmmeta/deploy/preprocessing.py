@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 # Steps that an image without annotations does not need.
 ANNOTATION_STEPS = {'LoadAnnotations', 'LoadPanopticAnnotations', 'LoadMappedLabels'}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .comparing import agreement
 from .formats import only_errors, write_openvino

@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import checkpoint as checkpoint_module
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import find_state_dict, read, recognise, translate
 
 TAG = '__mmmeta__'

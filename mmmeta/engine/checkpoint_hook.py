@@ -16,9 +16,9 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmmeta.atomic import NO_ROOM, publish, written
-from mmmeta.errors import UsageError, shorten
 from mmmeta.registry import HOOKS
+from mmmeta.utils.atomic import NO_ROOM, publish, written
+from mmmeta.utils.errors import UsageError, shorten
 
 from .accumulation import gather_gradients
 from .checkpoint import from_plain, to_plain

@@ -11,9 +11,9 @@ from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
-from mmmeta.errors import UsageError, nearest, shorten
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
+from mmmeta.utils.errors import UsageError, nearest, shorten
 from mmmeta.weights import (
     check_backbone_complete,
     check_complete,

@@ -15,12 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from mmmeta.registry import DATA_SAMPLERS, LOOPS
 
 from .accumulation import restore_gradients
-from .random_state import (
-    draw_by_position,
-    find_caching_transforms,
-    number_batches,
-    restore_random_state,
-)
+from .random_state import draw_by_position, find_caching_transforms, number_batches, restore_random_state
 
 
 @DATA_SAMPLERS.register_module()

@@ -7,8 +7,8 @@ import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
-from mmmeta.errors import UsageError
 from mmmeta.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmmeta.utils.errors import UsageError
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -16,10 +16,10 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmeta.atomic import written
 from mmmeta.registry import HOOKS
-from mmmeta.resources import PACKAGE
-from mmmeta.stack import PROVIDERS
+from mmmeta.utils.atomic import written
+from mmmeta.utils.resources import PACKAGE
+from mmmeta.utils.stack import PROVIDERS
 
 from .checkpoint_hook import waiting_for_room
 

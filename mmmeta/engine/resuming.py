@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
-from mmmeta.errors import UsageError, shorten
+from mmmeta.utils.errors import UsageError, shorten
 from mmmeta.weights import check_structure, differences, format_differences, is_finite, is_metadata
 
 from .checkpoint import from_plain

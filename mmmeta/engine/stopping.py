@@ -15,8 +15,8 @@ from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
-from mmmeta.errors import UsageError
 from mmmeta.registry import HOOKS
+from mmmeta.utils.errors import UsageError
 
 from .checkpoint_hook import CheckpointHook
 from .random_state import gather_random_states

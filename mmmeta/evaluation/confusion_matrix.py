@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
-from mmmeta.atomic import written
 from mmmeta.registry import METRICS
+from mmmeta.utils.atomic import written
 
 
 @METRICS.register_module()

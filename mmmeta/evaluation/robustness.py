@@ -15,8 +15,8 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.evaluation import Accuracy
 
-from mmmeta.errors import UsageError
 from mmmeta.registry import DATASETS, METRICS
+from mmmeta.utils.errors import UsageError
 
 # Mean error of AlexNet over the five severities of each corruption, in percent (arXiv:1903.12261).
 ALEXNET_ERRORS = dict(

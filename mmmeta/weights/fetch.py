@@ -18,7 +18,7 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .zoo import HUB, ZOO, find_by_place, get_weights
 

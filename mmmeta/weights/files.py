@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmmeta.atomic import written
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
 
 # First bytes of torch.save's files: zip archives or, before 1.6 and of other tools, pickles.
 ZIP, PICKLE = b'PK', b'\x80'

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 STAGES = range(4)
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .fetch import fetch, is_remote, known_family, remove_from_cache
 from .files import DamagedFileError, check_finite, find_state_dict, format_names, read_checkpoint

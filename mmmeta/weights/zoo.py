@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 # Of ImageNet, in 0 to 255, red first, which all published MetaFormers know (timm's IMAGENET_DEFAULT_MEAN).
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

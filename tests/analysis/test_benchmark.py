@@ -14,7 +14,7 @@ from mmmeta.analysis.benchmark import activations, build_config, run_config, tim
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.config import load_config
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 BENCHMARK = (sys.executable, 'tools/analysis_tools/benchmark.py')
 

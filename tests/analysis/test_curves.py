@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmmeta.analysis.curves import plot_curves, read_curves
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import commands, compare, export
 from mmmeta.analysis.runs import find_records, report_incomplete
 from mmmeta.apis.config import load_config
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 NAME = 'upernet_caformer_s18_ade20k'
 RECORD = dict(

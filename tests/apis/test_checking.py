@@ -22,7 +22,7 @@ from mmmeta.apis.checks import explain_data_errors
 from mmmeta.apis.config import load_config
 from mmmeta.apis.forecasting import TrainingStep
 from mmmeta.datasets import generate_ade20k
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 # Samples of what tests/mistakes/run.py checks.

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
 from mmmeta.apis.checks import build, explain_data_errors
-from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 
 class Images(Dataset):

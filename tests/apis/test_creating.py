@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmmeta.apis import build_model, check, load_config, new, predict
 from mmmeta.apis.cam import draw_cam
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 def arguments_of(convention):

@@ -13,7 +13,7 @@ from mmmeta.analysis.complexity import count_config
 from mmmeta.apis.config import load_config
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.apis.metafiles import render_zoo
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO
 
 MODELS = {model.name: model for model in list_models()}

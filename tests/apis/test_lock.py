@@ -10,7 +10,7 @@ import pytest
 
 from mmmeta.apis import lock
 from mmmeta.apis.lock import locked
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 HOLD = """
 import sys, time

@@ -11,7 +11,7 @@ from mmmeta.apis import swap
 from mmmeta.apis.config import load_config
 from mmmeta.apis.swapping.swap import check_swappable, swap_with_reasons
 from mmmeta.apis.swapping.writing import plain, write_swap
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('mmseg', reason='configs of MMSegmentation are swapped')
 pytest.importorskip('mmdet', reason='configs of MMDetection are swapped')

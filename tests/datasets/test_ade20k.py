@@ -12,7 +12,7 @@ from mmmeta.analysis.segmentation import most_common_class_miou
 from mmmeta.datasets import generate_ade20k
 from mmmeta.datasets.ade20k import LABELS, OTHER
 from mmmeta.datasets.scenes import GROUNDS, OBJECTS
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 def digest(root: Path) -> str:

@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
 from mmmeta.apis.config import load_config
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('mmdet', reason='its detectors are exported')
 

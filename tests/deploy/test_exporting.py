@@ -29,7 +29,7 @@ from mmmeta.deploy import export, load
 from mmmeta.deploy.comparing import EXACT, Objects, _compare_objects, compare_images
 from mmmeta.deploy.formats import quiet
 from mmmeta.deploy.runtime import Network, RuntimeProblem
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('onnxscript', reason='export needs onnxscript')
 pytest.importorskip('onnxruntime', reason='exported files are run with ONNX Runtime')

@@ -10,7 +10,7 @@ from deploy.test_exporting import TINY, scene
 
 from mmmeta.apis.backbones import build_backbone
 from mmmeta.deploy import Calibration, export, load
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('onnxscript', reason='export needs onnxscript')
 openvino = pytest.importorskip('openvino', reason="files in eight bits are compared with OpenVINO's")

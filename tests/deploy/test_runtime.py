@@ -17,7 +17,7 @@ from mmmeta.deploy.preprocessing import Preprocessing, read_preprocessing
 from mmmeta.deploy.runtime import encode_mask, paste_mask, resize_bilinear
 from mmmeta.deploy.suppression import separate, suppress
 from mmmeta.deploy.upsampling import SymbolicUpsample
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 @pytest.mark.parametrize('size', [(61, 93), (30, 41), (200, 77), (1, 1), (50, 70), (25, 35), (100, 140)])

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmmeta.engine.checkpoint import from_plain, safe_loading, to_plain
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import check_complete, read
 
 

@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmmeta import atomic
 from mmmeta.engine import CheckpointHook, Runner, checkpoint_hook
-from mmmeta.errors import UsageError
+from mmmeta.utils import atomic
+from mmmeta.utils.errors import UsageError
 
 COUNT = itertools.count()
 

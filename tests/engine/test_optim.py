@@ -6,8 +6,8 @@ from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer
+from mmmeta.utils.errors import UsageError
 
 ARCH = dict(depths=(1, 1, 1, 1), dims=(32, 32, 64, 64))
 

@@ -6,7 +6,6 @@ from PIL import Image
 
 pytest.importorskip('mmpretrain', reason="data sets and metrics of classification are MMPretrain's")
 
-from mmmeta.errors import UsageError
 from mmmeta.evaluation.robustness import (
     ALEXNET_ERRORS,
     CorruptionError,
@@ -14,6 +13,7 @@ from mmmeta.evaluation.robustness import (
     ImageNetSubset,
     SubsetAccuracy,
 )
+from mmmeta.utils.errors import UsageError
 
 # Classes 6, 11 and 13 of the thousand.
 FOLDERS = {'n01498041': 6, 'n01531178': 11, 'n01534433': 13}

@@ -19,7 +19,7 @@ from mmmeta.apis.checking import check_dataset, name_damaged_maps
 from mmmeta.apis.checking.objects import BadObjects, decode_runs, parsed_once
 from mmmeta.apis.creating.boxes import read_objects
 from mmmeta.apis.creating.folders import MOST_CLASSES
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 HUGE = 10**400
 # Values of every type of JSON, for fields that have others.

@@ -18,7 +18,7 @@ from mmmeta.engine import CheckpointHook, Runner
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import WRITTEN
 from mmmeta.engine.resuming import find_last_checkpoint
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import load
 
 COUNT = itertools.count()

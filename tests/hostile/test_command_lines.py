@@ -20,8 +20,8 @@ from mmmeta.apis.checks import check_target, check_writable
 from mmmeta.apis.config import load_config
 from mmmeta.apis.reading import read_config
 from mmmeta.apis.values import check_values, merge_options
-from mmmeta.atomic import NO_ROOM, WriteError, written
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import NO_ROOM, WriteError, written
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import write_state_dict
 
 # Of each kind the one that was worst, in a process that has everything loaded.

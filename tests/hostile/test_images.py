@@ -15,7 +15,7 @@ from PIL import Image
 from mmmeta.apis.classify import find_images
 from mmmeta.deploy import load
 from mmmeta.deploy.runtime import RuntimeProblem, read_image
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 WIDE = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50) * 32
 CMYK = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 4), dtype=np.uint8), 'CMYK')

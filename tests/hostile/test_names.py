@@ -18,7 +18,7 @@ from mmmeta.apis import load_config, new
 from mmmeta.apis.literals import comment, literal
 from mmmeta.apis.swapping.writing import format_differences, write_swap
 from mmmeta.datasets import generate_ade20k
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 MARK = 'MMMETA_NAMES_RAN'
 CODE = f'__import__("os").environ.__setitem__("{MARK}","1")'

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmmeta import models
-from mmmeta.errors import UsageError
 from mmmeta.models import FAMILIES
+from mmmeta.utils.errors import UsageError
 
 NAN, INF = math.nan, math.inf
 NO_NUMBER = (None, 'abc', '', (), [], {}, NAN, INF, -INF, 10**400, True, object())

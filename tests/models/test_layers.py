@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers import (
     Attention,
     DropPath,
@@ -19,6 +18,7 @@ from mmmeta.models.layers import (
     build_activation,
     build_norm,
 )
+from mmmeta.utils.errors import UsageError
 
 
 def test_star_relu_formula_and_learnable_scalars():

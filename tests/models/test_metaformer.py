@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from mmmeta.analysis.benchmark import bytes_kept
 from mmmeta.analysis.paper_tables import load_paper_table
-from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer, MetaFormer, PoolFormer, RandFormer
 from mmmeta.models.layers import DropPath
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 TINY = dict(depths=(1, 1, 1, 1), dims=(32, 32, 64, 64))
 

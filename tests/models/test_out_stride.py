@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from timm_peer import randomise
 
-from mmmeta.errors import UsageError
 from mmmeta.models import FAMILIES, CAFormer, ConvFormer, MetaFormer, PoolFormer
 from mmmeta.models.layers import Pooling
+from mmmeta.utils.errors import UsageError
 
 TINY = dict(depths=(1, 1, 2, 2), dims=(32, 32, 64, 64))
 

@@ -9,7 +9,7 @@ from conftest import losses, metrics
 from PIL import Image
 
 from mmmeta.apis.inference import build_model
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 CONFIG = """
 _base_ = ['mmpretrain::_base_/default_runtime.py']

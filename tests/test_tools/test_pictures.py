@@ -16,8 +16,8 @@ from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_model, predict
 from mmmeta.apis.pictures import GAP, TITLE, free_folder, free_path
 from mmmeta.deploy.runtime import LEAST
-from mmmeta.errors import UsageError
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 DETECTOR = 'tests/data/tiny_mask_rcnn.py'
 

@@ -12,8 +12,8 @@ from mmengine.logging import HistoryBuffer
 from timm.models import metaformer
 from torch import nn
 
-from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import load, read, recognise
 from mmmeta.weights.fetch import fetch
 from mmmeta.weights.zoo import Weights

@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import DamagedFileError, find_state_dict, read_checkpoint, write_state_dict
 
 WEIGHT = {'weight': torch.arange(1000.0)}

@@ -7,8 +7,8 @@ from mmengine.registry import DefaultScope
 from timm.models.metaformer import checkpoint_filter_fn
 from timm_peer import FAMILIES, TIMM_MODELS, build, load_from_timm, randomise, relative_error
 
-from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, PoolFormer, RandFormer
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import convert_to_layout, translate
 
 MLP, LINEAR = dict(type='mmmeta.MetaFormerMlpHead'), dict(type='mmmeta.MetaFormerLinearHead')

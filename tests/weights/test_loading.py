@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from timm_peer import randomise
 
 from mmmeta.engine.checkpoint import safe_loading
-from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, RandFormer
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO, get_weights, read, translate
 from mmmeta.weights.fetch import fetch
 

@@ -12,8 +12,8 @@ from timm.models import metaformer
 from torch import nn
 
 from mmmeta.apis.backbones import backbone_config
-from mmmeta.errors import UsageError
 from mmmeta.models import CAFormer, ConvFormer
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO, get_weights
 from mmmeta.weights.fetch import fetch
 

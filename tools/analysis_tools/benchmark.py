@@ -41,12 +41,12 @@ from mmmeta.apis.cli import add_backbone, add_config_options, command_line, posi
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
 from mmmeta.apis.pictures import FIGURES, check_picture
-from mmmeta.atomic import written
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import load
 from mmmeta.deploy.comparing import normalized, predict_as
 from mmmeta.deploy.runtime import ENGINES
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import written
+from mmmeta.utils.errors import UsageError
 
 DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 

@@ -8,7 +8,7 @@ import check_interpreter  # noqa: F401
 from mmmeta.apis.cli import add_run_arguments, command_line, positive
 from mmmeta.apis.config import load_config
 from mmmeta.apis.run import evaluate
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from mmmeta.apis.cli import add_config_options, command_line, print_table
 from mmmeta.apis.config import enable_tta, load_config
 from mmmeta.apis.reading import resolve_config_path
 from mmmeta.apis.run import evaluate
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,12 +13,12 @@ from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
 from mmmeta.apis.run import judging
 from mmmeta.apis.samples import training_images
-from mmmeta.atomic import ended_by_exception
 from mmmeta.deploy import Calibration, export
 from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
 from mmmeta.deploy.formats import SUFFIXES
 from mmmeta.deploy.runtime import find_images, read_image
-from mmmeta.errors import UsageError
+from mmmeta.utils.atomic import ended_by_exception
+from mmmeta.utils.errors import UsageError
 
 
 def parse_args() -> argparse.Namespace:

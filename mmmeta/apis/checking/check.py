@@ -6,11 +6,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from mmmeta.apis.checks import build, check_data, explain_data_errors
+from mmmeta.apis.config import TRAIN_LOADERS
 from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
-from ..checks import build, check_data, explain_data_errors
-from ..config import TRAIN_LOADERS
 from .classes import check_class_names, check_classes, check_losses, check_queries
 from .finding import Finding, bare_model, scope_of
 from .labels import LabelCheck, check_labels

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from mmmeta.errors import shorten
+from mmmeta.apis.config import ALL_LOADERS, dataset_class, datasets
+from mmmeta.utils.errors import shorten
 
-from ..config import ALL_LOADERS, dataset_class, datasets
 from .finding import Finding, bare_model, parts_of, scope_of
 
 

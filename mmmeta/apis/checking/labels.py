@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmmeta.apis.literals import is_unicode
+from mmmeta.apis.pictures import shown_size
 from mmmeta.datasets.transforms import IMAGE_ERRORS, explain_damage
 from mmmeta.engine.hooks import inner_datasets
-from mmmeta.errors import UsageError, shorten
+from mmmeta.utils.errors import UsageError, shorten
 
-from ..literals import is_unicode
-from ..pictures import shown_size
 from .finding import Finding
 
 # Transforms that load annotation maps.

@@ -17,11 +17,11 @@ from mmengine.registry import (
 )
 from mmengine.runner import Runner
 
-from mmmeta.errors import nearest
+from mmmeta.apis.config import ALL_LOADERS
 from mmmeta.registry import MODELS as OUR_MODELS
 from mmmeta.registry import MODULES as LAZY_NAMES
+from mmmeta.utils.errors import nearest
 
-from ..config import ALL_LOADERS
 from .finding import Finding, bare_model, parts_of, scope_of
 
 # Keys at the top of a config that MMEngine, its packages or our tools read.

@@ -11,9 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmmeta.errors import UsageError, shorten
+from mmmeta.apis.literals import is_unicode
+from mmmeta.utils.errors import UsageError, shorten
 
-from ..literals import is_unicode
 from .finding import Finding, bare_model
 
 # Share of boxes beyond the border of their images with which they are taken for corners, not sizes.

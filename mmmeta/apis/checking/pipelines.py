@@ -7,7 +7,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from ..config import ALL_LOADERS, dataset_class, datasets, iter_dicts
+from mmmeta.apis.config import ALL_LOADERS, dataset_class, datasets, iter_dicts
+
 from .finding import Finding, bare_model, bare_type, parts_of, preprocessor_of, scope_of
 from .names import check_arguments, explain_missing_type, look_up
 

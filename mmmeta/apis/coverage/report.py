@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mmmeta.atomic import written
+from mmmeta.utils.atomic import written
 
 from .data import generate_all
 from .run import (

@@ -29,15 +29,15 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
 from mmmeta.analysis.wiring import parameter_names
-from mmmeta.errors import UsageError
+from mmmeta.apis.checking.finding import bare_model, bare_type, scope_of
+from mmmeta.apis.config import adapt_to_device, iter_dicts, load_config
+from mmmeta.apis.swapping.recipe import training_size
+from mmmeta.apis.swapping.swap import SCOPES, check_swappable, swap_with_reasons
+from mmmeta.apis.swapping.tied import check_tied, missing_package
+from mmmeta.apis.swapping.writing import format_swap, plain
 from mmmeta.models import MetaFormer
+from mmmeta.utils.errors import UsageError
 
-from ..checking.finding import bare_model, bare_type, scope_of
-from ..config import adapt_to_device, iter_dicts, load_config
-from ..swapping.recipe import training_size
-from ..swapping.swap import SCOPES, check_swappable, swap_with_reasons
-from ..swapping.tied import check_tied, missing_package
-from ..swapping.writing import format_swap, plain
 from .data import needs_video, put_on_data, training_size_of
 
 # Steps on one batch in which the loss has to fall.

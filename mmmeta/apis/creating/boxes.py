@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from mmmeta.errors import UsageError, shorten
+from mmmeta.apis.checking.objects import find_missing_values, find_object_errors, read_json
+from mmmeta.utils.errors import UsageError, shorten
 
-from ..checking.objects import find_missing_values, find_object_errors, read_json
 from .folders import MOST_CLASSES, check_names, image_size, read_text
 
 OPTION = '--annotations'

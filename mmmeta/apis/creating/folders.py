@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from math import floor
 from pathlib import Path
 
+from mmmeta.apis.literals import check_text, is_unicode
+from mmmeta.apis.pictures import shown_size
 from mmmeta.datasets.transforms import IMAGE_ERRORS
-from mmmeta.errors import UsageError, shorten
-
-from ..literals import check_text, is_unicode
-from ..pictures import shown_size
+from mmmeta.utils.errors import UsageError, shorten
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 # Names of folders of the two parts.

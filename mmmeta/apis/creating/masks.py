@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mmmeta.datasets.transforms import IGNORED, IMAGE_ERRORS, Label, colour_of, read_labels
-from mmmeta.errors import UsageError, shorten
+from mmmeta.utils.errors import UsageError, shorten
 
 # Values of a map without smoothed edges.
 MOST_LABELS = 255

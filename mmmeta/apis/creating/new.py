@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mmmeta.atomic import written_together
-from mmmeta.errors import UsageError, nearest, shorten
+from mmmeta.apis.backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
+from mmmeta.apis.literals import check_config_path
 from mmmeta.models import FAMILIES
+from mmmeta.utils.atomic import written_together
+from mmmeta.utils.errors import UsageError, nearest, shorten
 from mmmeta.weights import ZOO, is_remote
 
-from ..backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
-from ..literals import check_config_path
 from . import folders, text
 from .boxes import read_objects
 from .masks import examine_masks

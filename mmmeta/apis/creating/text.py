@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmmeta.apis.backbones import SCHEME
+from mmmeta.apis.literals import literal
 from mmmeta.models import FAMILIES
-from mmmeta.resources import base_path, resource_root
+from mmmeta.utils.resources import base_path, resource_root
 from mmmeta.weights import ZOO
-
-from ..backbones import SCHEME
-from ..literals import literal
 
 WIDTH = 110
 # Learning rates of AdamW from published and from random weights; a batch of 16 and more wants higher ones.

@@ -8,11 +8,10 @@ import torch
 from mmengine.config import ConfigDict
 
 from mmmeta.analysis.wiring import trace_backbone
-from mmmeta.errors import UsageError
+from mmmeta.apis.checking.finding import bare_type
 from mmmeta.models import MetaFormer
 from mmmeta.registry import MODELS
-
-from ..checking.finding import bare_type
+from mmmeta.utils.errors import UsageError
 
 Maps = list[tuple[int, int]]  # channels and stride of each
 HEADS = ('decode_head', 'auxiliary_head', 'rpn_head', 'roi_head', 'bbox_head', 'mask_head', 'panoptic_head')

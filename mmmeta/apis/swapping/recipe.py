@@ -9,11 +9,10 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmmeta.errors import UsageError
+from mmmeta.apis.checking.finding import bare_model, bare_type, scope_of
+from mmmeta.apis.config import ALL_LOADERS, iter_dicts
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import MEAN, STD
-
-from ..checking.finding import bare_model, bare_type, scope_of
-from ..config import ALL_LOADERS, iter_dicts
 
 # AdamW's learning rate, batch and weight decay of our own configs: of Semantic FPN, of UperNet, of detectors
 # and of classifiers. Others of a kind take the same.

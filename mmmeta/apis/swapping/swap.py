@@ -9,14 +9,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmmeta.analysis.wiring import parameter_names
-from mmmeta.errors import UsageError
-from mmmeta.resources import resource_root
-from mmmeta.stack import INSTALL
+from mmmeta.apis.backbones import GLOBAL_ATTENTION, WINDOW, backbone_config
+from mmmeta.apis.checking.finding import bare_model, bare_type, preprocessor_of, scope_of
+from mmmeta.apis.checking.names import check_types
+from mmmeta.apis.checking.wiring import check_anchors, check_wiring
+from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
+from mmmeta.utils.stack import INSTALL
 
-from ..backbones import GLOBAL_ATTENTION, WINDOW, backbone_config
-from ..checking.finding import bare_model, bare_type, preprocessor_of, scope_of
-from ..checking.names import check_types
-from ..checking.wiring import check_anchors, check_wiring
 from . import recipe
 from .maps import build_ours, wire_classifier, wire_dense
 from .tied import check_tied, missing_package

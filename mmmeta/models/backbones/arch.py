@@ -5,10 +5,10 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers import NORMS, build_activation
 from mmmeta.models.layers.checks import check, is_integer, is_number, parse_cfg
 from mmmeta.models.layers.norms import parse_norm
+from mmmeta.utils.errors import UsageError
 
 # The keys of an `arch` dict, with the values of arXiv:2210.13452 that hold where it does not set them.
 ARCH_DEFAULTS = MappingProxyType(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers import (
     TOKEN_MIXERS,
     Attention,
@@ -23,6 +22,7 @@ from mmmeta.models.layers import (
 from mmmeta.models.layers.checks import check, check_choice, is_integer, is_number, parse_cfg
 from mmmeta.models.layers.windows import BACKENDS, resolve_window
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 from mmmeta.weights import OURS, as_location, load, recognise, translate
 
 from .arch import check_out_indices, resolve_arch, resolve_strides, resolve_windows

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
 from mmmeta.models.layers import SquaredReLU
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 INIT = dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .checks import check, is_number, parse_cfg
 from .kernels import has_kernels
@@ -22,7 +22,7 @@ def _to_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 def _scaled_square(x: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
     """``scale * relu(x) ** 2 + bias``, computed in at least float32."""
     if not is_captured() and has_kernels(x):
-        from .kernels.activations import scaled_square
+        from mmmeta.models.layers.kernels.activations import scaled_square
 
         return scaled_square(x, scale, bias)
     (positive,) = _to_compute_dtype(F.relu(x))
@@ -54,7 +54,7 @@ class _ScaledSquareReLU(torch.autograd.Function):
         of_x, of_scale, of_bias = ctx.needs_input_grad
         # With a graph of the gradients themselves, these have to be operations.
         if not torch.is_grad_enabled() and has_kernels(x):
-            from .kernels.activations import scaled_square_gradients
+            from mmmeta.models.layers.kernels.activations import scaled_square_gradients
 
             grad_x, sums = scaled_square_gradients(grad, x, scale)
             return grad_x, sums[:1] if of_scale else None, sums[1:] if of_bias else None

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 
 def is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .checks import check, is_number, parse_cfg
 from .kernels import has_kernels
@@ -117,7 +117,7 @@ class _NormalisedMaps(Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        from .kernels.norms import normalise_maps
+        from mmmeta.models.layers.kernels.norms import normalise_maps
 
         return normalise_maps(x, weight, bias, eps, dtype)
 
@@ -131,7 +131,7 @@ class _NormalisedMaps(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
-        from .kernels.norms import normalise_maps_gradients
+        from mmmeta.models.layers.kernels.norms import normalise_maps_gradients
 
         x, weight, stats = ctx.saved_tensors
         grad_x, of_weight, of_bias = normalise_maps_gradients(grad, x, weight, stats)
@@ -141,7 +141,7 @@ class _NormalisedMaps(Function):
 def _normalise_maps_again(
     x: Tensor, weight: Tensor, bias: Tensor | None, stats: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    from .kernels.norms import normalise_maps_again
+    from mmmeta.models.layers.kernels.norms import normalise_maps_again
 
     return normalise_maps_again(x, weight, bias, stats, dtype)
 

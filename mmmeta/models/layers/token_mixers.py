@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .activations import build_activation
 from .checks import check_choice, is_integer, is_number
@@ -286,7 +286,7 @@ class Attention(nn.Module):
             q, k, v = qkv.reshape(batch, height, width, 3, -1, self.head_dim).unbind(3)
             x = natten_attention(q, k, v, self.window)
         elif runs_as_kernel(x, self.head_dim):
-            from .kernels.windows import attend_in_windows
+            from mmmeta.models.layers.kernels.windows import attend_in_windows
 
             rule = self.window, self.window_mode, self.border, self.head_dim
             x = attend_in_windows(qkv.reshape(batch * height * width, -1), (height, width), *rule)

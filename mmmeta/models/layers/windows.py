@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmeta.errors import UsageError
+from mmmeta.utils.errors import UsageError
 
 from .checks import check_choice
 from .kernels import has_kernels

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mmmeta.errors import UsageError
+from .errors import UsageError
 
 
 class WriteError(OSError):
