@@ -13,7 +13,7 @@ from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
 
-from mmmeta.deploy.runtime import enlarge, scale_of
+from mmmeta.runtime.run import enlarge, scale_of
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 

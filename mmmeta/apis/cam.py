@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
-from mmmeta.deploy.runtime import enlarge, scale_of
 from mmmeta.models import MetaFormer
+from mmmeta.runtime.run import enlarge, scale_of
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError, nearest, shorten
 

@@ -12,8 +12,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from PIL import UnidentifiedImageError
 
-from mmmeta.deploy.runtime import RuntimeProblem, read_image
 from mmmeta.registry import MODELS
+from mmmeta.runtime.run import RuntimeProblem, read_image
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.weights import get_weights, load

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmmeta.deploy.runtime import RuntimeProblem
+from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.stack import StackError

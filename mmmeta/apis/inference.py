@@ -14,9 +14,9 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmmeta.apis.checking.labels import ANNOTATION_LOADERS
-from mmmeta.deploy.runtime import Description, draw, enlarge, read_image, scale_of
-from mmmeta.deploy.runtime import Prediction as Found
 from mmmeta.registry import MODELS
+from mmmeta.runtime.run import Description, draw, enlarge, read_image, scale_of
+from mmmeta.runtime.run import Prediction as Found
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root

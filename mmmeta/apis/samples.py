@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmmeta.deploy.runtime import read_image
+from mmmeta.runtime.run import read_image
 from mmmeta.utils.errors import UsageError
 
 from .checks import build

@@ -13,8 +13,9 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
+from mmmeta.runtime.run import Network, Prepared, normalize, paste_mask, read_image
+
 from .preprocessing import test_steps
-from .runtime import Network, Prepared, normalize, paste_mask, read_image
 
 # Largest differences of float32: shares of pixels whose label is another, outputs relative to the largest.
 LABEL_PIXELS, RELATIVE = 1e-4, 1e-3

@@ -6,9 +6,8 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from mmmeta.registry import MODELS
+from mmmeta.runtime.run import Network, Prediction, RuntimeProblem
 from mmmeta.utils.errors import UsageError
-
-from .runtime import Network, Prediction, RuntimeProblem
 
 
 @MODELS.register_module()
@@ -17,7 +16,7 @@ class ExportedModel(BaseModel):
 
     Args:
         file (str | None): What was exported. Defaults to None: ``network`` is set before it is used.
-        engine (str | None): As of :class:`~mmmeta.deploy.runtime.Network`. Defaults to None.
+        engine (str | None): As of :class:`~mmmeta.runtime.run.Network`. Defaults to None.
         threads (int): As there. Defaults to 0.
         trusted (bool): Whether the file may execute code, as there. Defaults to False.
         data_preprocessor (dict | None): That of the config, which is not used. Defaults to None.

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.models import MetaFormer
+from mmmeta.runtime import run
+from mmmeta.runtime.run import VERSION, Network, RuntimeProblem, read_image
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import MEAN, STD
 
@@ -27,13 +29,12 @@ from .networks import Classification, Features, Normalized, Segmentation, normal
 from .pooling import MatrixAdaptiveAvgPool2d
 from .preprocessing import Preprocessing, read_preprocessing
 from .quantizing import Calibration, quantize
-from .runtime import VERSION, Network, RuntimeProblem, read_image
 
 DYNAMIC = ('none', 'batch', 'all')
 PRECISIONS = ('f32', 'bf16', 'int8')
 # Which formats have which precision.
 COMBINATIONS = dict(onnx=('f32', 'int8'), openvino=PRECISIONS, pt2=('f32',))
-RUNTIME = Path(__file__).with_name('runtime.py')
+RUNTIME = Path(run.__file__)
 RUN = 'run.py'
 # Pixels of a side, at least, that a network for any size is traced with: two tiles of windows at stride 32.
 TRACED_SIDE = 320

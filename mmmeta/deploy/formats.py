@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor, nn
 
+from mmmeta.runtime.run import KEY
 from mmmeta.utils.errors import UsageError
 
-from .runtime import KEY
 from .suppression import OPERATOR
 
 # Ending and packages of each format.

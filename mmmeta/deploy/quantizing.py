@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mmmeta.runtime.run import KEY, Network, RuntimeProblem
 from mmmeta.utils.errors import UsageError
 
 from .comparing import agreement
 from .formats import only_errors, write_openvino
-from .runtime import KEY, Network, RuntimeProblem
 
 # Least agreement with float32, by task: shares of objects, pixels and images, and of the size of features.
 AGREEMENT = dict(detection=0.95, segmentation=0.97, classification=0.97, features=0.95)

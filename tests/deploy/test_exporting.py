@@ -28,7 +28,7 @@ from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import export, load
 from mmmeta.deploy.comparing import EXACT, Objects, _compare_objects, compare_images
 from mmmeta.deploy.formats import quiet
-from mmmeta.deploy.runtime import Network, RuntimeProblem
+from mmmeta.runtime.run import Network, RuntimeProblem
 from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('onnxscript', reason='export needs onnxscript')

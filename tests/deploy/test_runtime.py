@@ -14,9 +14,9 @@ from torch import nn
 from mmmeta.deploy.exporting import _replaced
 from mmmeta.deploy.pooling import MatrixAdaptiveAvgPool2d
 from mmmeta.deploy.preprocessing import Preprocessing, read_preprocessing
-from mmmeta.deploy.runtime import encode_mask, paste_mask, resize_bilinear
 from mmmeta.deploy.suppression import separate, suppress
 from mmmeta.deploy.upsampling import SymbolicUpsample
+from mmmeta.runtime.run import encode_mask, paste_mask, resize_bilinear
 from mmmeta.utils.errors import UsageError
 
 

@@ -15,7 +15,7 @@ import torch
 from conftest import Tools
 
 from mmmeta.deploy import load
-from mmmeta.deploy.runtime import KEY, TASKS, RuntimeProblem, as_json, draw
+from mmmeta.runtime.run import KEY, TASKS, RuntimeProblem, as_json, draw
 
 onnx = pytest.importorskip('onnx', reason='the files are written with it')
 pytest.importorskip('onnxruntime', reason='it runs them')

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmmeta.apis.classify import find_images
 from mmmeta.deploy import load
-from mmmeta.deploy.runtime import RuntimeProblem, read_image
+from mmmeta.runtime.run import RuntimeProblem, read_image
 from mmmeta.utils.errors import UsageError
 
 WIDE = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50) * 32

@@ -7,7 +7,7 @@ import pytest
 from hostile.test_exported_files import IMAGE, write
 from PIL import Image
 
-from mmmeta.deploy.runtime import RuntimeProblem, main
+from mmmeta.runtime.run import RuntimeProblem, main
 
 
 @pytest.fixture

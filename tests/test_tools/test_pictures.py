@@ -15,8 +15,8 @@ from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_model, predict
 from mmmeta.apis.pictures import GAP, TITLE, free_folder, free_path
-from mmmeta.deploy.runtime import LEAST
 from mmmeta.registry import MODELS
+from mmmeta.runtime.run import LEAST
 from mmmeta.utils.errors import UsageError
 
 DETECTOR = 'tests/data/tiny_mask_rcnn.py'

@@ -44,7 +44,7 @@ from mmmeta.apis.pictures import FIGURES, check_picture
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import load
 from mmmeta.deploy.comparing import normalized, predict_as
-from mmmeta.deploy.runtime import ENGINES
+from mmmeta.runtime.run import ENGINES
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 

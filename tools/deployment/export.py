@@ -16,7 +16,7 @@ from mmmeta.apis.samples import training_images
 from mmmeta.deploy import Calibration, export
 from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
 from mmmeta.deploy.formats import SUFFIXES
-from mmmeta.deploy.runtime import find_images, read_image
+from mmmeta.runtime.run import find_images, read_image
 from mmmeta.utils.atomic import ended_by_exception
 from mmmeta.utils.errors import UsageError
 
