@@ -15,7 +15,6 @@ from mmengine.config import Config
 from rich.table import Table
 
 from mmmeta.apis.checking import SAMPLE, Finding, check
-from mmmeta.apis.checks import check_backbone, check_target
 from mmmeta.apis.cli import (
     BACKBONE_HELP,
     add_config_options,
@@ -25,13 +24,16 @@ from mmmeta.apis.cli import (
     share,
     track,
 )
-from mmmeta.apis.config import enable_amp, load_config
 from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.apis.swapping.writing import write_swap
+from mmmeta.config.adaptation import enable_amp
+from mmmeta.config.building import check_backbone
+from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
+from mmmeta.utils.targets import check_target
 from mmmeta.weights import ZOO
 
 

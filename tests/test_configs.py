@@ -8,7 +8,8 @@ import torch
 from conftest import ROOT
 
 from mmmeta.analysis.paper_tables import load_paper_table
-from mmmeta.apis.config import adapt_to_device, load_config
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.loading import load_config
 from mmmeta.weights import get_weights
 
 pytest.importorskip('mmseg', reason='the configs inherit from MMSegmentation and MMDetection')

@@ -5,7 +5,8 @@ import torch
 from conftest import ROOT
 
 from mmmeta.analysis.paper_tables import load_paper_table
-from mmmeta.apis.config import adapt_to_device, load_config
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.loading import load_config
 from mmmeta.weights import ZOO, get_weights
 
 pytest.importorskip('mmpretrain', reason='the configs of the classifiers inherit from MMPretrain')

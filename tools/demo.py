@@ -6,9 +6,9 @@ import argparse
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line, positive
 from mmmeta.apis.demo import DEMOS, run_demo
+from mmmeta.utils.targets import check_writable
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line, count, positive
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
+from mmmeta.utils.targets import check_writable
 
 LAYOUTS = dict(ade20k=generate_ade20k, coco=generate_coco, imagenet=generate_imagenet)
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.checks import check_writable
 from mmmeta.apis.cli import command_line, positive
 from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
 from mmmeta.engine.records import collect_versions
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.targets import check_writable
 
 COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note', 'command', 'versions')
 

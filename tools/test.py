@@ -5,10 +5,11 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.checks import check_writable
+from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_backbone, add_run_arguments, command_line
-from mmmeta.apis.config import enable_drawing, enable_tta, load_config
 from mmmeta.apis.run import evaluate
+from mmmeta.config.adaptation import enable_drawing, enable_tta
+from mmmeta.utils.targets import check_writable
 
 
 def parse_args() -> argparse.Namespace:

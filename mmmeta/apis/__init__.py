@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = dict(
-    check='checking',
-    build_backbone='backbones',
-    build_model='inference',
-    evaluate='run',
-    forecast='forecasting',
-    list_archs='listing',
-    list_models='listing',
-    new='creating',
-    load_config='config',
-    predict='inference',
-    swap='swapping',
-    train='run',
+    build_backbone='mmmeta.config.backbones',
+    build_model='mmmeta.apis.inference',
+    check='mmmeta.apis.checking',
+    evaluate='mmmeta.apis.run',
+    forecast='mmmeta.apis.forecasting',
+    list_archs='mmmeta.apis.listing',
+    list_models='mmmeta.apis.listing',
+    load_config='mmmeta.apis.loading',
+    new='mmmeta.apis.creating',
+    predict='mmmeta.apis.inference',
+    swap='mmmeta.apis.swapping',
+    train='mmmeta.apis.run',
 )
 __all__ = list(_MODULES)
 
@@ -26,4 +26,4 @@ __all__ = list(_MODULES)
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -13,11 +13,13 @@ from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
 
+from mmmeta.config.building import build
+from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.runtime.run import enlarge, scale_of
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.targets import check_writable
 
-from .checks import build, check_data, check_writable, explain_data_errors
 from .pictures import beside
 
 VISUALIZER_OF = dict(

@@ -12,13 +12,12 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from PIL import UnidentifiedImageError
 
+from mmmeta.config.loading import load_config
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import RuntimeProblem, read_image
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.weights import get_weights, load
-
-from .config import load_config
 
 # How many times as long as its shorter side an image may be: of others pipelines leave no row, or fill the
 # memory with what they enlarge.

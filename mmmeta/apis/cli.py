@@ -21,12 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from mmmeta.config.values import COUNT, POSITIVE, SHARE, Range
 from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.stack import StackError
-
-from .values import COUNT, POSITIVE, SHARE, Range
 
 # Said of backbones that are put into configs.
 BACKBONE_HELP = 'such as caformer_s36, caformer_s18,window=13 or mmmeta://caformer_s18_in21ft1k'

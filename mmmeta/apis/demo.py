@@ -16,15 +16,15 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.analysis.curves import plot_curves, read_curves
 from mmmeta.analysis.segmentation import most_common_class_miou
+from mmmeta.config.building import build
+from mmmeta.config.loading import load_config
 from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 
 from .browse import draw_item
-from .checks import build
 from .cli import add_config_options
-from .config import load_config
 from .inference import build_model, show
 from .pictures import grid
 

@@ -19,11 +19,11 @@ from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.building import build
+from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
 from mmmeta.utils.errors import UsageError
-
-from .checks import build, check_data, explain_data_errors
-from .config import adapt_to_device
 
 # Of the memory of a device; the rest is for libraries, fragments and other processes.
 USABLE = 0.9

@@ -26,13 +26,13 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.parallel import DistributedDataParallel
 
 from mmmeta.analysis.benchmark import activations, measure_peak, time_alternating
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.backbones import build_backbone
+from mmmeta.config.loading import load_config
 from mmmeta.models import ConvFormer
 from mmmeta.models.layers import Attention, StarReLU
 from mmmeta.models.layers.windows import _attend, _gather, natten_attention, plan_windows, windowed_attention
 from mmmeta.utils.resources import resource_root
-
-from .backbones import build_backbone
-from .config import adapt_to_device, load_config
 
 FAMILIES = (
     'poolformerv2_s12',

@@ -14,20 +14,22 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmmeta.apis.checking.labels import ANNOTATION_LOADERS
+from mmmeta.config.backbones import build_backbone
+from mmmeta.config.building import build
+from mmmeta.config.inspection import dataset_class, datasets, iter_dicts
+from mmmeta.config.loading import load_config
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import Description, draw, enlarge, read_image, scale_of
 from mmmeta.runtime.run import Prediction as Found
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
+from mmmeta.utils.targets import check_writable
 from mmmeta.weights import ZOO
 from mmmeta.weights import load as load_weights
 
-from .backbones import build_backbone
 from .browse import build_visualizer
-from .checks import build, check_writable
 from .classify import build_classifier, class_names, classify, draw_weights
-from .config import dataset_class, datasets, iter_dicts, load_config
 from .pictures import beside, free_path
 
 
@@ -113,7 +115,7 @@ def build_exportable(
     """Build a network for :func:`mmmeta.deploy.export`.
 
     Args:
-        name (str): A config, or a backbone as :func:`~mmmeta.apis.backbones.build_backbone` takes it, such as
+        name (str): A config, or a backbone as :func:`~mmmeta.apis.build_backbone` takes it, such as
             ``caformer_s18,window=13``.
         checkpoint (str | os.PathLike): Weights; ``'none'`` for random ones.
         options (dict | None): Overrides of the config. Defaults to None.

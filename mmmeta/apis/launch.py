@@ -13,10 +13,10 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
+from mmmeta.config.reading import check_config_exists
 from mmmeta.utils.errors import UsageError
 
 from .cli import command_line
-from .reading import check_config_exists
 
 
 def _number(name: str, default: int, minimum: int) -> int:

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmmeta.utils.errors import UsageError
-
-from .checks import check_target, check_writable
+from mmmeta.utils.targets import check_target, check_writable
 
 # The EXIF tag; from 5 on images are turned by a quarter.
 ORIENTATION = 0x0112

@@ -20,6 +20,11 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.building import build, check_backbone, explain_building
+from mmmeta.config.data import check_data, explain_data_errors
+from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints
+from mmmeta.config.loading import load_config
 from mmmeta.deploy import Network, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
@@ -31,6 +36,7 @@ from mmmeta.registry import RUNNERS
 from mmmeta.utils.atomic import NO_ROOM
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
+from mmmeta.utils.targets import check_writable
 from mmmeta.weights import as_location, is_remote
 
 from .checking import (
@@ -41,8 +47,6 @@ from .checking import (
     name_damaged_maps,
     our_backbone,
 )
-from .checks import build, check_backbone, check_data, check_writable, explain_building, explain_data_errors
-from .config import TEST_LOADERS, TRAIN_LOADERS, adapt_to_device, load_config, pretrained_checkpoints
 from .lock import locked
 from .samples import take_samples
 
@@ -262,7 +266,7 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
     """Train.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it; ``resume`` and ``load_from`` as
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it; ``resume`` and ``load_from`` as
             MMEngine's Runner takes them.
         trust_checkpoint (bool): Whether the checkpoint that is loaded may run code; without one, or when it
             is resumed from, the pretrained weights in the config as well. Defaults to False.
@@ -305,7 +309,7 @@ def evaluate(
     """Evaluate a checkpoint on the test set of a config.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
         checkpoint (str | os.PathLike | None): File or URL; None evaluates the network as it is before
             training.
         trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
@@ -331,7 +335,7 @@ def evaluate_exported(
     Images are read and resized by the runtime of the file, not by the pipeline of the config.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
         file (str): What :func:`mmmeta.deploy.export` wrote.
         engine (str | None): As of :func:`mmmeta.deploy.load`. Defaults to None.
         threads (int): As there. Defaults to 0.
@@ -357,7 +361,7 @@ def judging(cfg: Config, samples: int) -> Iterator[Callable[[Network], float]]:
     """Judge exported networks by the metric of a config, on a part of its test set.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
         samples (int): Images, evenly spread over the test set.
 
     Yields:

@@ -8,18 +8,17 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 
+from mmmeta.config.building import build
+from mmmeta.config.inspection import datasets
 from mmmeta.runtime.run import read_image
 from mmmeta.utils.errors import UsageError
-
-from .checks import build
-from .config import datasets
 
 
 def training_images(cfg: Config, samples: int) -> list[np.ndarray]:
     """Images of a training set, evenly spread over it.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.config.load_config` returns it.
+        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
         samples (int): How many, at most.
 
     Raises:

@@ -12,8 +12,8 @@ from timm_peer import build, load_from_timm, randomise, relative_error
 
 from mmmeta.analysis.benchmark import activations, build_config, run_config, time_alternating
 from mmmeta.analysis.paper_tables import load_paper_table
-from mmmeta.apis.backbones import build_backbone
-from mmmeta.apis.config import load_config
+from mmmeta.config.backbones import build_backbone
+from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 
 BENCHMARK = (sys.executable, 'tools/analysis_tools/benchmark.py')

@@ -10,7 +10,7 @@ from timm_peer import build
 
 from mmmeta.analysis.complexity import count_config, count_model
 from mmmeta.analysis.paper_tables import PrintedComplexity, load_paper_table, printed_complexities
-from mmmeta.apis.config import load_config
+from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 
 TABLE_X = {

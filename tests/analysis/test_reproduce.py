@@ -11,7 +11,7 @@ from conftest import ROOT, TINY_CONFIG, metrics
 from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import commands, compare, export
 from mmmeta.analysis.runs import find_records, report_incomplete
-from mmmeta.apis.config import load_config
+from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 
 NAME = 'upernet_caformer_s18_ade20k'

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 
 from mmmeta.apis import check, forecast
 from mmmeta.apis.checking import check_config, check_while_reading
-from mmmeta.apis.checks import explain_data_errors
-from mmmeta.apis.config import load_config
 from mmmeta.apis.forecasting import TrainingStep
+from mmmeta.config.data import explain_data_errors
+from mmmeta.config.loading import load_config
 from mmmeta.datasets import generate_ade20k
 from mmmeta.utils.errors import UsageError
 

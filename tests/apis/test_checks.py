@@ -7,7 +7,8 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
-from mmmeta.apis.checks import build, explain_data_errors
+from mmmeta.config.building import build
+from mmmeta.config.data import explain_data_errors
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 

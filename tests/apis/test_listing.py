@@ -10,9 +10,9 @@ from conftest import ROOT
 
 from mmmeta.__main__ import main
 from mmmeta.analysis.complexity import count_config
-from mmmeta.apis.config import load_config
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.apis.metafiles import render_zoo
+from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO
 

@@ -7,8 +7,7 @@ import pytest
 from conftest import ROOT
 from mmengine.config import Config
 
-from mmmeta.apis import swap
-from mmmeta.apis.config import load_config
+from mmmeta.apis import load_config, swap
 from mmmeta.apis.swapping.swap import check_swappable, swap_with_reasons
 from mmmeta.apis.swapping.writing import plain, write_swap
 from mmmeta.utils.errors import UsageError
@@ -307,7 +306,7 @@ def test_what_is_tied_to_its_backbone_is_refused_before_anything_is_built(
     except UsageError:
         pytest.skip('another version of the package')
     if 'stride' not in message:
-        monkeypatch.setattr('mmmeta.analysis.wiring.MODELS.build', lambda cfg: pytest.fail('built'))
+        monkeypatch.setattr('mmmeta.config.wiring.MODELS.build', lambda cfg: pytest.fail('built'))
     with pytest.raises(UsageError) as error:
         write_swap(config, 'caformer_s18', tmp_path / 'out.py')
     assert message in str(error.value)

@@ -8,7 +8,7 @@ from deploy.spread import spread
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 
-from mmmeta.apis.config import load_config
+from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('mmdet', reason='its detectors are exported')

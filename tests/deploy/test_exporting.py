@@ -21,8 +21,8 @@ from forked import Script
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from mmmeta.apis.backbones import build_backbone
 from mmmeta.apis.inference import build_model
+from mmmeta.config.backbones import build_backbone
 from mmmeta.datasets.ade20k import LABELS
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import export, load

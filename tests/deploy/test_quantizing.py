@@ -8,7 +8,7 @@ import torch
 from conftest import Tools
 from deploy.test_exporting import TINY, scene
 
-from mmmeta.apis.backbones import build_backbone
+from mmmeta.config.backbones import build_backbone
 from mmmeta.deploy import Calibration, export, load
 from mmmeta.utils.errors import UsageError
 

@@ -16,12 +16,12 @@ from conftest import ROOT, Tools
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmmeta.apis.checks import check_target, check_writable
-from mmmeta.apis.config import load_config
-from mmmeta.apis.reading import read_config
-from mmmeta.apis.values import check_values, merge_options
+from mmmeta.config.loading import load_config
+from mmmeta.config.reading import read_config
+from mmmeta.config.values import check_values, merge_options
 from mmmeta.utils.atomic import NO_ROOM, WriteError, written
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.targets import check_target, check_writable
 from mmmeta.weights import write_state_dict
 
 # Of each kind the one that was worst, in a process that has everything loaded.

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmmeta.apis import load_config, new
-from mmmeta.apis.literals import comment, literal
 from mmmeta.apis.swapping.writing import format_differences, write_swap
+from mmmeta.config.literals import comment, literal
 from mmmeta.datasets import generate_ade20k
 from mmmeta.utils.errors import UsageError
 

@@ -30,7 +30,7 @@ from mistakes.configs import CLASSIFIER, DETECTOR, MISTAKES, SEGMENTOR  # noqa: 
 from mistakes.data import DATA_MISTAKES  # noqa: E402
 from mmmeta.apis import check, load_config  # noqa: E402
 from mmmeta.apis.checking import check_config  # noqa: E402
-from mmmeta.apis.config import datasets  # noqa: E402
+from mmmeta.config.inspection import datasets  # noqa: E402
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  # noqa: E402
 from mmmeta.utils.errors import UsageError  # noqa: E402
 

@@ -6,7 +6,7 @@ from conftest import ROOT
 from timm_peer import FAMILIES
 
 from mmmeta import models
-from mmmeta.apis.config import load_config
+from mmmeta.config.loading import load_config
 
 ARCH = dict(depths=(1, 1, 1, 1), dims=(32, 32, 64, 64))
 

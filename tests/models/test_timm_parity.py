@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm_peer import TIMM_MODELS, build, load_from_timm, ours_from_timm, randomise, relative_error
 
-from mmmeta.apis.backbones import build_backbone
+from mmmeta.config.backbones import build_backbone
 
 timm = pytest.importorskip('timm', reason='timm is the peer that these tests compare with')
 

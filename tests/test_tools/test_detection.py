@@ -9,7 +9,8 @@ import torch
 from conftest import ROOT, losses, metrics
 from PIL import Image
 
-from mmmeta.apis.config import adapt_to_device, load_config
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.loading import load_config
 
 
 def test_training_is_resumed_as_if_it_had_not_been_interrupted(det_tools, tmp_path):
@@ -192,7 +193,7 @@ class TestBadData:
         """One that is all outside is left out, one that reaches over the border is cut there."""
         from mmengine.registry import DATASETS, init_default_scope
 
-        from mmmeta.apis.config import load_config
+        from mmmeta.config.loading import load_config
 
         def change(content):
             by_image = {}

@@ -12,9 +12,9 @@ from PIL import Image
 
 from mmmeta.apis.browse import browse
 from mmmeta.apis.cam import METHODS, draw_cam
-from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_model, predict
 from mmmeta.apis.pictures import GAP, TITLE, free_folder, free_path
+from mmmeta.config.loading import load_config
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import LEAST
 from mmmeta.utils.errors import UsageError

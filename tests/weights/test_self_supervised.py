@@ -11,7 +11,7 @@ from peers import sail_metaformer
 from timm.models import metaformer
 from torch import nn
 
-from mmmeta.apis.backbones import backbone_config
+from mmmeta.config.backbones import backbone_config
 from mmmeta.models import CAFormer, ConvFormer
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO, get_weights

@@ -35,18 +35,18 @@ from mmmeta.analysis.benchmark import (
 )
 from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.analysis.paper_tables import load_paper_table
-from mmmeta.apis.backbones import build_backbone
-from mmmeta.apis.checks import check_target
+from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_backbone, add_config_options, command_line, positive
-from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
 from mmmeta.apis.pictures import FIGURES, check_picture
+from mmmeta.config.backbones import build_backbone
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import load
 from mmmeta.deploy.comparing import normalized, predict_as
 from mmmeta.runtime.run import ENGINES
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.targets import check_target
 
 DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 

@@ -14,10 +14,11 @@ from rich.table import Table
 from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import as_row, commands, compare, export
 from mmmeta.analysis.runs import find_records, report_incomplete
+from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_config_options, command_line, print_table
-from mmmeta.apis.config import enable_tta, load_config
-from mmmeta.apis.reading import resolve_config_path
 from mmmeta.apis.run import evaluate
+from mmmeta.config.adaptation import enable_tta
+from mmmeta.config.reading import resolve_config_path
 from mmmeta.utils.errors import UsageError
 
 

@@ -5,8 +5,8 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
+from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_run_arguments, command_line
-from mmmeta.apis.config import load_config
 from mmmeta.apis.run import evaluate_exported
 
 

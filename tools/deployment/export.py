@@ -8,8 +8,8 @@ from functools import partial
 
 import check_interpreter  # noqa: F401
 
+from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_config_options, command_line
-from mmmeta.apis.config import load_config
 from mmmeta.apis.inference import build_exportable
 from mmmeta.apis.run import judging
 from mmmeta.apis.samples import training_images

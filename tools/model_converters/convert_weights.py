@@ -6,9 +6,9 @@ import os
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.checks import check_target
 from mmmeta.apis.cli import command_line
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.targets import check_target
 from mmmeta.weights import LAYOUTS, convert_to_layout, read_weights, write_state_dict
 
 

@@ -1,7 +1,9 @@
 """Mistakes in a config and its data, found before the first iteration."""
 
+from mmmeta.config.inspection import our_backbone
+from mmmeta.validation.finding import Finding
+
 from .check import SAMPLE, check, check_config, check_dataset, check_while_reading
-from .finding import Finding, our_backbone
 from .labels import name_damaged_maps
 
 __all__ = [

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from mmmeta.apis.config import ALL_LOADERS, dataset_class, datasets
+from mmmeta.config.inspection import ALL_LOADERS, bare_model, dataset_class, datasets, parts_of, scope_of
 from mmmeta.utils.errors import shorten
-
-from .finding import Finding, bare_model, parts_of, scope_of
+from mmmeta.validation.finding import Finding
 
 
 def _class_info(dataset: dict, scope: str) -> dict:

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmmeta.apis.literals import is_unicode
 from mmmeta.apis.pictures import shown_size
+from mmmeta.config.literals import is_unicode
 from mmmeta.datasets.transforms import IMAGE_ERRORS, explain_damage
 from mmmeta.engine.hooks import inner_datasets
 from mmmeta.utils.errors import UsageError, shorten
-
-from .finding import Finding
+from mmmeta.validation.finding import Finding
 
 # Transforms that load annotation maps.
 ANNOTATION_LOADERS = ('LoadAnnotations', 'LoadMappedLabels')

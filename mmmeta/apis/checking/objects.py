@@ -11,10 +11,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmmeta.apis.literals import is_unicode
+from mmmeta.config.inspection import bare_model
+from mmmeta.config.literals import is_unicode
 from mmmeta.utils.errors import UsageError, shorten
-
-from .finding import Finding, bare_model
+from mmmeta.validation.finding import Finding
 
 # Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
 MOST_OUTSIDE = 0.1

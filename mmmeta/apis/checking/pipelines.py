@@ -7,9 +7,19 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from mmmeta.apis.config import ALL_LOADERS, dataset_class, datasets, iter_dicts
+from mmmeta.config.inspection import (
+    ALL_LOADERS,
+    bare_model,
+    bare_type,
+    dataset_class,
+    datasets,
+    iter_dicts,
+    parts_of,
+    preprocessor_of,
+    scope_of,
+)
+from mmmeta.validation.finding import Finding
 
-from .finding import Finding, bare_model, bare_type, parts_of, preprocessor_of, scope_of
 from .names import check_arguments, explain_missing_type, look_up
 
 PACKS = dict(mmseg='PackSegInputs', mmdet='PackDetInputs', mmpretrain='PackInputs')

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from .finding import Finding
+from mmmeta.validation.finding import Finding
+
 from .names import formers_of
 
 # What a runner wants together, or not at all.

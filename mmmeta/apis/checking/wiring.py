@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from mmmeta.analysis.wiring import Wiring, trace_wiring
-
-from .finding import Finding, bare_model, our_backbone, parts_of, scope_of
+from mmmeta.config.inspection import bare_model, our_backbone, parts_of, scope_of
+from mmmeta.config.wiring import Wiring, trace_wiring
+from mmmeta.validation.finding import Finding
 
 
 def _taken(part: dict, given: list[int]) -> list[int] | int | None:

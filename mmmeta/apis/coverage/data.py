@@ -11,9 +11,8 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
-from mmmeta.apis.checking.finding import bare_model, bare_type, scope_of
-from mmmeta.apis.config import ALL_LOADERS, iter_dicts
 from mmmeta.apis.swapping.recipe import scale_sizes, training_size
+from mmmeta.config.inspection import ALL_LOADERS, bare_model, bare_type, iter_dicts, scope_of
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 from mmmeta.datasets.ade20k import LABELS
 from mmmeta.datasets.coco import OBJECT_NAMES

@@ -28,13 +28,14 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
-from mmmeta.analysis.wiring import parameter_names
-from mmmeta.apis.checking.finding import bare_model, bare_type, scope_of
-from mmmeta.apis.config import adapt_to_device, iter_dicts, load_config
 from mmmeta.apis.swapping.recipe import training_size
 from mmmeta.apis.swapping.swap import SCOPES, check_swappable, swap_with_reasons
 from mmmeta.apis.swapping.tied import check_tied, missing_package
 from mmmeta.apis.swapping.writing import format_swap, plain
+from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config.inspection import bare_model, bare_type, iter_dicts, scope_of
+from mmmeta.config.loading import load_config
+from mmmeta.config.wiring import parameter_names
 from mmmeta.models import MetaFormer
 from mmmeta.utils.errors import UsageError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mmmeta.apis.backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
-from mmmeta.apis.literals import check_config_path
+from mmmeta.config.backbones import GLOBAL_ATTENTION, WINDOW, known_backbones
+from mmmeta.config.literals import check_config_path
 from mmmeta.models import FAMILIES
 from mmmeta.utils.atomic import written_together
 from mmmeta.utils.errors import UsageError, nearest, shorten

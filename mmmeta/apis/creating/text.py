@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmmeta.apis.backbones import SCHEME
-from mmmeta.apis.literals import literal
+from mmmeta.config.backbones import SCHEME
+from mmmeta.config.literals import literal
 from mmmeta.models import FAMILIES
 from mmmeta.utils.resources import base_path, resource_root
 from mmmeta.weights import ZOO

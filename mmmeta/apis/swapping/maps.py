@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from mmengine.config import ConfigDict
 
-from mmmeta.analysis.wiring import trace_backbone
-from mmmeta.apis.checking.finding import bare_type
+from mmmeta.config.inspection import bare_type
+from mmmeta.config.wiring import trace_backbone
 from mmmeta.models import MetaFormer
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError

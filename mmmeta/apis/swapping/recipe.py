@@ -9,8 +9,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmmeta.apis.checking.finding import bare_model, bare_type, scope_of
-from mmmeta.apis.config import ALL_LOADERS, iter_dicts
+from mmmeta.config.inspection import ALL_LOADERS, bare_model, bare_type, iter_dicts, scope_of
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import MEAN, STD
 

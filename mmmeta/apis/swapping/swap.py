@@ -8,11 +8,11 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmmeta.analysis.wiring import parameter_names
-from mmmeta.apis.backbones import GLOBAL_ATTENTION, WINDOW, backbone_config
-from mmmeta.apis.checking.finding import bare_model, bare_type, preprocessor_of, scope_of
 from mmmeta.apis.checking.names import check_types
 from mmmeta.apis.checking.wiring import check_anchors, check_wiring
+from mmmeta.config.backbones import GLOBAL_ATTENTION, WINDOW, backbone_config
+from mmmeta.config.inspection import bare_model, bare_type, preprocessor_of, scope_of
+from mmmeta.config.wiring import parameter_names
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.stack import INSTALL

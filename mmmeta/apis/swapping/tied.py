@@ -4,8 +4,7 @@ from importlib.util import find_spec
 
 from mmengine.config import Config, ConfigDict
 
-from mmmeta.apis.checking.finding import bare_model, bare_type
-from mmmeta.apis.config import iter_dicts
+from mmmeta.config.inspection import bare_model, bare_type, iter_dicts
 from mmmeta.utils.errors import UsageError
 
 PLAIN = 'all of its maps have the stride of its patches, which the neck or the head turns into a pyramid'

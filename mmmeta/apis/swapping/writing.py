@@ -8,13 +8,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmmeta.apis.backbones import name_of_spec
-from mmmeta.apis.checks import check_writable
-from mmmeta.apis.config import load_config
-from mmmeta.apis.literals import check_config_path, comment, is_argument, literal
+from mmmeta.config.backbones import name_of_spec
+from mmmeta.config.literals import check_config_path, comment, is_argument, literal
+from mmmeta.config.loading import load_config
 from mmmeta.utils.atomic import written_together
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import base_path
+from mmmeta.utils.targets import check_writable
 
 from .recipe import bases_of
 from .swap import Swapped, swap_with_reasons

@@ -1,32 +1,59 @@
-"""What a check finds."""
+"""Look things up in configs: parts of models, data sets, loaders, weights."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
+
+TRAIN_LOADERS = ('train_dataloader', 'val_dataloader')
+TEST_LOADERS = ('test_dataloader',)
+ALL_LOADERS = (*TRAIN_LOADERS, *TEST_LOADERS)
+
+
+def iter_dicts(value: Any) -> Iterator[dict]:
+    """Every dict inside a config value, the value itself included."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from iter_dicts(part)
+
+
+def datasets(loader: ConfigDict | list[ConfigDict]) -> Iterator[ConfigDict]:
+    """The configs of the data sets of data loaders, without wrappers such as ``RepeatDataset``."""
+    for value in iter_dicts(loader.get('dataset', {}) if isinstance(loader, dict) else loader):
+        if 'pipeline' in value and not isinstance(value.get('dataset'), dict):
+            yield value
+
+
+def dataset_class(dataset: dict, scope: str) -> type | None:
+    """The class of a data set's config, or None if it is not registered.
+
+    Args:
+        dataset (dict): The config.
+        scope (str): The scope that its type is looked up in.
+    """
+    name = dataset.get('type')
+    if not isinstance(name, str):
+        return name
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        return registry.get(name)
+
+
+def pretrained_checkpoints(cfg: Config) -> Iterator[str]:
+    """The locations of the pretrained weights of the model's parts."""
+    for value in iter_dicts(cfg.model):
+        if value.get('type') == 'Pretrained' and isinstance(value.get('checkpoint'), str):
+            yield value['checkpoint']
+
 
 # Parts of a model that have a class of their own, by the key that they are under.
 PARTS = (
     *('backbone', 'neck', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head', 'mask_head', 'head'),
     *('panoptic_head', 'roi_head'),
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A mistake, or what is likely to be one.
-
-    Attributes:
-        key (str): The key of the config that it is about.
-        text (str): One sentence: the value that is there, why it is wrong, and the value to write.
-        is_warning (bool): Whether a run may be meant as it is. Defaults to False.
-        is_fatal (bool): Whether no run can begin with it. Defaults to False.
-    """
-
-    key: str
-    text: str
-    is_warning: bool = False
-    is_fatal: bool = False
 
 
 def bare_model(cfg: Config) -> ConfigDict:

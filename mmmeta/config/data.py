@@ -1,30 +1,20 @@
-"""Check data, arguments and folders before a run writes or loads anything."""
+"""Check that the data of a config are there, and name the file of a data set that cannot be read."""
 
 import inspect
 import os
 import re
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import build_from_cfg
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
-from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 
-from .config import dataset_class, datasets
-
-# Bytes of the name of a file that a draft of it can have, too.
-MAX_NAME = 240
+from .inspection import dataset_class, datasets
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
@@ -204,111 +194,3 @@ def _problem_with(folder: str) -> str | None:
     if not os.path.isdir(folder):
         return 'are missing'
     return None if next(os.scandir(folder), None) else 'are an empty folder'
-
-
-def check_backbone(cfg: Config) -> None:
-    """Build a backbone of ours without allocating it, so that a wrong argument is reported early.
-
-    Raises:
-        UsageError: An argument is unknown or its value is not one of those that it takes.
-    """
-    model = cfg.model
-    while isinstance(model.get('module'), dict):
-        model = model['module']
-    backbone = model.get('backbone')
-    if isinstance(backbone, dict) and str(backbone.get('type')).startswith('mmmeta.'):
-        with torch.device('meta'):
-            build(MODELS.build, backbone)
-
-
-def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
-    """Call a registry's build function, and report what a class does not take as a usage error.
-
-    Args:
-        builder (callable): Called with the config.
-        cfg (dict): The config of what is built.
-
-    Returns:
-        Any: What ``builder`` returns.
-
-    Raises:
-        UsageError: As :func:`explain_building`.
-    """
-    with explain_building():
-        return builder(cfg)
-
-
-# Where classes are called with the arguments of a config, and the packages whose constructors check theirs.
-CALLERS = (build_from_cfg.__code__, Runner.build_dataloader.__code__)
-CHECKING = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
-
-
-@contextmanager
-def explain_building() -> Iterator[None]:
-    """Report values of a config that the class which they are for refuses.
-
-    Raises:
-        UsageError: A ``type`` is not registered, or a constructor does not take an argument or its value.
-    """
-    try:
-        yield
-    except KeyError as error:
-        if 'is not in the' not in str(error) and 'must contain the key "type"' not in str(error):
-            raise
-        raise UsageError(str(error.args[0]).replace('\n', ' ')) from error
-    except (TypeError, ValueError, AssertionError) as error:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        calls = [i for i, frame in enumerate(frames) if frame.f_code in CALLERS]
-        if isinstance(error, UsageError) or not calls:
-            raise
-        cls = frames[calls[-1]].f_locals.get('obj_cls', DataLoader)
-        inner = [frame.f_code for frame in frames[calls[-1] + 1 :]]
-        computes = any(code.co_name != '__init__' for code in inner)
-        if computes and not isinstance(error, AssertionError):  # which checks, wherever it stands
-            raise
-        if 'unexpected keyword argument' in str(error):
-            takes = ', '.join(inspect.signature(cls).parameters)
-            argument = str(error).rpartition('unexpected keyword argument ')[2]
-            raise UsageError(f'{cls.__name__} takes no argument {argument}: it takes {takes}') from error
-        folders = tuple(f'{Path(spec.origin).parent}/' for spec in map(find_spec, CHECKING) if spec)
-        if all(code.co_filename.startswith(folders) for code in inner):
-            reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
-            raise UsageError(f'{cls.__name__} does not take its arguments in the config: {reason}') from error
-        raise
-
-
-def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
-    """Check that a folder can be written into, or created.
-
-    Args:
-        folder (str | Path): The folder.
-        option (str): Option that sets it, for the error. Defaults to ``'--work-dir'``.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    existing = Path(folder).absolute()
-    try:
-        while not existing.exists():  # names may be too long
-            existing = existing.parent
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another {option}") from error
-
-
-def check_target(path: str | Path, option: str) -> None:
-    """Check that a file can be written.
-
-    Args:
-        path (str | Path): The file.
-        option (str): The argument that sets it, for the error.
-
-    Raises:
-        UsageError: It is a folder, something else that is not a file, or in one that cannot be written to.
-    """
-    is_other = os.path.exists(path) and not os.path.isfile(path)
-    if is_other or not Path(path).name or str(path).endswith(os.sep):
-        raise UsageError(f"cannot write '{path}', which is not a file: choose another {option}")
-    if len(os.fsencode(Path(path).name)) > MAX_NAME:
-        raise UsageError(f"cannot write '{path}': choose a shorter {option}")
-    check_writable(Path(path).parent, option)

@@ -1,0 +1,1 @@
+"""Configs of any OpenMMLab package: read, inspect, adapt and build them."""

@@ -1,0 +1,120 @@
+"""Adapt configs to the device, to mixed precision and to other ways to test."""
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+
+from mmmeta.utils.errors import UsageError
+
+from .inspection import datasets
+from .wiring import without_groups
+
+
+def adapt_to_device(cfg: Config) -> None:
+    """Let a config written for GPUs run on a machine that has none; nothing changes where there is one.
+
+    SyncBN, which has no CPU form, becomes BN; mixed precision becomes bfloat16, or float32 for detectors,
+    since MMCV's operators have no bfloat16 there; processes communicate through gloo; the optimiser uses
+    PyTorch's fused kernel, which takes a twentieth of the time there.
+    """
+    if get_device() != 'cpu':
+        return
+    without_groups(cfg.model)
+    cfg.pop('sync_bn', None)
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper':
+        _replace_cuda_amp(cfg)
+    optimizer = cfg.get('optim_wrapper', {}).get('optimizer', {})
+    if optimizer.get('type') in ('Adam', 'AdamW', 'SGD') and torch.__version__ >= '2.4':
+        optimizer.setdefault('fused', True)
+    if cfg.get('launcher', 'none') != 'none':
+        wrapper = cfg.get('model_wrapper_cfg') or dict(
+            broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
+        )
+        cfg.model_wrapper_cfg = dict(wrapper, type='MMDistributedDataParallel', device_ids=None)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision: float16 with loss scaling on GPUs, bfloat16 on CPU.
+
+    Raises:
+        UsageError: The config has an optimiser wrapper that mixed precision cannot replace, or operators
+            that have no bfloat16 on a CPU.
+    """
+    wrapper = cfg.optim_wrapper
+    name = wrapper.get('type', 'OptimWrapper')
+    if name not in ('OptimWrapper', 'AmpOptimWrapper', 'mmmeta.Bf16OptimWrapper'):
+        raise UsageError(
+            f"--amp replaces an optim_wrapper of type 'OptimWrapper', and this config has '{name}': "
+            'leave --amp out'
+        )
+    if get_device() == 'cpu' and cfg.get('default_scope') == 'mmdet':
+        raise UsageError(
+            "--amp on a CPU means bfloat16, which MMCV's operators of detectors lack: leave it out"
+        )
+    if get_device() == 'cpu':
+        _replace_cuda_amp(cfg)
+    elif name == 'OptimWrapper':
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _replace_cuda_amp(cfg: Config) -> None:
+    """Use the optimiser wrapper of the lowest precision that a CPU supports for this kind of model."""
+    wrapper = cfg.optim_wrapper
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)
+    detects = cfg.get('default_scope') == 'mmdet'
+    wrapper.type = 'OptimWrapper' if detects else 'mmmeta.Bf16OptimWrapper'
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate linearly with the batch size.
+
+    Raises:
+        UsageError: The config has no ``auto_scale_lr.base_batch_size``.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UsageError(
+            '--auto-scale-lr needs the batch size that the learning rate is for: set '
+            'auto_scale_lr.base_batch_size in the config'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation.
+
+    Raises:
+        UsageError: The config has none.
+    """
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise UsageError(f'--tta needs {" and ".join(missing)} in the config, as MMSegmentation has them')
+    for dataset in datasets(cfg.test_dataloader):
+        dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def enable_drawing(cfg: Config, folder: str) -> None:
+    """Draw every test image with its prediction, and its annotation where there is one.
+
+    Args:
+        cfg (Config): The config.
+        folder (str): Where the pictures go.
+
+    Raises:
+        UsageError: The config has no visualisation hook.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UsageError('--show-dir needs a visualization hook in default_hooks of the config')
+    scope = cfg.get('default_scope')
+    hook.interval = 1
+    if scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=folder)
+    else:
+        hook.draw = True
+    if scope == 'mmdet':
+        hook.test_out_dir = folder
+    elif scope == 'mmseg':
+        cfg.visualizer.save_dir = folder

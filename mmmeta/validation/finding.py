@@ -1,0 +1,20 @@
+"""What a check finds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A mistake, or what is likely to be one.
+
+    Attributes:
+        key (str): The key of the config that it is about.
+        text (str): One sentence: the value that is there, why it is wrong, and the value to write.
+        is_warning (bool): Whether a run may be meant as it is. Defaults to False.
+        is_fatal (bool): Whether no run can begin with it. Defaults to False.
+    """
+
+    key: str
+    text: str
+    is_warning: bool = False
+    is_fatal: bool = False
