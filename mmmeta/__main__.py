@@ -14,7 +14,6 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.table import Table
 
-from mmmeta.apis.checking import SAMPLE, Finding, check
 from mmmeta.apis.cli import (
     BACKBONE_HELP,
     add_config_options,
@@ -34,6 +33,7 @@ from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_target
+from mmmeta.validation import SAMPLE, Finding, check
 from mmmeta.weights import ZOO
 
 

@@ -9,15 +9,15 @@ from typing import Any
 _MODULES = dict(
     build_backbone='mmmeta.config.backbones',
     build_model='mmmeta.apis.inference',
-    check='mmmeta.apis.checking',
+    check='mmmeta.validation',
     evaluate='mmmeta.apis.run',
     forecast='mmmeta.apis.forecasting',
     list_archs='mmmeta.apis.listing',
     list_models='mmmeta.apis.listing',
     load_config='mmmeta.apis.loading',
-    new='mmmeta.apis.creating',
+    new='mmmeta.scaffold',
     predict='mmmeta.apis.inference',
-    swap='mmmeta.apis.swapping',
+    swap='mmmeta.swapping',
     train='mmmeta.apis.run',
 )
 __all__ = list(_MODULES)

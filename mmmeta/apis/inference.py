@@ -13,7 +13,6 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmmeta.apis.checking.labels import ANNOTATION_LOADERS
 from mmmeta.config.backbones import build_backbone
 from mmmeta.config.building import build
 from mmmeta.config.inspection import dataset_class, datasets, iter_dicts
@@ -25,6 +24,7 @@ from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
+from mmmeta.validation.labels import ANNOTATION_LOADERS
 from mmmeta.weights import ZOO
 from mmmeta.weights import load as load_weights
 

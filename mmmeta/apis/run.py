@@ -37,9 +37,7 @@ from mmmeta.utils.atomic import NO_ROOM
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
-from mmmeta.weights import as_location, is_remote
-
-from .checking import (
+from mmmeta.validation import (
     Finding,
     check_config,
     check_dataset,
@@ -47,6 +45,8 @@ from .checking import (
     name_damaged_maps,
     our_backbone,
 )
+from mmmeta.weights import as_location, is_remote
+
 from .lock import locked
 from .samples import take_samples
 
@@ -270,7 +270,7 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
             MMEngine's Runner takes them.
         trust_checkpoint (bool): Whether the checkpoint that is loaded may run code; without one, or when it
             is resumed from, the pretrained weights in the config as well. Defaults to False.
-        checks (bool): Whether to end with what :func:`~mmmeta.apis.checking.check` finds. Defaults to True.
+        checks (bool): Whether to end with what :func:`~mmmeta.validation.check` finds. Defaults to True.
 
     Returns:
         Runner: The runner, after training.

@@ -17,12 +17,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmmeta.apis import check, forecast
-from mmmeta.apis.checking import check_config, check_while_reading
 from mmmeta.apis.forecasting import TrainingStep
 from mmmeta.config.data import explain_data_errors
 from mmmeta.config.loading import load_config
 from mmmeta.datasets import generate_ade20k
 from mmmeta.utils.errors import UsageError
+from mmmeta.validation import check_config, check_while_reading
 
 
 # Samples of what tests/mistakes/run.py checks.

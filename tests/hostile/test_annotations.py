@@ -15,11 +15,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmmeta.apis import check, load_config, new
-from mmmeta.apis.checking import check_dataset, name_damaged_maps
-from mmmeta.apis.checking.objects import BadObjects, decode_runs, parsed_once
 from mmmeta.apis.creating.boxes import read_objects
 from mmmeta.apis.creating.folders import MOST_CLASSES
 from mmmeta.utils.errors import UsageError
+from mmmeta.validation import check_dataset, name_damaged_maps
+from mmmeta.validation.objects import BadObjects, decode_runs, parsed_once
 
 HUGE = 10**400
 # Values of every type of JSON, for fields that have others.

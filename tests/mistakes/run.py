@@ -29,10 +29,10 @@ from mmengine.config import Config, ConfigDict  # noqa: E402
 from mistakes.configs import CLASSIFIER, DETECTOR, MISTAKES, SEGMENTOR  # noqa: E402
 from mistakes.data import DATA_MISTAKES  # noqa: E402
 from mmmeta.apis import check, load_config  # noqa: E402
-from mmmeta.apis.checking import check_config  # noqa: E402
 from mmmeta.config.inspection import datasets  # noqa: E402
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  # noqa: E402
 from mmmeta.utils.errors import UsageError  # noqa: E402
+from mmmeta.validation import check_config  # noqa: E402
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Data sets whose layout can be generated.

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from mmmeta.apis.checking.objects import find_missing_values, find_object_errors, read_json
 from mmmeta.utils.errors import UsageError, shorten
+from mmmeta.validation.objects import find_missing_values, find_object_errors, read_json
 
 from .folders import MOST_CLASSES, check_names, image_size, read_text
 

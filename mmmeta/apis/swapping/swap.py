@@ -8,14 +8,14 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmmeta.apis.checking.names import check_types
-from mmmeta.apis.checking.wiring import check_anchors, check_wiring
 from mmmeta.config.backbones import GLOBAL_ATTENTION, WINDOW, backbone_config
 from mmmeta.config.inspection import bare_model, bare_type, preprocessor_of, scope_of
 from mmmeta.config.wiring import parameter_names
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.stack import INSTALL
+from mmmeta.validation.names import check_types
+from mmmeta.validation.wiring import check_anchors, check_wiring
 
 from . import recipe
 from .maps import build_ours, wire_classifier, wire_dense

@@ -15,7 +15,8 @@ from mmmeta.config.literals import is_unicode
 from mmmeta.datasets.transforms import IMAGE_ERRORS, explain_damage
 from mmmeta.engine.hooks import inner_datasets
 from mmmeta.utils.errors import UsageError, shorten
-from mmmeta.validation.finding import Finding
+
+from .finding import Finding
 
 # Transforms that load annotation maps.
 ANNOTATION_LOADERS = ('LoadAnnotations', 'LoadMappedLabels')

@@ -7,8 +7,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmmeta.config.inspection import iter_dicts, our_backbone, preprocessor_of, scope_of
-from mmmeta.validation.finding import Finding
 from mmmeta.weights import MEAN, STD, name_of_location
+
+from .finding import Finding
 
 # AdamW trains all of ours; 4e-3 at a batch of 4096 images is the largest rate of the papers.
 LARGEST_RATE = 1e-2

@@ -21,7 +21,8 @@ from mmmeta.config.inspection import ALL_LOADERS, bare_model, parts_of, scope_of
 from mmmeta.registry import MODELS as OUR_MODELS
 from mmmeta.registry import MODULES as LAZY_NAMES
 from mmmeta.utils.errors import nearest
-from mmmeta.validation.finding import Finding
+
+from .finding import Finding
 
 # Keys at the top of a config that MMEngine, its packages or our tools read.
 KNOWN_KEYS = {

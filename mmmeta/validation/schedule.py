@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from mmmeta.validation.finding import Finding
-
+from .finding import Finding
 from .names import formers_of
 
 # What a runner wants together, or not at all.

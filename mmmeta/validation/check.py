@@ -11,9 +11,9 @@ from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.config.inspection import TRAIN_LOADERS, bare_model, scope_of
 from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.utils.errors import UsageError
-from mmmeta.validation.finding import Finding
 
 from .classes import check_class_names, check_classes, check_losses, check_queries
+from .finding import Finding
 from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
 from .objects import BadObjects, Parsed, check_objects, parsed_once

@@ -18,8 +18,8 @@ from mmmeta.config.inspection import (
     preprocessor_of,
     scope_of,
 )
-from mmmeta.validation.finding import Finding
 
+from .finding import Finding
 from .names import check_arguments, explain_missing_type, look_up
 
 PACKS = dict(mmseg='PackSegInputs', mmdet='PackDetInputs', mmpretrain='PackInputs')

@@ -6,7 +6,8 @@ from mmengine.config import Config
 
 from mmmeta.config.inspection import bare_model, our_backbone, parts_of, scope_of
 from mmmeta.config.wiring import Wiring, trace_wiring
-from mmmeta.validation.finding import Finding
+
+from .finding import Finding
 
 
 def _taken(part: dict, given: list[int]) -> list[int] | int | None:

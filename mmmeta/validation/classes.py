@@ -7,7 +7,8 @@ from mmengine.config import Config
 
 from mmmeta.config.inspection import ALL_LOADERS, bare_model, dataset_class, datasets, parts_of, scope_of
 from mmmeta.utils.errors import shorten
-from mmmeta.validation.finding import Finding
+
+from .finding import Finding
 
 
 def _class_info(dataset: dict, scope: str) -> dict:

@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmmeta.config.inspection import bare_model
 from mmmeta.config.literals import is_unicode
 from mmmeta.utils.errors import UsageError, shorten
-from mmmeta.validation.finding import Finding
+
+from .finding import Finding
 
 # Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
 MOST_OUTSIDE = 0.1
