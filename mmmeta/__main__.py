@@ -26,10 +26,10 @@ from mmmeta.apis.cli import (
 from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
-from mmmeta.apis.swapping.writing import write_swap
 from mmmeta.config.adaptation import enable_amp
 from mmmeta.config.building import check_backbone
 from mmmeta.config.loading import load_config
+from mmmeta.swapping.writing import write_swap
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_target

@@ -38,7 +38,7 @@ def load_config(
     """
     if backbone is None:
         return loading.load_config(path, options, work_dir, test_data)
-    from .swapping import swap  # builds models, which takes seconds to import
+    from mmmeta.swapping import swap  # builds models, which takes seconds to import
 
     name = name_of_spec(backbone)
     cfg = swap(loading.read(path, test_data), backbone)

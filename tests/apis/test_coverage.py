@@ -81,7 +81,7 @@ def test_what_does_not_run_is_told_with_its_traceback(folder, monkeypatch):
 )
 def test_what_is_left_out_and_why(config, kind, monkeypatch):
     if kind == PACKAGE:
-        monkeypatch.setattr('mmmeta.apis.swapping.tied.find_spec', lambda name: None)
+        monkeypatch.setattr('mmmeta.swapping.tied.find_spec', lambda name: None)
     outcome, signature = examine(config, 'convformer_s18')
     assert outcome.left_out == kind
     assert bool(outcome.reason) == bool(kind)

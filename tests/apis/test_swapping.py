@@ -8,8 +8,8 @@ from conftest import ROOT
 from mmengine.config import Config
 
 from mmmeta.apis import load_config, swap
-from mmmeta.apis.swapping.swap import check_swappable, swap_with_reasons
-from mmmeta.apis.swapping.writing import plain, write_swap
+from mmmeta.swapping.swap import check_swappable, swap_with_reasons
+from mmmeta.swapping.writing import plain, write_swap
 from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('mmseg', reason='configs of MMSegmentation are swapped')
@@ -327,7 +327,7 @@ def test_what_is_tied_to_its_backbone_is_refused_before_anything_is_built(
     ],
 )
 def test_a_method_whose_package_is_missing(config, options, message, monkeypatch):
-    monkeypatch.setattr('mmmeta.apis.swapping.tied.find_spec', lambda name: None)
+    monkeypatch.setattr('mmmeta.swapping.tied.find_spec', lambda name: None)
     with pytest.raises(UsageError, match=message):
         check_swappable(load_config(f'mmdet::{config}.py', options))
 

@@ -15,9 +15,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmmeta.apis import load_config, new
-from mmmeta.apis.swapping.writing import format_differences, write_swap
 from mmmeta.config.literals import comment, literal
 from mmmeta.datasets import generate_ade20k
+from mmmeta.swapping.writing import format_differences, write_swap
 from mmmeta.utils.errors import UsageError
 
 MARK = 'MMMETA_NAMES_RAN'

@@ -11,11 +11,11 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
-from mmmeta.apis.swapping.recipe import scale_sizes, training_size
 from mmmeta.config.inspection import ALL_LOADERS, bare_model, bare_type, iter_dicts, scope_of
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 from mmmeta.datasets.ade20k import LABELS
 from mmmeta.datasets.coco import OBJECT_NAMES
+from mmmeta.swapping.recipe import scale_sizes, training_size
 
 # Of training images, in pixels: objects want more of them than labels.
 SIZES = dict(mmdet=(128, 128), mmseg=(64, 64))
