@@ -23,12 +23,12 @@ from mmmeta.apis.cli import (
     share,
     track,
 )
-from mmmeta.apis.creating import METHODS, new
 from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.config.adaptation import enable_amp
 from mmmeta.config.building import check_backbone
 from mmmeta.config.loading import load_config
+from mmmeta.scaffold import METHODS, new
 from mmmeta.swapping.writing import write_swap
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root

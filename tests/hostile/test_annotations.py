@@ -15,8 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmmeta.apis import check, load_config, new
-from mmmeta.apis.creating.boxes import read_objects
-from mmmeta.apis.creating.folders import MOST_CLASSES
+from mmmeta.scaffold.boxes import read_objects
+from mmmeta.scaffold.folders import MOST_CLASSES
 from mmmeta.utils.errors import UsageError
 from mmmeta.validation import check_dataset, name_damaged_maps
 from mmmeta.validation.objects import BadObjects, decode_runs, parsed_once
