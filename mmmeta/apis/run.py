@@ -28,6 +28,7 @@ from mmmeta.config.loading import load_config
 from mmmeta.deploy import Network, load
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
+from mmmeta.engine.lock import locked
 from mmmeta.engine.records import diff_configs
 from mmmeta.engine.resuming import find_last_checkpoint
 from mmmeta.engine.runner import add_hook, add_runtime
@@ -47,7 +48,6 @@ from mmmeta.validation import (
 )
 from mmmeta.weights import as_location, is_remote
 
-from .lock import locked
 from .samples import take_samples
 
 # Metrics that are judged by, and what one of theirs is in points.

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from mmmeta.apis import lock
-from mmmeta.apis.lock import locked
+from mmmeta.engine import lock
+from mmmeta.engine.lock import locked
 from mmmeta.utils.errors import UsageError
 
 HOLD = """
 import sys, time
-from mmmeta.apis.lock import locked
+from mmmeta.engine.lock import locked
 with locked(sys.argv[1]):
     print(1, flush=True)
     time.sleep(99)
