@@ -22,11 +22,11 @@ from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
+from mmmeta.visualization.drawing import draw_item
+from mmmeta.visualization.pictures import grid
 
-from .browse import draw_item
 from .cli import add_config_options
 from .inference import build_model, show
-from .pictures import grid
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from mmmeta.config.backbones import build_backbone
 from mmmeta.config.building import build
 from mmmeta.config.inspection import dataset_class, datasets, iter_dicts
 from mmmeta.config.loading import load_config
+from mmmeta.config.pipelines import without_annotations
+from mmmeta.datasets.classes import class_names
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import Description, draw, enlarge, read_image, scale_of
 from mmmeta.runtime.run import Prediction as Found
@@ -24,13 +26,12 @@ from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
-from mmmeta.validation.labels import ANNOTATION_LOADERS
+from mmmeta.visualization.drawing import build_visualizer
+from mmmeta.visualization.pictures import beside, free_path
 from mmmeta.weights import ZOO
 from mmmeta.weights import load as load_weights
 
-from .browse import build_visualizer
-from .classify import build_classifier, class_names, classify, draw_weights
-from .pictures import beside, free_path
+from .classify import build_classifier, classify, draw_weights
 
 
 def check_device(device: str) -> None:
@@ -134,11 +135,6 @@ def build_exportable(
     if checkpoint != 'none':
         load_weights(backbone, checkpoint, 'backbone', trusted)
     return backbone
-
-
-def without_annotations(pipeline: Sequence[dict]) -> list[dict]:
-    """A pipeline for images that nobody has annotated."""
-    return [step for step in pipeline if step['type'].rpartition('.')[2] not in ANNOTATION_LOADERS]
 
 
 def _metainfo(dataset: ConfigDict, scope: str) -> dict:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from math import floor
 from pathlib import Path
 
-from mmmeta.apis.pictures import shown_size
 from mmmeta.config.literals import check_text, is_unicode
+from mmmeta.datasets.images import shown_size
 from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.utils.errors import UsageError, shorten
 

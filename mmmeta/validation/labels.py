@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmmeta.apis.pictures import shown_size
 from mmmeta.config.literals import is_unicode
+from mmmeta.config.pipelines import ANNOTATION_LOADERS
+from mmmeta.datasets.images import shown_size
 from mmmeta.datasets.transforms import IMAGE_ERRORS, explain_damage
 from mmmeta.engine.hooks import inner_datasets
 from mmmeta.utils.errors import UsageError, shorten
 
 from .finding import Finding
 
-# Transforms that load annotation maps.
-ANNOTATION_LOADERS = ('LoadAnnotations', 'LoadMappedLabels')
 # Maps for each class with which a class that never occurs is odd.
 MAPS_PER_CLASS = 10
 

@@ -11,8 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmmeta.apis import build_model, check, load_config, new, predict
-from mmmeta.apis.cam import draw_cam
 from mmmeta.utils.errors import UsageError
+from mmmeta.visualization.cam import draw_cam
 
 
 def arguments_of(convention):

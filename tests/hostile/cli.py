@@ -34,7 +34,7 @@ import forked  # noqa: E402
 # Loaded once, in the process that is forked.
 forked.LIBRARIES += (
     *('mmcv.transforms', 'mmdet.apis', 'mmseg.apis', 'mmpretrain.apis', 'mmmeta.__main__', 'mmmeta.apis.run'),
-    *('mmmeta.apis.inference', 'mmmeta.apis.browse', 'mmmeta.apis.cam', 'mmmeta.analysis.benchmark'),
+    *('mmmeta.apis.inference', 'mmmeta.apis.browse', 'mmmeta.visualization.cam', 'mmmeta.analysis.benchmark'),
     *(
         'mmmeta.apis.demo',
         'mmmeta.apis.coverage.report',

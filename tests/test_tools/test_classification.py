@@ -10,8 +10,8 @@ from PIL import Image
 from timm_peer import randomise
 
 from mmmeta.apis.classify import zoo_config_path
-from mmmeta.apis.pictures import GAP, TITLE
 from mmmeta.config.loading import load_config
+from mmmeta.visualization.pictures import GAP, TITLE
 from mmmeta.weights import ZOO
 
 pytest.importorskip('mmpretrain', reason="classification is MMPretrain's")

@@ -10,14 +10,14 @@ from conftest import ROOT, TINY_CONFIG, metrics
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmmeta.apis.browse import browse
-from mmmeta.apis.cam import METHODS, draw_cam
 from mmmeta.apis.inference import build_model, predict
-from mmmeta.apis.pictures import GAP, TITLE, free_folder, free_path
 from mmmeta.config.loading import load_config
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import LEAST
 from mmmeta.utils.errors import UsageError
+from mmmeta.visualization.browsing import browse
+from mmmeta.visualization.cam import METHODS, draw_cam
+from mmmeta.visualization.pictures import GAP, TITLE, free_folder, free_path
 
 DETECTOR = 'tests/data/tiny_mask_rcnn.py'
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mmmeta.analysis.curves import plot_curves, read_curves, summarise
 from mmmeta.apis.cli import command_line, print_table
-from mmmeta.apis.pictures import FIGURES, check_picture, free_path
+from mmmeta.visualization.pictures import FIGURES, check_picture, free_path
 
 
 def main() -> None:

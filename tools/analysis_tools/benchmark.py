@@ -38,7 +38,6 @@ from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_backbone, add_config_options, command_line, positive
 from mmmeta.apis.inference import build_exportable
-from mmmeta.apis.pictures import FIGURES, check_picture
 from mmmeta.config.backbones import build_backbone
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import load
@@ -47,6 +46,7 @@ from mmmeta.runtime.run import ENGINES
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.targets import check_target
+from mmmeta.visualization.pictures import FIGURES, check_picture
 
 DTYPES = dict(float32=torch.float32, tf32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 

@@ -7,9 +7,9 @@ import check_interpreter  # noqa: F401
 from rich.progress import track
 
 from mmmeta.apis import load_config
-from mmmeta.apis.browse import browse
 from mmmeta.apis.cli import add_config_options, command_line, positive
-from mmmeta.apis.pictures import free_folder
+from mmmeta.visualization.browsing import browse
+from mmmeta.visualization.pictures import free_folder
 
 
 def main() -> None:

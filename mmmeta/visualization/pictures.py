@@ -10,24 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.targets import check_target, check_writable
 
-# The EXIF tag; from 5 on images are turned by a quarter.
-ORIENTATION = 0x0112
 # Height of titles, and distance between pictures beside each other.
 TITLE, GAP = 28, 8
 # Ends of the names of what Pillow writes, and Matplotlib.
 PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 FIGURES = ('.png', '.pdf', '.svg', '.jpg')
-
-
-def shown_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image as it is to be seen, which is how pipelines read it; nothing is decoded.
-
-    Args:
-        path (str | Path): The file.
-    """
-    with Image.open(path) as image:
-        turned = image.getexif().get(ORIENTATION, 1) > 4
-        return image.size if turned else image.size[::-1]
 
 
 def check_picture(path: str | Path, suffixes: Sequence[str] = PICTURES) -> None:

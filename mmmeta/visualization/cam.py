@@ -12,13 +12,13 @@ from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
+from mmmeta.config.pipelines import without_annotations
+from mmmeta.datasets.classes import class_names
 from mmmeta.models import MetaFormer
 from mmmeta.runtime.run import enlarge, scale_of
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError, nearest, shorten
 
-from .classify import class_names
-from .inference import without_annotations
 from .pictures import beside, check_picture
 
 # Methods without a target work for every network, those with one for classifiers and segmentors.
