@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.table import Table
 
+from mmmeta.analysis.forecasting import forecast
 from mmmeta.apis.cli import (
     BACKBONE_HELP,
     add_config_options,
@@ -23,7 +24,6 @@ from mmmeta.apis.cli import (
     share,
     track,
 )
-from mmmeta.apis.forecasting import forecast
 from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.config.adaptation import enable_amp
 from mmmeta.config.building import check_backbone

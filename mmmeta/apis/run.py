@@ -26,6 +26,7 @@ from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints
 from mmmeta.config.loading import load_config
 from mmmeta.deploy import Network, load
+from mmmeta.deploy.samples import take_samples
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.lock import locked
@@ -47,8 +48,6 @@ from mmmeta.validation import (
     our_backbone,
 )
 from mmmeta.weights import as_location, is_remote
-
-from .samples import take_samples
 
 # Metrics that are judged by, and what one of theirs is in points.
 POINTS = {'mIoU': 1, 'accuracy/top1': 1, 'coco/bbox_mAP': 100, 'coco/segm_mAP': 100}

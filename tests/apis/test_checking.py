@@ -16,8 +16,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from mmmeta.analysis.forecasting import TrainingStep
 from mmmeta.apis import check, forecast
-from mmmeta.apis.forecasting import TrainingStep
 from mmmeta.config.data import explain_data_errors
 from mmmeta.config.loading import load_config
 from mmmeta.datasets import generate_ade20k

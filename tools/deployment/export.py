@@ -12,10 +12,10 @@ from mmmeta.apis import load_config
 from mmmeta.apis.cli import add_config_options, command_line
 from mmmeta.apis.inference import build_exportable
 from mmmeta.apis.run import judging
-from mmmeta.apis.samples import training_images
 from mmmeta.deploy import Calibration, export
 from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
 from mmmeta.deploy.formats import SUFFIXES
+from mmmeta.deploy.samples import training_images
 from mmmeta.runtime.run import find_images, read_image
 from mmmeta.utils.atomic import ended_by_exception
 from mmmeta.utils.errors import UsageError
