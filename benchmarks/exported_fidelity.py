@@ -15,8 +15,8 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 
 from mmmeta.apis import load_config, train
-from mmmeta.apis.cli import command_line
 from mmmeta.apis.inference import build_model
+from mmmeta.cli.arguments import command_line
 from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import Network, export

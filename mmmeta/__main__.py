@@ -15,7 +15,8 @@ from mmengine.config import Config
 from rich.table import Table
 
 from mmmeta.analysis.forecasting import forecast
-from mmmeta.apis.cli import (
+from mmmeta.apis.listing import list_archs, list_models
+from mmmeta.cli.arguments import (
     BACKBONE_HELP,
     add_config_options,
     command_line,
@@ -24,7 +25,6 @@ from mmmeta.apis.cli import (
     share,
     track,
 )
-from mmmeta.apis.listing import list_archs, list_models
 from mmmeta.config.adaptation import enable_amp
 from mmmeta.config.building import check_backbone
 from mmmeta.config.loading import load_config

@@ -6,8 +6,8 @@ import argparse
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.cli import command_line, positive
-from mmmeta.apis.demo import DEMOS, run_demo
+from mmmeta.cli.arguments import command_line, positive
+from mmmeta.cli.demo import DEMOS, run_demo
 from mmmeta.utils.targets import check_writable
 
 

@@ -9,4 +9,4 @@ fi
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 config="$1" checkpoint="$2" gpus="$3"
 shift 3
-exec "$python" -m mmmeta.apis.launch --processes "$gpus" "$root/tools/test.py" "$config" "$checkpoint" "$@"
+exec "$python" -m mmmeta.cli.launch --processes "$gpus" "$root/tools/test.py" "$config" "$checkpoint" "$@"

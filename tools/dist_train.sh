@@ -9,4 +9,4 @@ fi
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 config="$1" gpus="$2"
 shift 2
-exec "$python" -m mmmeta.apis.launch --processes "$gpus" "$root/tools/train.py" "$config" "$@"
+exec "$python" -m mmmeta.cli.launch --processes "$gpus" "$root/tools/train.py" "$config" "$@"

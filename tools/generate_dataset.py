@@ -5,7 +5,7 @@ import argparse
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import command_line, count, positive
+from mmmeta.cli.arguments import command_line, count, positive
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 from mmmeta.utils.targets import check_writable
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.cli import command_line, positive
 from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
+from mmmeta.cli.arguments import command_line, positive
 from mmmeta.engine.records import collect_versions
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError

@@ -7,8 +7,8 @@ import check_interpreter  # noqa: F401
 from rich.table import Table
 
 from mmmeta.apis.classify import find_images
-from mmmeta.apis.cli import add_model_arguments, command_line, positive, print_table, share
 from mmmeta.apis.inference import build_model, predict
+from mmmeta.cli.arguments import add_model_arguments, command_line, positive, print_table, share
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,8 +7,8 @@ import check_interpreter  # noqa: F401
 from rich.progress import track
 
 from mmmeta.analysis.curves import plot_families
-from mmmeta.apis.cli import command_line
 from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
+from mmmeta.cli.arguments import command_line
 from mmmeta.utils.atomic import written
 from mmmeta.utils.resources import resource_root
 

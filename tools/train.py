@@ -6,8 +6,8 @@ import argparse
 import check_interpreter  # noqa: F401
 
 from mmmeta.apis import load_config
-from mmmeta.apis.cli import add_backbone, add_run_arguments, command_line
 from mmmeta.apis.run import resume_from, train
+from mmmeta.cli.arguments import add_backbone, add_run_arguments, command_line
 from mmmeta.config.adaptation import enable_amp, enable_auto_scale_lr
 
 

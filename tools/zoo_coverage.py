@@ -8,9 +8,9 @@ from pathlib import Path
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.cli import command_line, positive, track
 from mmmeta.apis.coverage.report import cover, write_csv, write_page
 from mmmeta.apis.coverage.run import list_configs
+from mmmeta.cli.arguments import command_line, positive, track
 from mmmeta.config.backbones import backbone_config
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from conftest import Tools
 from torch import nn
 
-from mmmeta.apis.cli import add_config_options, command_line, count, positive, share
+from mmmeta.cli.arguments import add_config_options, command_line, count, positive, share
 
 
 def parse(*texts):
@@ -76,7 +76,7 @@ import sys
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from mmmeta.apis.cli import add_config_options, command_line, count, positive, share
+from mmmeta.cli.arguments import add_config_options, command_line, count, positive, share
 
 
 def main():

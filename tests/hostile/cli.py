@@ -36,7 +36,7 @@ forked.LIBRARIES += (
     *('mmcv.transforms', 'mmdet.apis', 'mmseg.apis', 'mmpretrain.apis', 'mmmeta.__main__', 'mmmeta.apis.run'),
     *('mmmeta.apis.inference', 'mmmeta.apis.browse', 'mmmeta.visualization.cam', 'mmmeta.analysis.benchmark'),
     *(
-        'mmmeta.apis.demo',
+        'mmmeta.cli.demo',
         'mmmeta.apis.coverage.report',
         'mmmeta.apis.gpu_parts',
         'mmmeta.analysis.reproduce',

@@ -276,7 +276,7 @@ def test_an_error_of_writing_is_told_from_one_of_reading(tmp_path):
 
 
 UNEXPECTED = """
-from mmmeta.apis.cli import command_line
+from mmmeta.cli.arguments import command_line
 
 
 def main():

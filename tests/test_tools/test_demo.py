@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmmeta.analysis.segmentation import most_common_class_miou
-from mmmeta.apis import demo
+from mmmeta.cli import demo
 
 
 @pytest.fixture

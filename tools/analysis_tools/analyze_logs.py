@@ -11,7 +11,7 @@ import check_interpreter  # noqa: F401
 from rich.table import Table
 
 from mmmeta.analysis.curves import plot_curves, read_curves, summarise
-from mmmeta.apis.cli import command_line, print_table
+from mmmeta.cli.arguments import command_line, print_table
 from mmmeta.visualization.pictures import FIGURES, check_picture, free_path
 
 

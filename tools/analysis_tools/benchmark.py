@@ -36,8 +36,8 @@ from mmmeta.analysis.benchmark import (
 from mmmeta.analysis.curves import plot_accuracy
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.apis import load_config
-from mmmeta.apis.cli import add_backbone, add_config_options, command_line, positive
 from mmmeta.apis.inference import build_exportable
+from mmmeta.cli.arguments import add_backbone, add_config_options, command_line, positive
 from mmmeta.config.backbones import build_backbone
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import load

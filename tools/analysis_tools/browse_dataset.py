@@ -7,7 +7,7 @@ import check_interpreter  # noqa: F401
 from rich.progress import track
 
 from mmmeta.apis import load_config
-from mmmeta.apis.cli import add_config_options, command_line, positive
+from mmmeta.cli.arguments import add_config_options, command_line, positive
 from mmmeta.visualization.browsing import browse
 from mmmeta.visualization.pictures import free_folder
 

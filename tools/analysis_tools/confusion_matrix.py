@@ -6,8 +6,8 @@ import argparse
 import check_interpreter  # noqa: F401
 
 from mmmeta.apis import load_config
-from mmmeta.apis.cli import add_run_arguments, command_line, positive
 from mmmeta.apis.run import evaluate
+from mmmeta.cli.arguments import add_run_arguments, command_line, positive
 from mmmeta.utils.errors import UsageError
 
 

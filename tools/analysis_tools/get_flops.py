@@ -15,7 +15,7 @@ import check_interpreter  # noqa: F401
 from mmmeta.analysis.complexity import Complexity, count_config
 from mmmeta.analysis.paper_tables import PrintedComplexity, printed_complexities
 from mmmeta.apis import load_config
-from mmmeta.apis.cli import add_backbone, command_line, positive
+from mmmeta.cli.arguments import add_backbone, command_line, positive
 from mmmeta.utils.errors import UsageError
 
 SHAPES = dict(mmseg=(512, 2048), mmdet=(800, 1280), mmpretrain=(224, 224))

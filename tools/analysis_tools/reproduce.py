@@ -15,8 +15,8 @@ from mmmeta.analysis.paper_tables import printed_results
 from mmmeta.analysis.reproduce import as_row, commands, compare, export
 from mmmeta.analysis.runs import find_records, report_incomplete
 from mmmeta.apis import load_config
-from mmmeta.apis.cli import add_config_options, command_line, print_table
 from mmmeta.apis.run import evaluate
+from mmmeta.cli.arguments import add_config_options, command_line, print_table
 from mmmeta.config.adaptation import enable_tta
 from mmmeta.config.reading import resolve_config_path
 from mmmeta.utils.errors import UsageError

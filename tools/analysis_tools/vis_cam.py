@@ -6,8 +6,8 @@ import argparse
 import check_interpreter  # noqa: F401
 
 from mmmeta.apis.classify import find_images
-from mmmeta.apis.cli import add_model_arguments, command_line, count, positive
 from mmmeta.apis.inference import build_model
+from mmmeta.cli.arguments import add_model_arguments, command_line, count, positive
 from mmmeta.visualization.cam import METHODS, draw_cam
 from mmmeta.visualization.pictures import check_picture, free_path
 

@@ -6,7 +6,7 @@ import os
 
 import check_interpreter  # noqa: F401
 
-from mmmeta.apis.cli import command_line
+from mmmeta.cli.arguments import command_line
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.targets import check_target
 from mmmeta.weights import LAYOUTS, convert_to_layout, read_weights, write_state_dict

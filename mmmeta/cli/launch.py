@@ -16,7 +16,7 @@ from torch.distributed.run import get_args_parser, run
 from mmmeta.config.reading import check_config_exists
 from mmmeta.utils.errors import UsageError
 
-from .cli import command_line
+from .arguments import command_line
 
 
 def _number(name: str, default: int, minimum: int) -> int:

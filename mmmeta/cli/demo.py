@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.analysis.curves import plot_curves, read_curves
 from mmmeta.analysis.segmentation import most_common_class_miou
+from mmmeta.apis.inference import build_model, show
 from mmmeta.config.building import build
 from mmmeta.config.loading import load_config
 from mmmeta.datasets import generate_ade20k, generate_coco
@@ -25,8 +26,7 @@ from mmmeta.utils.resources import resource_root
 from mmmeta.visualization.drawing import draw_item
 from mmmeta.visualization.pictures import grid
 
-from .cli import add_config_options
-from .inference import build_model, show
+from .arguments import add_config_options
 
 
 @dataclass(frozen=True)

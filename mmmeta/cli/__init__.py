@@ -1,0 +1,1 @@
+"""Command lines: arguments, errors in one sentence, exit statuses."""
