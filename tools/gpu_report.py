@@ -18,12 +18,15 @@ from pathlib import Path
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.gpu_parts import PARTS, Device, missing_packages
 from mmmeta.cli.arguments import command_line, positive
 from mmmeta.engine.records import collect_versions
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.targets import check_writable
+
+# Next to tools/ in a checkout; no part of the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.gpu_parts import PARTS, Device, missing_packages
 
 COLUMNS = ('part', 'case', 'variant', 'metric', 'value', 'ratio', 'note', 'command', 'versions')
 

@@ -2,15 +2,20 @@
 """Write the metafiles, model-index.yml, docs/model_zoo.md and its picture from configs and papers' tables."""
 
 import argparse
+import sys
+from pathlib import Path
 
 import check_interpreter  # noqa: F401
 from rich.progress import track
 
 from mmmeta.analysis.curves import plot_families
-from mmmeta.apis.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
 from mmmeta.cli.arguments import command_line
 from mmmeta.utils.atomic import written
 from mmmeta.utils.resources import resource_root
+
+# Next to tools/ in a checkout; no part of the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
 
 
 def main() -> None:

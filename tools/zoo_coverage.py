@@ -3,18 +3,22 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
 import torch
 
-from mmmeta.apis.coverage.report import cover, write_csv, write_page
-from mmmeta.apis.coverage.run import list_configs
 from mmmeta.cli.arguments import command_line, positive, track
 from mmmeta.config.backbones import backbone_config
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
+
+# Next to tools/ in a checkout; no part of the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.coverage.report import cover, write_csv, write_page
+from benchmarks.coverage.run import list_configs
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mmmeta.apis.coverage.data import generate_all
-from mmmeta.apis.coverage.report import cover, read_rows, write_csv, write_page, write_weights
-from mmmeta.apis.coverage.run import (
+from benchmarks.coverage.data import generate_all
+from benchmarks.coverage.report import cover, read_rows, write_csv, write_page, write_weights
+from benchmarks.coverage.run import (
     BROKEN,
     NO_MODEL,
     OPERATOR,
@@ -60,7 +60,7 @@ def test_a_sample_trains_and_predicts(config, folder):
 
 
 def test_what_does_not_run_is_told_with_its_traceback(folder, monkeypatch):
-    monkeypatch.setattr('mmmeta.apis.coverage.run.put_on_data', lambda *_: 1 / 0)
+    monkeypatch.setattr('benchmarks.coverage.run.put_on_data', lambda *_: 1 / 0)
     outcome = run(SAMPLE[0], SAMPLE[0], folder / 'data', 'w.pth', 'caformer_s18')
     assert (outcome.swapped, outcome.built) == (True, False)
     assert outcome.reason.strip().endswith('ZeroDivisionError: division by zero')
@@ -115,7 +115,7 @@ def test_a_cover_goes_on_where_it_ended(folder, monkeypatch):
     assert all((outcome.group, outcome.fell) == (names[0], '2 1') for outcome in outcomes)
     assert read_rows(folder / 'rows.csv') == [done]
     # Another time it does not even look at them.
-    monkeypatch.setattr('mmmeta.apis.coverage.report.group', None)
+    monkeypatch.setattr('benchmarks.coverage.report.group', None)
     assert cover(folder, names, 'convformer_s18', 1, lambda what, values, count: values) == outcomes
 
 

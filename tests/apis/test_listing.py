@@ -8,10 +8,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from benchmarks.metafiles import render_zoo
 from mmmeta.__main__ import main
 from mmmeta.analysis.complexity import count_config
 from mmmeta.apis.listing import list_archs, list_models
-from mmmeta.apis.metafiles import render_zoo
 from mmmeta.config.loading import load_config
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO

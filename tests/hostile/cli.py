@@ -37,8 +37,8 @@ forked.LIBRARIES += (
     *('mmmeta.apis.inference', 'mmmeta.apis.browse', 'mmmeta.visualization.cam', 'mmmeta.analysis.benchmark'),
     *(
         'mmmeta.cli.demo',
-        'mmmeta.apis.coverage.report',
-        'mmmeta.apis.gpu_parts',
+        'benchmarks.coverage.report',
+        'benchmarks.gpu_parts',
         'mmmeta.analysis.reproduce',
     ),
 )

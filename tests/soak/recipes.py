@@ -26,8 +26,8 @@ from mmengine.runner import Runner, set_random_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 
+from benchmarks.coverage.data import SIZES, generate_all, put_on_data  # noqa: E402
 from mmmeta.apis import evaluate, load_config, train  # noqa: E402
-from mmmeta.apis.coverage.data import SIZES, generate_all, put_on_data  # noqa: E402
 from mmmeta.config.adaptation import adapt_to_device  # noqa: E402
 from mmmeta.swapping.recipe import put_training_size, training_size  # noqa: E402
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, Tools
 
-from mmmeta.apis import gpu_parts
+from benchmarks import gpu_parts
 
 REPORT = (sys.executable, 'tools/gpu_report.py')
 

@@ -28,6 +28,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from benchmarks.coverage.data import needs_video, put_on_data, training_size_of
 from mmmeta.config.adaptation import adapt_to_device
 from mmmeta.config.inspection import bare_model, bare_type, iter_dicts, scope_of
 from mmmeta.config.loading import load_config
@@ -38,8 +39,6 @@ from mmmeta.swapping.swap import SCOPES, check_swappable, swap_with_reasons
 from mmmeta.swapping.tied import check_tied, missing_package
 from mmmeta.swapping.writing import format_swap, plain
 from mmmeta.utils.errors import UsageError
-
-from .data import needs_video, put_on_data, training_size_of
 
 # Steps on one batch in which the loss has to fall.
 STEPS = 20

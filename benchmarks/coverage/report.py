@@ -12,10 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mmmeta.utils.atomic import written
-
-from .data import generate_all
-from .run import (
+from benchmarks.coverage.data import generate_all
+from benchmarks.coverage.run import (
     BROKEN,
     NO_MODEL,
     OPERATOR,
@@ -29,6 +27,7 @@ from .run import (
     portable,
     run,
 )
+from mmmeta.utils.atomic import written
 
 STEPS_OF_A_CONFIG = ('swapped', 'built', 'trained', 'predicted')
 NAMES = tuple(field.name for field in fields(Outcome))

@@ -11,14 +11,13 @@ from mmengine.config import Config
 
 from mmmeta.analysis.complexity import count_config
 from mmmeta.analysis.curves import Panel
+from mmmeta.apis.listing import COUNTS, Model, list_models, task_of
 from mmmeta.config.inspection import iter_dicts
 from mmmeta.config.loading import load_config
 from mmmeta.models import FAMILIES
 from mmmeta.utils.atomic import written
 from mmmeta.utils.resources import resource_root
 from mmmeta.weights import ZOO
-
-from .listing import COUNTS, Model, list_models, task_of
 
 FIRST, SECOND = 'arXiv:2111.11418', 'arXiv:2210.13452'
 TITLES = {
