@@ -5,8 +5,7 @@ need Triton. `tools/gpu_report.py` measures them against what PyTorch offers.
 """
 
 import warnings
-from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -53,25 +52,3 @@ def has_kernels(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return _compiles_for_current()
     return _has_memory(x) and _compiles_for(x.device)
-
-
-# Triton has both as well, for its compiler too; a call takes a third of the time of a launch.
-def divide_up(dividend: int, divisor: int) -> int:
-    """The quotient, rounded up."""
-    return -(-dividend // divisor)
-
-
-def next_power_of_2(number: int) -> int:
-    """The smallest power of two that is no smaller than a positive number."""
-    return 1 << (number - 1).bit_length()
-
-
-def on_its_device(function: Callable) -> Callable:
-    """Launch on the GPU of the first argument, which need not be the current one; Triton does not look."""
-
-    @wraps(function)
-    def launch(x: Tensor, *args: object, **kwargs: object) -> object:
-        with torch.cuda.device_of(x):
-            return function(x, *args, **kwargs)
-
-    return launch

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import divide_up, on_its_device
+from .launching import divide_up, on_its_device
 
 BLOCK = 2048
 NUM_WARPS = 8

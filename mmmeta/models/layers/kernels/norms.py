@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import divide_up, next_power_of_2, on_its_device
+from .launching import divide_up, next_power_of_2, on_its_device
 
 # Elements that a program holds at a time; programs for one image at most.
 BLOCK, MAX_CHUNKS = 4096, 256

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import divide_up, next_power_of_2, on_its_device
+from .launching import divide_up, next_power_of_2, on_its_device
 
 # What :func:`_first_key` and the functions beside it know, for ``MODE``.
 MODES = {('slide', 'shift'): 0, ('slide', 'truncate'): 1, ('block', 'shift'): 2, ('block', 'truncate'): 2}
