@@ -10,6 +10,8 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmmeta/version.py').read_t
 
 # What `mim` and mmmeta.utils.resources look for inside an installed package.
 RESOURCES = ('configs', 'tools', 'model-index.yml')
+# What only maintainers run, with the benchmarks of a checkout.
+LEFT_OUT = ('__pycache__', 'gpu_report.py', 'model_zoo.py', 'zoo_coverage.py')
 
 
 class BuildWithResources(build_py):
@@ -24,7 +26,7 @@ class BuildWithResources(build_py):
         target.mkdir(parents=True)
         for name in RESOURCES:
             if (HERE / name).is_dir():
-                shutil.copytree(HERE / name, target / name, ignore=shutil.ignore_patterns('__pycache__'))
+                shutil.copytree(HERE / name, target / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
             else:
                 shutil.copy(HERE / name, target / name)
 

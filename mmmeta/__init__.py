@@ -2,6 +2,7 @@
 
 import sys
 
+from .utils import moved
 from .utils.stack import StackError, check_stack
 from .version import __version__
 
@@ -15,5 +16,7 @@ except StackError as error:
     raise
 
 from . import registry
+
+moved.install()
 
 __all__ = ['__version__', 'registry']

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Tools
 
-IGNORED = ('__pycache__', '.pyc')
+# What only maintainers run stays in the checkout.
+IGNORED = ('__pycache__', '.pyc', 'gpu_report.py', 'model_zoo.py', 'zoo_coverage.py')
 
 
 def run(*command, cwd=None):
@@ -66,6 +67,7 @@ def test_it_holds_configs_tools_and_tables(wheel):
         packed = {n.removeprefix('mmmeta/.mim/') for n in names if n.startswith(f'mmmeta/.mim/{folder}/')}
         assert packed == there
     assert 'mmmeta/.mim/model-index.yml' in names
+    assert {name.partition('/')[0].partition('-')[0] for name in names} == {'mmmeta'}
     tables = {f'mmmeta/analysis/paper/{name}.csv' for name in ('ade20k', 'coco', 'imagenet', 'robustness')}
     assert tables | {'mmmeta/analysis/counts.csv'} <= set(names)
 
