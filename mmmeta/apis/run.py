@@ -3,12 +3,10 @@
 import logging
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import torch.distributed as dist
@@ -25,8 +23,6 @@ from mmmeta.config.building import build, check_backbone, explain_building
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints
 from mmmeta.config.loading import load_config
-from mmmeta.deploy import Network, load
-from mmmeta.deploy.samples import take_samples
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.lock import locked
@@ -48,9 +44,6 @@ from mmmeta.validation import (
     our_backbone,
 )
 from mmmeta.weights import as_location, is_remote
-
-# Metrics that are judged by, and what one of theirs is in points.
-POINTS = {'mIoU': 1, 'accuracy/top1': 1, 'coco/bbox_mAP': 100, 'coco/segm_mAP': 100}
 
 
 @contextmanager
@@ -283,7 +276,7 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
 
 
 @contextmanager
-def _testing(
+def testing(
     cfg: Config, checkpoint: str | os.PathLike | None, trust_checkpoint: bool, checks: bool
 ) -> Iterator[Runner]:
     """A runner that tests, see :func:`evaluate`."""
@@ -320,70 +313,7 @@ def evaluate(
     Raises:
         UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
     """
-    with _testing(cfg, checkpoint, trust_checkpoint, checks) as runner:
+    with testing(cfg, checkpoint, trust_checkpoint, checks) as runner:
         if checkpoint is None:
             runner._init_model_weights()
         return runner.test()
-
-
-def evaluate_exported(
-    cfg: Config, file: str, engine: str | None = None, threads: int = 0, trusted: bool = False
-) -> dict[str, float]:
-    """Evaluate an exported file on the test set of a config, with its metrics.
-
-    Images are read and resized by the runtime of the file, not by the pipeline of the config.
-
-    Args:
-        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
-        file (str): What :func:`mmmeta.deploy.export` wrote.
-        engine (str | None): As of :func:`mmmeta.deploy.load`. Defaults to None.
-        threads (int): As there. Defaults to 0.
-        trusted (bool): Whether the file may execute code, as there. Defaults to False.
-
-    Returns:
-        dict[str, float]: The metrics.
-
-    Raises:
-        UsageError: As :func:`train`, or the file cannot be run, or is of another task than the config.
-    """
-    task = load(file, engine, threads, trusted=trusted).description.task
-    tasks = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
-    if tasks.get(cfg.get('default_scope')) != task:
-        raise UsageError(f"'{file}' is of a network for {task}, and '{cfg.filename}' tests something else")
-    own = dict(file=os.path.abspath(file), engine=engine, threads=threads, trusted=trusted)
-    cfg.model = dict(type='mmmeta.ExportedModel', **own)
-    return evaluate(cfg, None, checks=False)
-
-
-@contextmanager
-def judging(cfg: Config, samples: int) -> Iterator[Callable[[Network], float]]:
-    """Judge exported networks by the metric of a config, on a part of its test set.
-
-    Args:
-        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
-        samples (int): Images, evenly spread over the test set.
-
-    Yields:
-        callable: Gives the metric of a network in points: mIoU, top-1, or the mean of the APs.
-
-    Raises:
-        UsageError: As :func:`evaluate`, or the config has none of these metrics.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        take_samples(cfg, samples, Path(folder))
-        cfg.work_dir, cfg.log_level = folder, 'WARNING'
-        cfg.model = dict(type='mmmeta.ExportedModel')
-        with _testing(cfg, None, trust_checkpoint=False, checks=False) as runner:
-
-            def judge(network: Network) -> float:
-                runner.model.network = network
-                with redirect_stdout(StringIO()):
-                    metrics = runner.test()
-                found = [scale * metrics[key] for key, scale in POINTS.items() if key in metrics]
-                if not found:
-                    raise UsageError(
-                        f"'{cfg.filename}' has none of the metrics {', '.join(POINTS)}: leave out --max-drop"
-                    )
-                return sum(found) / len(found)
-
-            yield judge

@@ -6,7 +6,7 @@ import argparse
 import check_interpreter  # noqa: F401
 
 from mmmeta.apis import load_config
-from mmmeta.apis.run import evaluate_exported
+from mmmeta.apis.exported import evaluate_exported
 from mmmeta.cli.arguments import add_run_arguments, command_line
 
 

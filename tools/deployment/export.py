@@ -9,8 +9,8 @@ from functools import partial
 import check_interpreter  # noqa: F401
 
 from mmmeta.apis import load_config
+from mmmeta.apis.exported import judging
 from mmmeta.apis.inference import build_exportable
-from mmmeta.apis.run import judging
 from mmmeta.cli.arguments import add_config_options, command_line
 from mmmeta.deploy import Calibration, export
 from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
