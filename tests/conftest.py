@@ -79,6 +79,11 @@ def run_command(
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
+def is_script(command: Sequence[str]) -> bool:
+    """Whether a command can run in a fork of a process that has PyTorch loaded."""
+    return command[0] == sys.executable and (command[1].endswith('.py') or command[1:3] == ['-m', 'mmmeta'])
+
+
 class Tools:
     """Run the real command lines from the root of the checkout."""
 
@@ -99,7 +104,7 @@ class Tools:
 
     def start(self, *command, **variables):
         command = [str(part) for part in command]
-        if command[0] == sys.executable and command[1].endswith('.py') and not variables:
+        if is_script(command) and not variables:
             return Script(command[1:], ROOT, self.environment())
         return subprocess.Popen(
             command,
@@ -114,7 +119,7 @@ class Tools:
     def finish(cls, *command, cwd=ROOT, **variables):
         """Run a command to its end, from the root of the checkout if no other folder is named."""
         command = [str(part) for part in command]
-        if command[0] == sys.executable and command[1].endswith('.py') and not variables:
+        if is_script(command) and not variables:
             script = Script(command[1:], cwd, cls.environment())
             outputs = script.communicate(TIMEOUT)
             return subprocess.CompletedProcess(command, script.returncode, *outputs)
