@@ -95,5 +95,6 @@ def _run(command: Sequence[str], cwd: Path, env: dict[str, str], outputs: Sequen
         sys.argv, sys.path = list(command[1:]), [str(TESTS.parent), *rest]
         runpy.run_module(command[1], run_name='__main__', alter_sys=True)
         return
-    sys.path = [str((cwd / command[0]).parent), *rest]
+    # Last, for a checkout that is not the one in the environment: an installed package comes first.
+    sys.path = [str((cwd / command[0]).parent), *rest, str(TESTS.parent)]
     runpy.run_path(command[0], run_name='__main__')
