@@ -42,7 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmmeta', 'mmmeta.*']),
-    package_data={'mmmeta.analysis': ['paper/*', 'counts.csv']},
+    package_data={'mmmeta.analysis': ['paper/*', 'counts.csv'], 'mmmeta.scaffold': ['templates/*']},
     cmdclass={'build_py': BuildWithResources},
     install_requires=[
         'torch>=2.4',

@@ -69,7 +69,8 @@ def test_it_holds_configs_tools_and_tables(wheel):
     assert 'mmmeta/.mim/model-index.yml' in names
     assert {name.partition('/')[0].partition('-')[0] for name in names} == {'mmmeta'}
     tables = {f'mmmeta/analysis/paper/{name}.csv' for name in ('ade20k', 'coco', 'imagenet', 'robustness')}
-    assert tables | {'mmmeta/analysis/counts.csv'} <= set(names)
+    templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob('mmmeta/scaffold/templates/*')}
+    assert templates | tables | {'mmmeta/analysis/counts.csv'} <= set(names)
 
 
 def test_it_trains_and_lists(python, ade_root, tmp_path):
