@@ -33,7 +33,7 @@ from mmmeta.swapping.writing import write_swap
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_target
-from mmmeta.validation import SAMPLE, Finding, check
+from mmmeta.validation import SAMPLE, Report, examine
 from mmmeta.weights import ZOO
 
 
@@ -86,10 +86,13 @@ def run_check(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     if args.amp:
         enable_amp(cfg)
-    findings = quiet_check(cfg, None)
+    report = quiet_check(cfg, None)
+    findings = report.findings
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
+        for fact in report.facts:
+            print(fact)
         for finding in findings:
             print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
         print(f'{len(findings)} findings' if findings else 'nothing was found')
@@ -116,10 +119,10 @@ def print_forecast(cfg: Config) -> None:
     print(f'largest batch: {found.largest_batch} in 90 % of {found.memory / gib:.1f} GiB, extrapolated')
 
 
-def quiet_check(cfg: Config, count: int | None) -> list[Finding]:
+def quiet_check(cfg: Config, count: int | None) -> Report:
     """Check a config; what data sets print while they are read is left out."""
     with redirect_stdout(io.StringIO()):
-        return check(cfg, count, progress=_track_maps)
+        return examine(cfg, count, progress=_track_maps)
 
 
 _track_maps = partial(track, 'reading annotations')
@@ -130,10 +133,10 @@ def run_new(args: argparse.Namespace) -> None:
     options = vars(args)
     task, force = args.task, args.force
     given = {key: options[key] for key in NEW_OPTIONS if options.get(key) is not None}
-    findings = []
+    reports = []
 
     def verify(config: Path) -> None:
-        findings.extend(quiet_check(load_config(str(config)), SAMPLE))
+        reports.append(quiet_check(load_config(str(config)), SAMPLE))
 
     given.update(force=force, progress=_track_maps, verify=verify)
     created = new(task, args.images, options.get('labels'), args.out, **given)
@@ -141,7 +144,10 @@ def run_new(args: argparse.Namespace) -> None:
         print(f'found:   {line}')
     for line in created.assumed:
         print(f'assumed: {line}')
-    for finding in findings:
+    (report,) = reports
+    for fact in report.facts:
+        print(f'found:   {fact}')
+    for finding in report.findings:
         print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
     for path in (created.config, *created.files):
         print(f'wrote:   {path}')

@@ -222,7 +222,8 @@ def _schedule(options: Options, task: str, count: int, assumed: list[str]) -> di
     if task == 'seg':
         batch = max(batch, 2)  # pooled maps of one pixel are normalised over the batch
     epochs = options.epochs or next(epochs for least, epochs in EPOCHS if count >= least)
-    iterations = max(count * epochs // batch, 2)  # one to warm up
+    # Of segmentors, which are trained by iterations; else the last batch of an epoch may be smaller.
+    iterations = max(count * epochs // batch, 1) if task == 'seg' else -(-count // batch) * epochs
     assumed.append(
         f'{epochs} epochs of {count} images in batches of {batch}: {iterations} iterations (--epochs, '
         '--batch-size)'

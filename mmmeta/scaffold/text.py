@@ -33,6 +33,9 @@ BASES = dict(
 
 # Filled by `str.format`.
 TEMPLATES = Path(__file__).parent / 'templates'
+# Its first iteration has a hundredth of the rate, so that one of a single iteration would never leave it.
+WARMUP = """
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end={warmup}),"""
 STAGES = """\
 # Each stage of the cascade has its own head.
 heads = [dict(head, num_classes=num_classes) for head in _base_.model.roi_head.bbox_head]
@@ -53,6 +56,9 @@ def write_config(
         data (dict): What is known of the data and the schedule; see ``new.py``.
     """
     family, _, arch = backbone.rpartition('_')
+    iterations, epochs = data['iterations'], data['epochs']
+    warmup = min(iterations // 10, 500)
+    warmup = warmup if warmup > 1 else 0
     values = dict(
         title=f'{TITLES[data["method"]]} with {FAMILIES[family].__name__}-{arch.upper()}',
         base=literal(
@@ -71,11 +77,14 @@ def write_config(
         lr=RATES[task][0 if weights else 1],
         side=data['side'],
         batch_size=data['batch_size'],
-        epochs=data['epochs'],
-        max_iters=data['iterations'],
-        warmup=min(max(data['iterations'] // 10, 1), 500),
-        interval=min(10, max(data['iterations'] // 10, 1)),
-        val_interval=max(data['iterations'] // 10, 1),
+        epochs=epochs,
+        max_iters=iterations,
+        warmup=warmup,
+        warmup_step=WARMUP.format(warmup=warmup) if warmup else '',
+        interval=min(10, max(iterations // 10, 1)),
+        # Ten validations at most; the last iteration or epoch is followed by one in any case.
+        val_interval=max(-(-iterations // 10), min(iterations, 5)),
+        val_epochs=-(-epochs // 10),
     )
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]
     return write(path, data, values)
@@ -187,7 +196,6 @@ def _detector(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
         val_file=_path(files['val']),
         train_images=_path(data['parts']['train']['images']),
         val_images=_path(data['parts']['val']['images']),
-        val_epochs=max(data['epochs'] // 10, 1),
     )
 
 
@@ -204,6 +212,5 @@ def _classifier(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str
         val_images=_path(val['images']),
         train_list=_part(path, train, 'train'),
         val_list=_part(path, val, 'val'),
-        val_epochs=max(data['epochs'] // 10, 1),
         topk='(1, 5)' if count > 5 else '(1,)',
     )

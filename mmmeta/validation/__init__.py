@@ -2,17 +2,19 @@
 
 from mmmeta.config.inspection import our_backbone
 
-from .check import SAMPLE, check, check_config, check_dataset, check_while_reading
-from .finding import Finding
+from .check import SAMPLE, check, check_config, check_dataset, check_while_reading, examine
+from .finding import Finding, Report
 from .labels import name_damaged_maps
 
 __all__ = [
     'SAMPLE',
     'Finding',
+    'Report',
     'check',
     'check_config',
     'check_dataset',
     'check_while_reading',
+    'examine',
     'name_damaged_maps',
     'our_backbone',
 ]

@@ -1,6 +1,7 @@
 """All checks of a config, and of its data."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -13,13 +14,13 @@ from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.utils.errors import UsageError
 
 from .classes import check_class_names, check_classes, check_losses, check_queries
-from .finding import Finding
+from .finding import Finding, Report
 from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
 from .objects import BadObjects, Parsed, check_objects, parsed_once
 from .pipelines import check_inputs, check_pipelines
 from .pixels import check_optimizer, check_pixels, check_sizes
-from .schedule import check_schedule, check_together
+from .schedule import check_learning_rates, check_schedule, check_together
 from .wiring import check_anchors, check_wiring
 
 # Maps that are read when a run starts.
@@ -61,7 +62,8 @@ def _collect(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> 
         try:
             findings += function(cfg)
         except Exception as error:
-            text = f'{function.__name__} cannot read this config ({type(error).__name__}: {error})'
+            name = getattr(function, 'func', function).__name__
+            text = f'{name} cannot read this config ({type(error).__name__}: {error})'
             findings.append(Finding('', text, is_warning=True))
     return findings
 
@@ -69,6 +71,15 @@ def _collect(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> 
 def check(
     cfg: Config, count: int | None = None, progress: Callable[[Sequence], Iterator] = iter
 ) -> list[Finding]:
+    """Check a config and its data; see :func:`examine`.
+
+    Returns:
+        list[Finding]: What is wrong, or likely to be; nothing of a config that is right.
+    """
+    return examine(cfg, count, progress).findings
+
+
+def examine(cfg: Config, count: int | None = None, progress: Callable[[Sequence], Iterator] = iter) -> Report:
     """Check a config and its data, as ``python -m mmmeta check`` does.
 
     Args:
@@ -77,21 +88,21 @@ def check(
         progress (callable): Wraps the maps while they are read. Defaults to ``iter``.
 
     Returns:
-        list[Finding]: What is wrong, or likely to be; nothing of a config that is right.
+        Report: What was found, and what a training will do.
 
     Raises:
         UsageError: Data are not there, or not in the format of their data set.
     """
     # Several loaders are for a loop of the user's.
     loaders = [name for name in TRAIN_LOADERS if cfg.get(name) and isinstance(cfg[name], dict)]
-    findings = check_config(cfg)
-    if any(finding.is_fatal for finding in findings):
-        return findings  # data sets cannot be built
+    report = Report(check_config(cfg))
+    if any(finding.is_fatal for finding in report.findings):
+        return report  # data sets cannot be built
     check_data(cfg, loaders)
     with parsed_once() as parsed:
         for name in loaders:
-            findings += _check_loader(cfg, name, parsed, count, progress)
-    return findings
+            _check_loader(cfg, name, parsed, count, progress, report)
+    return report
 
 
 def _check_loader(
@@ -100,18 +111,22 @@ def _check_loader(
     parsed: Parsed,
     count: int | None,
     progress: Callable[[Sequence], Iterator],
-) -> list[Finding]:
-    """Check the data of a loader; see :func:`check`."""
+    report: Report,
+) -> None:
+    """Check the data of a loader; see :func:`examine`."""
+    findings = report.findings
     try:
         with explain_data_errors(cfg, [name], 'building'):
             dataset = build(DATASETS.build, cfg[name].dataset)
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
     except BadObjects as error:
-        return [Finding(f'{name}.dataset.ann_file', str(error))]
-    findings = check_dataset(cfg, name, dataset, count, progress)
-    findings += check_objects(cfg, name, dataset, parsed)
-    readable = all(finding.is_warning for finding in findings)
+        findings.append(Finding(f'{name}.dataset.ann_file', str(error)))
+        return
+    of_data = check_dataset(cfg, name, dataset, count, progress)
+    of_data += check_objects(cfg, name, dataset, parsed)
+    findings += of_data
+    readable = all(finding.is_warning for finding in of_data)
     if name == 'val_dataloader' and len(dataset) and readable:
         with explain_data_errors(cfg, [name], 'reading'):
             findings += check_sizes(cfg, name, dataset)
@@ -119,7 +134,8 @@ def _check_loader(
         CocoCheckHook().check(dataset)
     except UsageError as error:
         findings.append(Finding(f'{name}.dataset', str(error)))
-    return findings
+    if name == 'train_dataloader':
+        findings += _collect(cfg, partial(check_learning_rates, images=len(dataset), facts=report.facts))
 
 
 def check_dataset(

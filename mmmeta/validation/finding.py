@@ -1,6 +1,6 @@
 """What a check finds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,16 @@ class Finding:
     text: str
     is_warning: bool = False
     is_fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check of a config and its data finds.
+
+    Attributes:
+        findings (list[Finding]): What is wrong, or likely to be.
+        facts (list[str]): What a run will do.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)

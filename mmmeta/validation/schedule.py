@@ -1,8 +1,12 @@
 """Parts of a run that belong together: loaders, loops, samplers, schedulers, checkpoints."""
 
+import math
 from collections.abc import Iterator
 
 from mmengine.config import Config
+
+from mmmeta.config.inspection import iter_dicts
+from mmmeta.engine.schedules import LearningRates, follow_schedule
 
 from .finding import Finding
 from .names import formers_of
@@ -17,6 +21,8 @@ TOGETHER = (
 DECAYING = ('PolyLR', 'CosineAnnealingLR')
 # By how much an end may lie beyond the training: more is that of another schedule.
 SLACK = 1.5
+# By how much the highest rate may differ from that of the optimizer.
+FACTOR = 2
 
 
 def check_together(cfg: Config) -> Iterator[Finding]:
@@ -103,3 +109,45 @@ def _check_scheduler(key: str, scheduler: dict, by_epoch: bool, last: int | None
             'earlier ones',
             is_warning=True,
         )
+
+
+def learning_rates(cfg: Config, images: int, processes: int = 1) -> LearningRates | None:
+    """Return the learning rates of a training, or None if its loop or its optimizer is of another kind.
+
+    Args:
+        cfg (Config): The config.
+        images (int): Images of the training set.
+        processes (int): Processes that share them. Defaults to 1.
+    """
+    loop, loader = cfg.get('train_cfg'), cfg.get('train_dataloader') or {}
+    by_epoch = _counts_epochs(loop) if isinstance(loop, dict) else None
+    base = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+    last = (loop or {}).get('max_epochs' if by_epoch else 'max_iters')
+    schedulers = cfg.get('param_scheduler') or []
+    is_single = isinstance(schedulers, (list, tuple)) or 'type' in schedulers  # else by optimizer
+    if by_epoch is None or not (images and isinstance(base, (int, float)) and isinstance(last, int)):
+        return None
+    if not is_single or not last:
+        return None
+    batches = images / ((loader.get('batch_size') or 1) * processes)
+    epoch_length = max(math.floor(batches) if loader.get('drop_last') else math.ceil(batches), 1)
+    return follow_schedule(schedulers, base, last * epoch_length if by_epoch else last, epoch_length)
+
+
+def check_learning_rates(cfg: Config, images: int, facts: list[str]) -> Iterator[Finding]:
+    """A rate that never comes near that of the optimizer, or leaves it far behind."""
+    rates = learning_rates(cfg, images)
+    if rates is None:
+        return
+    facts.append(f'learning rate: {rates}')
+    if rates.base <= 0 or rates.base / FACTOR <= rates.highest <= rates.base * FACTOR:
+        return
+    types = {str(one.get('type')) for one in iter_dicts(cfg.get('param_scheduler'))}
+    if 'OneCycleLR' in types:  # has a highest rate of its own
+        return
+    yield Finding(
+        'param_scheduler',
+        f'the learning rate is {rates.highest:.3g} at most, and optim_wrapper.optimizer.lr={rates.base:g}: '
+        'shorten the warm-up in param_scheduler, take out milestones at its beginning, or train longer',
+        is_warning=True,
+    )
