@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -77,6 +77,11 @@ def run_command(
         output, errors = process.communicate()
         raise subprocess.TimeoutExpired(command, timeout, output, errors) from None
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def nightly_but(values: Iterable[str], suite: Callable[[str], bool]) -> list:
+    """Return parameters of a test, those that are left to ``make nightly`` with its mark."""
+    return [value if suite(value) else pytest.param(value, marks=pytest.mark.nightly) for value in values]
 
 
 def is_script(command: Sequence[str]) -> bool:

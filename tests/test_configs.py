@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, nightly_but
 
 from mmmeta.analysis.paper_tables import load_paper_table
 from mmmeta.config.adaptation import adapt_to_device
@@ -61,7 +61,12 @@ def learn(cfg, data_root):
     return model.eval(), data
 
 
-@pytest.mark.parametrize('path', ADE20K)
+def is_small(path):
+    """Whether a config has the smallest size of its family: the pipeline and the heads are those of all."""
+    return '_s12_' in path or '_s18_' in path
+
+
+@pytest.mark.parametrize('path', nightly_but(ADE20K, is_small))
 def test_a_segmentor_learns_from_its_own_pipeline(path, ade_root):
     cfg = load_config(path)
     crop = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'RandomCrop']
@@ -79,7 +84,7 @@ def test_a_segmentor_learns_from_its_own_pipeline(path, ade_root):
         assert model(data['inputs'][:1], mode='tensor').shape == (1, 150, 16, 16)
 
 
-@pytest.mark.parametrize('path', COCO)
+@pytest.mark.parametrize('path', nightly_but(COCO, is_small))
 def test_a_detector_learns_from_its_own_pipeline(path, coco_root):
     cfg = load_config(path)
     # The same pipeline at an eighth of the size.

@@ -193,6 +193,7 @@ def test_timms_blocks_with_other_mixers_are_ours(name):
             assert relative_error(out, reference) < 1e-5
 
 
+@pytest.mark.nightly
 def test_windows_over_the_size_of_the_map():
     out = run('windows', '--sides', 16, '--repeats', 1, '--dim', 32, '--window', 5)
     rows = re.findall(r'(\d+)x\1 +(\w+) +[\d.]+ s +\d+ MiB +[\d.]+ s +\d+ MiB', out)

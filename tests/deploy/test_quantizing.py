@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Tools
-from deploy.test_exporting import TINY, scene
+from deploy.test_exporting import SCALE_OPTIONS, TINY, scene
 
 from mmmeta.config.backbones import build_backbone
 from mmmeta.deploy import Calibration, export, load
@@ -86,7 +86,10 @@ def test_what_costs_too_much_is_left_as_it_is_until_the_bound_holds(tmp_path):
 @pytest.mark.parametrize('dynamic', ['none', pytest.param('all', marks=pytest.mark.nightly)])
 def test_through_the_command_line(tmp_path, ade_root, dynamic):
     """Calibrated with the training set, judged by the metric."""
-    data = [f'{part}_dataloader.dataset.data_root={ade_root}' for part in ('train', 'test')]
+    data = [
+        *SCALE_OPTIONS,
+        *(f'{part}_dataloader.dataset.data_root={ade_root}' for part in ('train', 'test')),
+    ]
     command = [sys.executable, 'tools/deployment/export.py', 'tests/data/tiny_upernet.py', 'none']
     out = tmp_path / 'small.xml'
     options = ['--dynamic', dynamic, '--precision', 'int8', '--max-drop', '5', '--samples', '3']

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from timm_peer import TIMM_MODELS, build, load_from_timm, ours_from_timm, randomise, relative_error
+from conftest import nightly_but
+from timm_peer import TIMM_MODELS, build, is_small, load_from_timm, ours_from_timm, randomise, relative_error
 
 from mmmeta.config.backbones import build_backbone
 
@@ -20,7 +21,7 @@ def pair(name):
     return model, peer
 
 
-@pytest.mark.parametrize('name', TIMM_MODELS)
+@pytest.mark.parametrize('name', nightly_but(TIMM_MODELS, is_small))
 def test_stage_outputs_and_gradients_equal_timm(name):
     model, peer = pair(name)
     model.eval(), peer.eval()

@@ -21,6 +21,13 @@ ALL_MODELS = [
     for family in FAMILIES
     for size in (TABLE_II_SIZES if family in ('convformer', 'caformer') else TABLE_I_SIZES)
 ]
+
+
+def is_small(name: str) -> bool:
+    """Whether a model has one of the two smallest sizes of its family: depths and widths are a table's."""
+    return name.endswith(('_s12', '_s18', '_s24', '_s36'))
+
+
 TIMM_MODELS = [name for name in ALL_MODELS if not name.startswith(('identityformer', 'randformer'))]
 
 

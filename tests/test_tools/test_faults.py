@@ -103,6 +103,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tools, config, tmp_path):
     assert f'stopped by SIGTERM after iteration {at}: resume from' in out + err
 
 
+@pytest.mark.nightly
 def test_two_machines_stop_together_and_go_on_as_one(tools, config, tmp_path):
     """With two processes in both; the signal is sent to the second launcher alone."""
     with socket.socket() as sock:

@@ -3,9 +3,10 @@
 import peers
 import pytest
 import torch
+from conftest import nightly_but
 from mmengine.registry import DefaultScope
 from timm.models.metaformer import checkpoint_filter_fn
-from timm_peer import FAMILIES, TIMM_MODELS, build, load_from_timm, randomise, relative_error
+from timm_peer import FAMILIES, TIMM_MODELS, build, is_small, load_from_timm, randomise, relative_error
 
 from mmmeta.models import CAFormer, PoolFormer, RandFormer
 from mmmeta.utils.errors import UsageError
@@ -30,7 +31,7 @@ def poolformer():
     return peer
 
 
-@pytest.mark.parametrize('name', TIMM_MODELS)
+@pytest.mark.parametrize('name', nightly_but(TIMM_MODELS, is_small))
 def test_classifiers_of_timm_there_and_back(name):
     peer = peers.timm_model(name)
     randomise(peer)
