@@ -1,40 +1,12 @@
 #!/usr/bin/env python
 """Write the metafiles, model-index.yml, docs/model_zoo.md and its picture from configs and papers' tables."""
 
-import argparse
+import runpy
 import sys
 from pathlib import Path
 
 import check_interpreter  # noqa: F401
-from rich.progress import track
 
-from mmmeta.analysis.curves import plot_families
-from mmmeta.cli.arguments import command_line
-from mmmeta.utils.atomic import written
-from mmmeta.utils.resources import resource_root
-
-# Next to tools/ in a checkout; no part of the package.
+# Beside tools/ in a checkout; not in the wheel.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
-
-
-def main() -> None:
-    """Write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--count', action='store_true', help='recount parameters and MACs of all configs first (2 minutes)'
-    )
-    if parser.parse_args().count:
-        write_counts(track(count_all(), 'counting', total=len(list_configs())))
-    for path, text in render_zoo():
-        target = resource_root() / path
-        with written(target) as draft:
-            draft.write_text(text)
-        print(f'written: {path}')
-    picture = resource_root() / 'docs/images/families.png'
-    plot_families(result_panels(), picture)
-    print(f'written: {picture.relative_to(resource_root())}')
-
-
-if __name__ == '__main__':
-    command_line(main)
+runpy.run_module('benchmarks.model_zoo', run_name='__main__', alter_sys=True)

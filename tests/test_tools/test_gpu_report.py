@@ -1,24 +1,16 @@
 """The report of a GPU, on a machine without one: the same rows, small."""
 
 import csv
-import importlib
 import sys
 import time
 
 import pytest
 import torch
-from conftest import ROOT, Tools
+from conftest import Tools
 
-from benchmarks import gpu_parts
+from benchmarks import gpu_parts, gpu_report
 
 REPORT = (sys.executable, 'tools/gpu_report.py')
-
-
-@pytest.fixture
-def gpu_report(monkeypatch):
-    """The tool as a module."""
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    return importlib.import_module('gpu_report')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the rows of a GPU take minutes')
@@ -69,7 +61,7 @@ def test_a_part_without_its_packages_is_named(monkeypatch):
     assert gpu_parts.missing_packages('paper') == []
 
 
-def test_what_was_measured_of_a_part_that_is_skipped_is_kept(gpu_report, tmp_path, monkeypatch, capsys):
+def test_what_was_measured_of_a_part_that_is_skipped_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_report, 'missing_packages', lambda part: ['mmpretrain'])
     monkeypatch.setattr(sys, 'argv', ['gpu_report.py', '--only', 'paper', '--out', str(tmp_path)])
     name = torch.cuda.get_device_name().replace(' ', '-').lower() if torch.cuda.is_available() else 'cpu'
@@ -81,7 +73,7 @@ def test_what_was_measured_of_a_part_that_is_skipped_is_kept(gpu_report, tmp_pat
     assert table.read_text() == before
 
 
-def test_rows_are_kept_until_they_are_measured_again(gpu_report, tmp_path, monkeypatch):
+def test_rows_are_kept_until_they_are_measured_again(tmp_path, monkeypatch):
     """A run that is cut off replaces those that it came to; one that ends leaves no others of its part."""
     table = tmp_path / 'cpu.csv'
 
