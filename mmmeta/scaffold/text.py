@@ -10,6 +10,9 @@ from mmmeta.models import FAMILIES
 from mmmeta.utils.resources import base_path, resource_root
 from mmmeta.weights import ZOO
 
+from .decisions import Decisions
+from .facts import Facts, Split
+
 WIDTH = 110
 # Learning rates of AdamW from published and from random weights; a batch of 16 and more wants higher ones.
 RATES = dict(seg=(1e-4, 5e-4), det=(1e-4, 2e-4), cls=(1e-4, 5e-4))
@@ -43,7 +46,13 @@ heads = [dict(head, num_classes=num_classes) for head in _base_.model.roi_head.b
 
 
 def write_config(
-    task: str, path: Path, backbone: str, dims: list[int], weights: str | None, data: dict[str, Any]
+    task: str,
+    path: Path,
+    backbone: str,
+    dims: list[int],
+    weights: str | None,
+    facts: Facts,
+    decisions: Decisions,
 ) -> str:
     """The text of a config.
 
@@ -53,16 +62,17 @@ def write_config(
         backbone (str): Family and member.
         dims (list[int]): Channels of the backbone's stages.
         weights (str | None): Location of its weights; None for random ones.
-        data (dict): What is known of the data and the schedule; see ``new.py``.
+        facts (Facts): What the data are.
+        decisions (Decisions): How the network is trained.
     """
     family, _, arch = backbone.rpartition('_')
-    iterations, epochs = data['iterations'], data['epochs']
+    iterations, epochs = decisions.iterations, decisions.epochs
     warmup = min(iterations // 10, 500)
     warmup = warmup if warmup > 1 else 0
     values = dict(
-        title=f'{TITLES[data["method"]]} with {FAMILIES[family].__name__}-{arch.upper()}',
+        title=f'{TITLES[decisions.method]} with {FAMILIES[family].__name__}-{arch.upper()}',
         base=literal(
-            base_path(resource_root() / 'configs/_base_' / f'{BASES[data["method"]]}.py', path.parent),
+            base_path(resource_root() / 'configs/_base_' / f'{BASES[decisions.method]}.py', path.parent),
             'path of the base',
         ),
         type=f'mmmeta.{FAMILIES[family].__name__}',
@@ -73,10 +83,10 @@ def write_config(
         # Few images: less of what an ImageNet training drops.
         drop_path_rate=0.1 if weights else 0.0,
         init_cfg=f"dict(type='Pretrained', checkpoint={literal(weights, 'location')})" if weights else 'None',
-        window=f'\n        window={data["window"]},' if data['window'] else '',
+        window=f'\n        window={decisions.window},' if decisions.window else '',
         lr=RATES[task][0 if weights else 1],
-        side=data['side'],
-        batch_size=data['batch_size'],
+        side=decisions.side,
+        batch_size=decisions.batch_size,
         epochs=epochs,
         max_iters=iterations,
         warmup=warmup,
@@ -87,7 +97,7 @@ def write_config(
         val_epochs=-(-epochs // 10),
     )
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]
-    return write(path, data, values)
+    return write(path, facts, decisions, values)
 
 
 def _lines(head: str, values: Sequence[Any], what: str, tail: str = '') -> str:
@@ -117,14 +127,14 @@ def _path(path: Path) -> str:
     return literal(path.as_posix(), 'path')
 
 
-def _part(path: Path, part: dict[str, Any], name: str) -> str:
-    """Where the listed images of a part are, as an argument."""
+def _listed(path: Path, split: Split, name: str) -> str:
+    """Where the listed images of a split are, as an argument."""
     listed = path.with_name(f'{path.stem}_{name}.txt')
-    return f'\n        ann_file={_path(listed)},' if part['listed'] else ''
+    return f'\n        ann_file={_path(listed)},' if split.is_listed else ''
 
 
-def _segmentor(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
-    labels, dims = data['labels'], values['dims']
+def _segmentor(path: Path, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
+    labels, dims = facts.labels, values['dims']
     if labels.is_mapped:
         stored, left_out = (
             _lines(f'    {key}=', values, 'label', ',')
@@ -136,14 +146,13 @@ def _segmentor(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
         )
     else:
         load = "load_labels = dict(type='LoadAnnotations')"
-    upernet = data['method'] == 'upernet'
+    upernet = decisions.method == 'upernet'
     heads = (
         f'    decode_head=dict(in_channels={dims}, num_classes=num_classes),\n'
         f'    auxiliary_head=dict(in_channels={dims[2]}, num_classes=num_classes),'
         if upernet
         else f'    neck=dict(in_channels={dims}),\n    decode_head=dict(num_classes=num_classes),'
     )
-    train, val = data['parts']['train'], data['parts']['val']
     return _fill(
         'segmentor',
         **values,
@@ -152,23 +161,23 @@ def _segmentor(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
         palette=_lines('palette = ', labels.palette, 'palette') + '\n' if labels.palette else '',
         metainfo='dict(classes=classes, palette=palette)' if labels.palette else 'dict(classes=classes)',
         load=load,
-        long_side=4 * data['side'],
+        long_side=4 * decisions.side,
         backbone=_fill('backbone', **values, out_indices=''),
         heads=heads,
         aligned='' if upernet else "\n    dict(type='ResizeToMultiple', size_divisor=32),",
-        image_suffix=literal(data['suffixes'][0], 'ending of images'),
-        mask_suffix=literal(data['suffixes'][1], 'ending of masks'),
-        train_images=_path(train['images']),
-        train_masks=_path(train['masks']),
-        val_images=_path(val['images']),
-        val_masks=_path(val['masks']),
-        train_list=_part(path, train, 'train'),
-        val_list=_part(path, val, 'val'),
+        image_suffix=literal(facts.suffixes[0], 'ending of images'),
+        mask_suffix=literal(facts.suffixes[1], 'ending of masks'),
+        train_images=_path(facts.train.images),
+        train_masks=_path(facts.train.labels),
+        val_images=_path(facts.val.images),
+        val_masks=_path(facts.val.labels),
+        train_list=_listed(path, facts.train, 'train'),
+        val_list=_listed(path, facts.val, 'val'),
     )
 
 
-def _detector(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
-    method, dims = data['method'], values['dims']
+def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
+    method, dims = decisions.method, values['dims']
     retinanet, masks = method == 'retinanet', 'mask_head=dict(num_classes=num_classes)'
     heads = {
         'retinanet': '    bbox_head=dict(num_classes=num_classes),',
@@ -176,15 +185,15 @@ def _detector(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
         'cascade_mask_rcnn': f'    roi_head=dict(bbox_head=heads, {masks}),',
     }
     files = {
-        name: part['file'] or path.with_name(f'{path.stem}_{name}.json')
-        for name, part in data['parts'].items()
+        name: split.labels or path.with_name(f'{path.stem}_{name}.json')
+        for name, split in (('train', facts.train), ('val', facts.val))
     }
     return _fill(
         'detector',
         **values,
-        count=len(data['names']),
-        classes=_lines('classes = ', tuple(data['names']), 'class name'),
-        long_side=round(data['side'] * 5 / 3),
+        count=len(facts.classes),
+        classes=_lines('classes = ', tuple(facts.classes), 'class name'),
+        long_side=round(decisions.side * 5 / 3),
         before=STAGES if method == 'cascade_mask_rcnn' else '',
         backbone=_fill(
             'backbone', **values, out_indices='\n        out_indices=(1, 2, 3),' if retinanet else ''
@@ -194,23 +203,22 @@ def _detector(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
         with_mask='' if retinanet else ', with_mask=True',
         train_file=_path(files['train']),
         val_file=_path(files['val']),
-        train_images=_path(data['parts']['train']['images']),
-        val_images=_path(data['parts']['val']['images']),
+        train_images=_path(facts.train.images),
+        val_images=_path(facts.val.images),
     )
 
 
-def _classifier(path: Path, data: dict[str, Any], values: dict[str, Any]) -> str:
-    train, val = data['parts']['train'], data['parts']['val']
-    count = len(data['names'])
+def _classifier(path: Path, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
+    count = len(facts.classes)
     return _fill(
         'classifier',
         **values,
         count=count,
-        classes=_lines('classes = ', data['names'], 'class name'),
+        classes=_lines('classes = ', facts.classes, 'class name'),
         channels=values['dims'][-1],
-        train_images=_path(train['images']),
-        val_images=_path(val['images']),
-        train_list=_part(path, train, 'train'),
-        val_list=_part(path, val, 'val'),
+        train_images=_path(facts.train.images),
+        val_images=_path(facts.val.images),
+        train_list=_listed(path, facts.train, 'train'),
+        val_list=_listed(path, facts.val, 'val'),
         topk='(1, 5)' if count > 5 else '(1,)',
     )

@@ -1,0 +1,153 @@
+"""Look at images with objects."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from mmmeta.utils.errors import UsageError, nearest, shorten
+
+from . import folders
+from .boxes import read_objects
+from .facts import Facts, Options, Split, find_label_splits, find_splits, format_range
+
+
+def look_at_objects(options: Options) -> Facts:
+    """Look at images and the objects in them.
+
+    Raises:
+        UsageError: Images or annotations are missing, or contradict each other.
+    """
+    assumed: list[str] = []
+    if options.labels is None or not options.labels.exists():
+        missing = (
+            f": there is no file or folder '{options.labels}'" if options.labels else ' names their file'
+        )
+        raise UsageError(f'--annotations{missing}')
+    names = folders.read_names(options.classes)
+    names = [name for name, _ in names] if names else None
+    if options.labels.is_file() and options.val_labels is None:
+        train, val = options.images, None  # one file: held out from it
+        assumed.append(
+            f'{options.val_fraction:.0%} of the images, evenly spread, are held out for validation '
+            '(--val-fraction, --val-annotations)'
+        )
+    elif options.val_labels is not None:
+        train, val = options.images, options.val_images or options.images
+    else:
+        train, val = find_splits(options, options.images, assumed)
+    train_file, val_file = options.labels, options.val_labels
+    if val is not None and val_file is None:
+        train_file, val_file = find_label_splits(options, '--annotations')
+    contents: dict[str, dict[str, Any]] = {}
+    splits: dict[str, Split] = {}
+    for name, folder, file in (('train', train, train_file), ('val', val, val_file)):
+        if folder is None:
+            continue
+        files = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
+        contents[name], kind, usable = read_objects(file, folder, files, names, options.progress)
+        splits[name] = Split(folder, files, file if usable else None)
+    if val is None:
+        listed = contents['train']['images']
+        # Of those that have objects: a validation without any measures nothing.
+        shown = {part['image_id'] for part in contents['train']['annotations']}
+        order = sorted(image['file_name'] for image in listed if image['id'] in shown)
+        held = set(folders.hold_out(order, options.val_fraction)[1])
+        for name in ('val', 'train'):
+            inside = [image for image in listed if (image['file_name'] in held) == (name == 'val')]
+            contents[name] = _part_of(contents['train'], inside)
+            splits[name] = Split(train, [image['file_name'] for image in inside])
+    used = [_used_categories(content) for content in contents.values()]
+    present = list(dict.fromkeys(name for part in used for name in part))
+    names = names or _class_order(contents, present, assumed)
+    folders.check_names(names, f"'{options.labels}'")
+    listed = {category['name'] for content in contents.values() for category in content['categories']}
+    nowhere = [name for name in names if name not in listed]
+    if nowhere:
+        meant = nearest(nowhere[0], listed)
+        hint = f"is it '{meant}'?" if meant else f'categories are {shorten(sorted(listed), 8)}'
+        raise UsageError(f"--classes: no category is called '{nowhere[0]}': {hint}")
+    for part in contents:
+        _complete_categories(contents[part], names, splits[part])
+    unknown = [name for name in present if name not in names]
+    if unknown and options.classes is not None:
+        assumed.append(f'objects of {shorten(unknown)} are left out, as --classes does not name them')
+    masked = _check_outlines(contents.values(), options.method, assumed)
+    sizes = [(i['height'], i['width']) for content in contents.values() for i in content['images']]
+    counts = [len(contents[name]['images']) for name in ('train', 'val')]
+    objects = sum(len(content['annotations']) for content in contents.values())
+    # MMDetection does not train on images without objects.
+    known = {c['id'] for c in contents['train']['categories'] if c['name'] in names}
+    count = len(
+        {part['image_id'] for part in contents['train']['annotations'] if part['category_id'] in known}
+    )
+    if not count:
+        raise UsageError(f'no image for training has an object of {shorten(names)}')
+    return Facts(
+        **splits,
+        classes=names,
+        sizes=sizes,
+        count=count,
+        method='mask_rcnn' if masked else 'retinanet',
+        beside={f'{k}.json': json.dumps(contents[k]) for k, split in splits.items() if split.labels is None},
+        found=[
+            f'{counts[0]} images for training, {counts[1]} for validation, of {format_range(sizes)} pixels, '
+            f'with {objects} objects in the format of {kind}',
+            f'{len(names)} classes: {shorten(names, 8)}',
+        ],
+        assumed=assumed,
+    )
+
+
+def _part_of(content: dict[str, Any], images: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of a file with some of its images."""
+    ids = {image['id'] for image in images}
+    annotations = [part for part in content['annotations'] if part['image_id'] in ids]
+    return dict(images=images, annotations=annotations, categories=content['categories'])
+
+
+def _complete_categories(content: dict[str, Any], names: list[str], split: Split) -> None:
+    """Give a file the categories that only the other part has; MMDetection would count them otherwise."""
+    own = {category['name'] for category in content['categories']}
+    number = max((category['id'] for category in content['categories']), default=0)
+    for name in names:
+        if name not in own:
+            number += 1
+            content['categories'] = [*content['categories'], dict(id=number, name=name)]
+            split.labels = None  # written beside the config
+
+
+def _used_categories(content: dict[str, Any]) -> list[str]:
+    """Names of the categories that objects have, by their identifiers."""
+    used = {part['category_id'] for part in content['annotations']}
+    categories = sorted(content['categories'], key=lambda category: category['id'])
+    return [category['name'] for category in categories if category['id'] in used]
+
+
+def _class_order(contents: dict[str, dict], present: list[str], assumed: list[str]) -> list[str]:
+    """Names of the classes: the categories that have objects, as the file orders them."""
+    ordered = sorted(contents['train']['categories'], key=lambda category: category['id'])
+    listed = [category['name'] for category in ordered]
+    empty = [name for name in listed if name not in present]
+    if empty:
+        assumed.append(f'categories without objects, {shorten(empty)}, are no classes (--classes)')
+    return [name for name in dict.fromkeys([*listed, *present]) if name in present]
+
+
+def _check_outlines(contents: Iterable[dict[str, Any]], method: str | None, assumed: list[str]) -> bool:
+    """Whether all objects have outlines.
+
+    Raises:
+        UsageError: They have not, and the method needs them.
+    """
+    objects = [part for content in contents for part in content['annotations'] if not part['iscrowd']]
+    without = sum(not part.get('segmentation') for part in objects)
+    if without and method in ('mask_rcnn', 'cascade_mask_rcnn'):
+        raise UsageError(
+            f'--method {method} learns masks, and {without} of {len(objects)} objects have none '
+            '(segmentation): choose retinanet'
+        )
+    if method is None and 0 < without < len(objects):
+        assumed.append(f'{without} of {len(objects)} objects have no mask: boxes alone (--method)')
+    elif method is None and objects and not without:
+        assumed.append('all objects have masks: boxes and masks are learnt (--method retinanet for boxes)')
+    return bool(objects) and not without

@@ -1,0 +1,116 @@
+"""Look at images with annotation maps."""
+
+from collections import Counter
+from pathlib import Path
+
+from mmmeta.utils.errors import UsageError, shorten
+
+from . import folders
+from .facts import Facts, Options, Split, find_label_splits, find_splits, format_range
+from .masks import examine_masks
+
+
+def look_at_maps(options: Options) -> Facts:
+    """Look at images and annotation maps.
+
+    Raises:
+        UsageError: Images or maps are missing, or contradict each other.
+    """
+    assumed: list[str] = []
+    if options.labels is None or not options.labels.is_dir():
+        missing = f": there is no folder '{options.labels}'" if options.labels else ' names their folder'
+        raise UsageError(f'--masks{missing}')
+    train, val = find_splits(options, options.images, assumed)
+    train_maps, val_maps = options.labels, options.val_labels or options.labels
+    if options.val_images is None and val is not None:
+        train_maps, val_maps = find_label_splits(options, '--masks')
+    splits: dict[str, Split] = {}
+    paths: list[Path] = []
+    images: list[Path] = []
+    suffixes = None
+    for name, folder, maps in (('train', train, train_maps), ('val', val, val_maps)):
+        if folder is None:
+            continue
+        stems, suffixes, complete = _pair_files(options, folder, maps, suffixes)
+        splits[name] = Split(folder, stems, maps, not complete)
+        paths += [maps / f'{stem}{suffixes[1]}' for stem in stems]
+        images += [folder / f'{stem}{suffixes[0]}' for stem in stems]
+    if val is None:
+        kept, held = folders.hold_out(splits['train'].names, options.val_fraction)
+        splits = {
+            name: Split(train, stems, train_maps, True) for name, stems in (('train', kept), ('val', held))
+        }
+    sizes = [folders.image_size(path) for path in images]
+    names = folders.read_names(options.classes)
+    labels = examine_masks(paths, sizes, names, options.ignore, options.progress)
+    count = len(splits['train'].names)
+    found = [
+        f'{count} images for training, {len(splits["val"].names)} for validation, of '
+        f'{format_range(sizes)} pixels',
+        f'{len(labels.names)} classes: {shorten(labels.names, 8)}',
+    ]
+    if labels.is_mapped:
+        found.append(
+            f'labels are mapped while they are read: {shorten(labels.classes, 4)} to 0 to '
+            f'{len(labels.names) - 1}'
+        )
+    return Facts(
+        **splits,
+        classes=labels.names,
+        sizes=sizes,
+        count=count,
+        method='upernet',
+        beside={
+            f'{k}.txt': folders.list_lines(split.names) for k, split in splits.items() if split.is_listed
+        },
+        found=found,
+        assumed=assumed + labels.assumed,
+        labels=labels,
+        suffixes=suffixes,
+    )
+
+
+def _pair_files(
+    options: Options, folder: Path, maps: Path, suffixes: tuple[str, str] | None
+) -> tuple[list[str], tuple[str, str], bool]:
+    """Names of images that have a map, the endings of both, and whether these are all images.
+
+    Raises:
+        UsageError: Images have no map.
+    """
+    images = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
+    inside = maps != folder and maps.is_relative_to(folder)
+    if inside:
+        below = maps.relative_to(folder).as_posix() + '/'
+        images = [image for image in images if not image.startswith(below)]
+    masks = set(folders.list_files(maps, folders.IMAGE_SUFFIXES, '--masks'))
+    of_image = folders.suffix_of(images, '--images')
+    stems = [name.removesuffix(of_image) for name in images]
+    # Maps may have more at the end of their name, such as _labelIds.png.
+    ends = Counter(
+        mask[len(stem) :] for stem in stems[:50] for mask in sorted(masks) if mask.startswith(stem)
+    ).most_common(2)
+    if not ends:
+        raise UsageError(
+            f"--masks: no file below '{maps}' has the name of an image, such as '{stems[0]}': lay the masks "
+            'out as the images are, with the same names'
+        )
+    end = ends[0][0]
+    if len(ends) > 1 and ends[1][1] == ends[0][1] and len(stems) > 1:
+        raise UsageError(
+            f"--masks: '{maps}' has several files for an image, which end in {end} and {ends[1][0]}: move "
+            'those that are no maps of classes elsewhere'
+        )
+    if suffixes not in (None, (of_image, end)):
+        raise UsageError(
+            f'images and masks of training end in {suffixes}, and those of validation in {(of_image, end)}: '
+            'rename them'
+        )
+    paired = [stem for stem in stems if f'{stem}{end}' in masks]
+    lost = [stem for stem in stems if f'{stem}{end}' not in masks]
+    if lost and not options.skip_missing:
+        raise UsageError(
+            f"--masks: {len(lost)} of {len(stems)} images have no mask, such as '{maps}/{lost[0]}{end}': add "
+            'them, or leave these images out (--skip-missing)'
+        )
+    return paired, (of_image, end), not lost and not inside
