@@ -11,6 +11,7 @@ from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
+from mmmeta.datasets.categories import read_categories
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 from mmmeta.utils.errors import UsageError, nearest, shorten
@@ -144,6 +145,16 @@ class CocoCheckHook(Hook):
             )
         if dataset.backend_args:
             return  # the images are not on this machine
+        names = {category['id']: category['name'] for category in read_categories(dataset.ann_file)}
+        ordered = [names[category] for category in dataset.cat_ids]
+        if sorted(ordered) == sorted(classes) and ordered != list(classes):
+            there, meant = next(pair for pair in zip(ordered, classes, strict=True) if pair[0] != pair[1])
+            raise UsageError(
+                f"'{dataset.ann_file}' orders its categories {shorten(ordered)}, and {name} its classes "
+                f"{shorten(classes)}: MMDetection joins them by position, and '{there}' would be learnt as "
+                f"'{meant}'; write metainfo=dict(classes=...) in the order of the file, or order all files "
+                'as the classes'
+            )
         paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
         folders = {os.path.dirname(path) for path in paths}
         there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}

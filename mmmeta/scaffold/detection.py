@@ -106,7 +106,7 @@ def _part_of(content: dict[str, Any], images: list[dict[str, Any]]) -> dict[str,
 
 
 def _complete_categories(content: dict[str, Any], names: list[str], split: Split) -> None:
-    """Give a file the categories that only the other part has; MMDetection would count them otherwise."""
+    """Give a file all categories, in the order of the classes: MMDetection joins them by position."""
     own = {category['name'] for category in content['categories']}
     number = max((category['id'] for category in content['categories']), default=0)
     for name in names:
@@ -114,6 +114,12 @@ def _complete_categories(content: dict[str, Any], names: list[str], split: Split
             number += 1
             content['categories'] = [*content['categories'], dict(id=number, name=name)]
             split.labels = None  # written beside the config
+    if [category['name'] for category in content['categories'] if category['name'] in names] != names:
+        order = {name: i for i, name in enumerate(names)}
+        content['categories'] = sorted(
+            content['categories'], key=lambda category: order.get(category['name'], len(names))
+        )
+        split.labels = None
 
 
 def _used_categories(content: dict[str, Any]) -> list[str]:

@@ -519,6 +519,34 @@ class TestObjects:
         with pytest.raises(UsageError, match="--classes: no category is called 'baloon': is it 'balloon'?"):
             new('det', tmp_path / 'images', path, tmp_path / 'my.py', classes='baloon')
 
+    @pytest.mark.parametrize('classes', [None, 'red,green', 'green,red', 'green'])
+    @pytest.mark.parametrize('val', [{1: 'green', 2: 'red'}, {2: 'red', 1: 'green'}, {1: 'red', 2: 'green'}])
+    def test_objects_keep_their_classes_in_any_order(self, tmp_path, classes, val):
+        """MMDetection joins categories and classes by their position in the file."""
+        files = {}
+        for name, categories in (('train', {1: 'green', 2: 'red'}), ('val', val)):
+            files[name] = self.write(tmp_path, name, [[1], [2]], categories)
+        options = dict(val_labels=files['val'], val_images=tmp_path / 'images', weights='none')
+        new('det', tmp_path / 'images', files['train'], tmp_path / 'my.py', classes=classes, **options)
+        cfg = load_config(str(tmp_path / 'my.py'))
+        for name, categories in (('train', {1: 'green', 2: 'red'}), ('val', val)):
+            dataset = build(cfg, f'{name}_dataloader')
+            for image in (dataset.get_data_info(i) for i in range(len(dataset))):
+                own = categories[image['img_id'] + 1]  # image 0 has an object of category 1
+                learnt = [dataset.metainfo['classes'][one['bbox_label']] for one in image['instances']]
+                assert learnt == ([own] if classes != 'green' or own == 'green' else [])
+
+    def test_classes_in_another_order_than_the_file_are_refused(self, tmp_path):
+        path = self.write(tmp_path, 'all', [[1], [2]], {1: 'green', 2: 'red'})
+        new('det', tmp_path / 'images', path, tmp_path / 'my.py', weights='none', val_labels=path)
+        cfg = load_config(str(tmp_path / 'my.py'))
+        cfg.train_dataloader.dataset.metainfo.classes = ('red', 'green')
+        texts = [finding.text for finding in check(cfg) if finding.key == 'train_dataloader.dataset']
+        assert len(texts) == 1 and texts[0].startswith(
+            f"'{cfg.train_dataloader.dataset.ann_file}' orders its categories green, red, and CocoDataset its classes red, green: MMDetection "
+            "joins them by position, and 'green' would be learnt as 'red'; write metainfo=dict(classes=...)"
+        )
+
     def test_crowds_have_no_outlines_to_learn(self, tmp_path):
         path = self.write(tmp_path, 'all', [[1], [1]], {1: 'a'})
         content = json.loads(path.read_text())
