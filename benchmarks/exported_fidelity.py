@@ -28,7 +28,7 @@ from mmmeta.utils.resources import resource_root
 NETWORKS = {
     'retinanet': ('retinanet_poolformer_s12_coco', 200),
     'mask_rcnn': ('mask_rcnn_caformer_s18_coco', 200),
-    'cascade': ('cascade_mask_rcnn_convformer_s18_coco', 300),
+    'cascade': ('cascade_mask_rcnn_convformer_s18_coco', 200),
     'upernet': ('upernet_caformer_s18_ade20k', 200),
     'fpn': ('fpn_poolformer_s12_ade20k', 200),
 }

@@ -543,8 +543,9 @@ class TestObjects:
         cfg.train_dataloader.dataset.metainfo.classes = ('red', 'green')
         texts = [finding.text for finding in check(cfg) if finding.key == 'train_dataloader.dataset']
         assert len(texts) == 1 and texts[0].startswith(
-            f"'{cfg.train_dataloader.dataset.ann_file}' orders its categories green, red, and CocoDataset its classes red, green: MMDetection "
-            "joins them by position, and 'green' would be learnt as 'red'; write metainfo=dict(classes=...)"
+            f"'{cfg.train_dataloader.dataset.ann_file}' orders its categories green, red, and CocoDataset "
+            "its classes red, green: MMDetection joins them by position, and 'green' would be learnt as "
+            "'red'; write metainfo=dict(classes=...)"
         )
 
     def test_crowds_have_no_outlines_to_learn(self, tmp_path):
