@@ -27,6 +27,7 @@ from mmmeta.weights import (
 
 from .checkpoint_hook import CheckpointHook, waiting_for_room
 from .resuming import check_resumable, remove_paths
+from .schedules import adopt_schedules
 
 
 def _bare_model(runner: Runner) -> torch.nn.Module:
@@ -64,6 +65,9 @@ class CompleteWeightsHook(Hook):
         # Other runners keep the states of optimisers in files of their own.
         if trains and runner._resume and isinstance(runner, Runner):
             check_resumable(runner, model, checkpoint, source)
+            changed = adopt_schedules(runner, checkpoint)
+            if changed:
+                runner.logger.info(f'resuming with settings of the config: {shorten(changed)}')
             if not any(isinstance(hook, CheckpointHook) for hook in runner.hooks):  # ours does so itself
                 remove_paths(checkpoint['message_hub']['runtime_info'])
         elif tests or not trains:

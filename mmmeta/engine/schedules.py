@@ -1,11 +1,22 @@
-"""Follow the learning rate of a training without training."""
+"""Follow learning rates without training, and let those of a config hold when a run is resumed."""
 
-from collections.abc import Sequence
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
+
+# Of the state of a schedule, what changes while it is followed; `verbose` only prints.
+PROGRESS = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')
+# Settings of an optimizer that change how it computes, not what.
+IMPLEMENTATION = ('params', 'fused', 'foreach', 'capturable', 'differentiable')
 
 
 @dataclass(frozen=True)
@@ -57,3 +68,89 @@ def follow_schedule(
             if not scheduler.by_epoch or (i + 1) % epoch_length == 0:
                 scheduler.step()
     return LearningRates(base, rates[0], max(rates), rates[-1], sum(rates) / iterations)
+
+
+def adopt_schedules(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
+    """Let the schedules and the settings of the optimizer in a config hold for a run that is resumed.
+
+    Where they differ from those of the checkpoint, the schedules of the config are followed from the
+    beginning to its iteration, and take the place of what it holds; else nothing is changed.
+
+    Args:
+        runner (Runner): The runner, whose optimizer and schedules are built.
+        checkpoint (dict): What is resumed from, checked by :func:`~mmmeta.engine.resuming.check_resumable`.
+
+    Returns:
+        list[str]: What differs.
+    """
+    wrapper, schedules, given = runner.optim_wrapper, runner.param_schedulers, checkpoint['optimizer']
+    states = checkpoint.get('param_schedulers')
+    if not isinstance(wrapper, OptimWrapperDict):
+        found = list(_differences(wrapper, schedules or [], given, states))
+        if found:
+            _follow(runner, schedules or [], checkpoint['meta']['iter'])
+            checkpoint['param_schedulers'] = _adopt(wrapper, schedules or [], given)
+        return found
+    found = []
+    for name, inner in wrapper.items():
+        own = (schedules or {}).get(name, [])
+        differences = list(_differences(inner, own, given[name], (states or {}).get(name)))
+        if differences:
+            _follow(runner, own, checkpoint['meta']['iter'])
+            checkpoint['param_schedulers'][name] = _adopt(inner, own, given[name])
+        found += [f'{name}: {difference}' for difference in differences]
+    return found
+
+
+def _differences(wrapper: OptimWrapper, schedules: Sequence, given: Mapping, states: Any) -> Iterator[str]:
+    """Yield how schedules and settings of an optimizer differ from those of a checkpoint."""
+    states = states if isinstance(states, list) else []
+    if len(states) != len(schedules):
+        yield f'{len(schedules)} schedules instead of {len(states)}'
+    for schedule, state in zip(schedules, states, strict=False):
+        own, name = schedule.state_dict(), type(schedule).__name__
+        if {*state} - {*own}:
+            yield f'{name} instead of another schedule'
+            continue
+        for key in own:
+            if key in state and key not in PROGRESS and _plain(own[key]) != _plain(state[key]):
+                yield f'{key} of {name} {_plain(own[key])} instead of {_plain(state[key])}'
+    scheduled = {schedule.param_name for schedule in schedules}
+    for own, old in zip(wrapper.optimizer.param_groups, given['param_groups'], strict=True):
+        keys = [key for key in own if key in old and key not in IMPLEMENTATION and key not in scheduled]
+        found = [key for key in keys if _plain(own[key]) != _plain(old[key])]
+        if found:
+            yield from (f'{key} {_plain(own[key])} instead of {_plain(old[key])}' for key in found)
+            return  # groups with multipliers differ alike
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it can be compared and printed."""
+    if isinstance(value, Counter):
+        return sorted(value.elements())
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _follow(runner: Runner, schedules: Sequence, iterations: int) -> None:
+    """Bring schedules and their optimizer to an iteration."""
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    length = len(runner.train_dataloader)
+    followed = [
+        schedule for schedule in schedules if not type(schedule).__name__.startswith('ReduceOnPlateau')
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # that the optimizer has made no step
+        for i in range(iterations):
+            for schedule in followed:
+                if not schedule.by_epoch or (by_epoch and (i + 1) % length == 0):
+                    schedule.step()
+
+
+def _adopt(wrapper: OptimWrapper, schedules: Sequence, given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put the settings of an optimizer into its state, and return the states of its schedules."""
+    own = wrapper.state_dict()
+    for group, old in zip(own['param_groups'], given['param_groups'], strict=True):
+        old.update({key: value for key, value in group.items() if key not in IMPLEMENTATION})
+    if 'base_param_settings' in own:
+        given['base_param_settings'] = own['base_param_settings']
+    return [copy.deepcopy(schedule.state_dict()) for schedule in schedules]
