@@ -396,8 +396,8 @@ def _check_schedulers(runner: Runner, given: Any) -> None:
     else:
         pairs = [(own, given)]
     for ours, theirs in pairs:
-        _check(theirs is None or isinstance(theirs, list), 'its schedules of parameters are not a list')
-        for i, (scheduler, state) in enumerate(zip(ours, theirs or [], strict=False)):
+        _check(isinstance(theirs, list), f'it has no schedules of parameters, and the config {len(ours)}')
+        for i, (scheduler, state) in enumerate(zip(ours, theirs, strict=False)):
             expected, name = scheduler.state_dict(), type(scheduler).__name__
             _check(isinstance(state, dict), f'its schedule {i} is not a dict')
             for key in PROGRESS:  # others are compared, and replaced by those of the config

@@ -160,10 +160,9 @@ def _states(base: dict) -> Iterator[tuple[str, dict, str]]:
     yield 'step', change('optimizer', 'state', 0, 'step', value=torch.tensor(-1.0)), 'step of parameter 0'
     yield 'momentum', change('optimizer', 'state', 0, value={'momentum_buffer': moments['exp_avg']}), 'AdamW'
     yield 'state of none', change('optimizer', 'state', 99, value=moments), 'overlap'
-    schedules = base['param_schedulers']
-    yield 'two schedules', change('param_schedulers', value=schedules * 2), 'has 2 schedules'
-    for key, value in dict(last_step='abc', factor=float('nan'), step=5, param_name='x').items():
+    for key, value in dict(last_step='abc', base_values=[None]).items():
         yield f'schedule {key}', change('param_schedulers', 0, key, value=value), 'schedule 0'
+    yield 'schedules of numbers', change('param_schedulers', value=[5]), 'schedule 0'
     for key in ('log_scalars', 'runtime_info', 'resumed_keys'):
         yield f'hub {key}', change('message_hub', key, value=5), 'message_hub'
     tagged = {'x': {'__mmmeta__': 'HistoryBuffer'}}

@@ -27,7 +27,7 @@ SAMPLE = (
     *('zeroed bytes', 'flipped byte 0', 'code', 'deep nesting', 'a wrong size'),
     *('NaN', 'no data', 'stride 0', 'complex', 'NaN in state_dict of two', 'NaN in state_dict_ema of two'),
     *('a bare state dict', 'no optimizer', "meta='x'", "iter='abc'", 'other classes', 'another optimizer'),
-    *('exp_avg one', 'lr=nan', 'schedule step', 'a tag', 'a position beyond the words', 'averages'),
+    *('exp_avg one', 'lr=nan', 'schedule last_step', 'a tag', 'a position beyond the words', 'averages'),
 )
 
 
@@ -188,6 +188,24 @@ def test_tuples_of_a_config_are_lists_in_another(base, tmp_path):
     runner = build(tmp_path, load_from=str(tmp_path / 'lists.pth'), resume=True)
     runner.train()
     assert runner.iter == 6
+
+
+@pytest.mark.parametrize('change', [dict(factor=float('nan')), dict(step=5), dict(param_name='x'), None])
+def test_schedules_that_are_not_those_of_the_config_are_replaced_by_them(change, base, tmp_path):
+    changed = copy.deepcopy(base)
+    states = changed['param_schedulers']
+    states[0].update(change or {})
+    changed['param_schedulers'] = states if change else states * 2
+    torch.save(changed, tmp_path / 'changed.pth')
+    torch.save(base, tmp_path / 'good.pth')
+    resumed, expected = (
+        build(tmp_path / name, load_from=str(tmp_path / f'{name}.pth'), resume=True)
+        for name in ('changed', 'good')
+    )
+    resumed.train()
+    expected.train()
+    assert resumed.param_schedulers[0].state_dict() == expected.param_schedulers[0].state_dict()
+    assert resumed.optim_wrapper.get_lr() == expected.optim_wrapper.get_lr()
 
 
 def test_repeated_elements_are_stored_in_full(base, tmp_path):
