@@ -1,5 +1,6 @@
 """Inference of segmentors, detectors and classifiers on images."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -28,10 +30,13 @@ from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
 from mmmeta.visualization.drawing import build_visualizer
 from mmmeta.visualization.pictures import beside, free_path
-from mmmeta.weights import ZOO
+from mmmeta.weights import get_weights
 from mmmeta.weights import load as load_weights
 
-from .classify import build_classifier, classify, draw_weights
+from .classify import classify
+
+# Of the segmentors in the zoo, which are ADE20K's.
+SEGMENTOR_CLASSES = 150
 
 
 def check_device(device: str) -> None:
@@ -74,40 +79,92 @@ def build_model(
             of the model.
     """
     check_device(device)
-    if name in ZOO and ZOO[name].num_classes == 150:
-        name, checkpoint = str(resource_root() / f'configs/{name}.py'), checkpoint or f'mmmeta://{name}'
-    cfg = load_config(name, options) if name.endswith('.py') else None
-    if cfg is None or cfg.get('default_scope') == 'mmpretrain':
-        model = build_classifier(name, checkpoint, device, options, trusted)
-        model.cfg = model._config
-        return model
-    if checkpoint is None:
+    is_config = name.endswith('.py')
+    cfg = load_config(name if is_config else zoo_config_path(name), options)
+    if checkpoint is None and is_config:
         raise UsageError(f"'{name}' is a config, and no weights are published for it: give a checkpoint")
-    dataset = next(datasets(cfg.get('test_dataloader') or ConfigDict()), None)
-    if cfg.get('default_scope') not in ('mmseg', 'mmdet') or dataset is None:
-        scope = cfg.get('default_scope')
-        raise UsageError(
-            f"predictions of '{name}' (default_scope='{scope}') cannot be drawn: give a config of "
-            'mmseg, mmdet or mmpretrain with test data'
-        )
+    scope, dataset = cfg.get('default_scope'), None
+    if scope == 'mmpretrain':
+        if not cfg.get('test_dataloader'):  # ImageNet-21K has no images to test on; they are those of 1K
+            tested = zoo_config_path(Path(name).stem.removesuffix('_in21k'))
+            cfg.test_dataloader = load_config(tested).test_dataloader
+    else:
+        dataset = next(datasets(cfg.get('test_dataloader') or ConfigDict()), None)
+        if scope not in ('mmseg', 'mmdet') or dataset is None:
+            raise UsageError(
+                f"predictions of '{name}' (default_scope='{scope}') cannot be drawn: give a config of "
+                'mmseg, mmdet or mmpretrain with test data'
+            )
+        # Where mmseg and mmdet expect the pipeline; the data set may be wrapped or concatenated.
+        dataset.pipeline = without_annotations(dataset.pipeline)
+        cfg.test_pipeline = dataset.pipeline
+        cfg.test_dataloader.dataset = dataset
+    model = build_with_weights(cfg, checkpoint or f'mmmeta://{name}', trusted)
+    if dataset is not None:
+        model.dataset_meta = _metainfo(dataset, scope)
+    return model.to(device).eval()
+
+
+def build_with_weights(cfg: Config, checkpoint: str | os.PathLike, trusted: bool = False) -> BaseModel:
+    """Build the model of a config, with all of its weights.
+
+    Args:
+        cfg (Config): The config. The model's own preprocessor and initial weights are replaced in it.
+        checkpoint (str | os.PathLike): As :func:`build_model` takes it.
+        trusted (bool): Whether code in the checkpoint may run. Defaults to False.
+
+    Returns:
+        BaseModel: Its config is under ``cfg``, and under ``_config``, where MMPretrain looks for it.
+
+    Raises:
+        UsageError: The weights cannot be read or are not exactly those of the model.
+    """
     init_default_scope(cfg.default_scope)
     untrained = checkpoint == 'none'
     if 'backbone' in cfg.model and not untrained:
         cfg.model.backbone.init_cfg = None  # all weights come from the checkpoint
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    # Where mmseg and mmdet expect the pipeline; the data set may be wrapped or concatenated.
-    dataset.pipeline = without_annotations(dataset.pipeline)
-    cfg.test_pipeline = dataset.pipeline
-    cfg.test_dataloader.dataset = dataset
     model = build(MODELS.build, cfg.model)
     if untrained:
-        draw_weights(model)
+        _draw_weights(model)
     else:
         load_weights(model, checkpoint, trusted=trusted)
-    model.cfg = cfg
-    model.dataset_meta = _metainfo(dataset, cfg.default_scope)
-    return model.to(device).eval()
+    model.cfg = model._config = cfg
+    return model
+
+
+def _draw_weights(model: BaseModel) -> None:
+    """Draw random weights, without MMEngine's line for each tensor."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # logging.disable would silence this logger for good
+    try:
+        model.init_weights()
+    finally:
+        logger.setLevel(level)
+
+
+def zoo_config_path(name: str) -> str:
+    """Return the path of the config of a model of the zoo.
+
+    Args:
+        name (str): Such as ``'caformer_s18'``, ``'convformer_b36_384_in21ft1k'`` or
+            ``'fpn_poolformer_s12_ade20k'``.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    weights = get_weights(name)
+    folder = resource_root() / 'configs'
+    if weights.num_classes == SEGMENTOR_CLASSES:
+        return str(folder / f'{name}.py')
+    model = f'{weights.family}_{weights.size}'
+    if weights.num_classes == 0:
+        raise UsageError(f"'{name}' is a backbone without a classifier: choose a classifier, such as {model}")
+    training = name.removeprefix(model)
+    suffix = {'': '_in1k', '_384': '_384_in1k'}.get(training, training)
+    return str(folder / f'imagenet/{model}{suffix}.py')
 
 
 def build_exportable(

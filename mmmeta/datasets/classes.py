@@ -9,14 +9,14 @@ def class_names(model: BaseModel) -> Sequence[str]:
     """Names of the classes of a classifier.
 
     Args:
-        model (BaseModel): What :func:`~mmmeta.apis.classify.build_classifier` returns.
+        model (BaseModel): A classifier of :func:`~mmmeta.apis.build_model`.
 
     Returns:
         Sequence[str]: Those of the data that its config tests on; else of ImageNet-1K, for 1000, or
         ImageNet-21K, for 21841; numbers for others.
     """
     num_classes = model.head.num_classes
-    dataset = (model._config.get('test_dataloader') or {}).get('dataset') or {}
+    dataset = (model.cfg.get('test_dataloader') or {}).get('dataset') or {}
     named = (dataset.get('metainfo') or {}).get('classes')
     if isinstance(named, (list, tuple)) and len(named) == num_classes:
         return named

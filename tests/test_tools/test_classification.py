@@ -9,7 +9,7 @@ from conftest import ROOT, Tools, losses, metrics
 from PIL import Image
 from timm_peer import randomise
 
-from mmmeta.apis.classify import zoo_config_path
+from mmmeta.apis.inference import zoo_config_path
 from mmmeta.config.loading import load_config
 from mmmeta.visualization.pictures import GAP, TITLE
 from mmmeta.weights import ZOO
