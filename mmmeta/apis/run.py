@@ -33,6 +33,7 @@ from mmmeta.models import MetaFormer
 from mmmeta.registry import RUNNERS
 from mmmeta.utils.atomic import NO_ROOM
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.mmengine_private import init_weights
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
 from mmmeta.validation import (
@@ -315,5 +316,5 @@ def evaluate(
     """
     with testing(cfg, checkpoint, trust_checkpoint, checks) as runner:
         if checkpoint is None:
-            runner._init_model_weights()
+            init_weights(runner)
         return runner.test()

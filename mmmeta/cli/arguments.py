@@ -19,13 +19,13 @@ from mmengine.config import DictAction
 from rich import progress
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmmeta.config.values import COUNT, POSITIVE, SHARE, Range
 from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.stack import StackError
+from mmmeta.utils.torch_private import stop_data_workers
 
 # Said of backbones that are put into configs.
 BACKBONE_HELP = 'such as caformer_s36, caformer_s18,window=13 or mmmeta://caformer_s18_in21ft1k'
@@ -85,9 +85,7 @@ def _leave_group() -> None:
     aborts a process that has finished.
     """
     if dist.is_available() and dist.is_initialized():
-        # Collected in a cycle, an iterator with workers would start to close queues that are closed already.
-        for iterator in [part for part in gc.get_objects() if type(part) is _MultiProcessingDataLoaderIter]:
-            iterator._shutdown_workers()
+        stop_data_workers()
         gc.collect()  # a model wrapped for several processes holds the group as well
         dist.destroy_process_group()
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import build_from_cfg
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.mmengine_private import BUILDING
 
 
 def check_backbone(cfg: Config) -> None:
@@ -50,8 +49,7 @@ def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
         return builder(cfg)
 
 
-# Where classes are called with the arguments of a config, and the packages whose constructors check theirs.
-CALLERS = (build_from_cfg.__code__, Runner.build_dataloader.__code__)
+# Packages whose constructors check their arguments.
 CHECKING = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 
 
@@ -70,7 +68,7 @@ def explain_building() -> Iterator[None]:
         raise UsageError(str(error.args[0]).replace('\n', ' ')) from error
     except (TypeError, ValueError, AssertionError) as error:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        calls = [i for i, frame in enumerate(frames) if frame.f_code in CALLERS]
+        calls = [i for i, frame in enumerate(frames) if frame.f_code in BUILDING]
         if isinstance(error, UsageError) or not calls:
             raise
         cls = frames[calls[-1]].f_locals.get('obj_cls', DataLoader)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
-from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.mmengine_private import BUILDING_DATA
+from mmmeta.utils.torch_private import READING_DATA
 
 from .inspection import dataset_class, datasets
 
@@ -101,8 +101,6 @@ def _check_evaluator(cfg: Config, loader: str, annotations: str) -> None:
 
 # So PyTorch marks what a data worker raised.
 IN_WORKER = 'in DataLoader worker process'
-# Where data sets are built and read in a run, by whoever runs it.
-BUILDING, READING = Runner.build_dataloader.__code__, _MapDatasetFetcher.fetch.__code__
 
 
 @contextmanager
@@ -131,9 +129,9 @@ def explain_data_errors(cfg: Config, loaders: Sequence[str], stage: str | None =
     except Exception as error:
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
         in_worker = IN_WORKER in str(error)
-        if stage is None and (READING in codes or in_worker):
+        if stage is None and (READING_DATA in codes or in_worker):
             stage = 'reading'
-        elif stage is None and BUILDING in codes:
+        elif stage is None and BUILDING_DATA in codes:
             stage = 'building'
         message = stage and _explain(error, cfg, loaders, stage)
         if not message:

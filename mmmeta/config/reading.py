@@ -82,8 +82,7 @@ def read_config(path: str) -> Config:
     try:
         with explain_missing_package():
             cfg = Config.fromfile(path)
-            if Config._is_lazy_import(path):  # what such a config imports is looked up when it is used
-                list(iter_items(cfg._cfg_dict))
+            list(iter_items(cfg))  # what a config of pure Python imports is looked up when it is used
             return cfg
     except ConfigParsingError as error:
         raise UsageError(f"the config '{path}' cannot be read: {error}") from error

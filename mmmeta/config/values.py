@@ -151,12 +151,12 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
 def _value_at(cfg: Config, key: str) -> Any:
     """Return the value under a dotted key, or None."""
-    value: Any = cfg._cfg_dict
+    value: Any = cfg
     for part in key.split('.'):
         if isinstance(value, (list, tuple)) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
         else:
-            value = value.get(part) if isinstance(value, dict) else None
+            value = value.get(part) if isinstance(value, (dict, Config)) else None
     return value
 
 
@@ -175,7 +175,7 @@ def check_values(cfg: Config) -> None:
     Raises:
         UsageError: One is of another kind, or out of its range.
     """
-    for key, value in iter_items(cfg._cfg_dict):
+    for key, value in iter_items(cfg):
         if value is None and not REQUIRED.fullmatch(key) and not TYPE.fullmatch(key):
             continue
         pattern, rule = next(_rules(cfg, key), (None, None))
@@ -246,7 +246,7 @@ def _check_scope(cfg: Config) -> None:
 
 def iter_items(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     """Yield all values inside a config with their dotted keys; what it names of modules is imported."""
-    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+    for name, part in value.items() if isinstance(value, (dict, Config)) else enumerate(value):
         key = f'{prefix}{name}'
         yield key, part
         if isinstance(part, (dict, list, tuple)):

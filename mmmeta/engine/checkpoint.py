@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import checkpoint as checkpoint_module
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmmeta.utils.errors import UsageError
-from mmmeta.weights import find_state_dict, read, recognise, translate
+from mmmeta.utils.mmengine_private import replaced_loader
+from mmmeta.weights import open_checkpoint
 
 TAG = '__mmmeta__'
+# Beginnings of locations; the first one of paths.
+SCHEMES = ('', 'http://', 'https://', 'timm://', 'mmmeta://')
 PLAIN_TYPES = (
     type(None),
     bool,
@@ -119,19 +120,11 @@ def _restore_tagged(value: dict) -> HistoryBuffer | np.ndarray:
     )
 
 
-def _read_timm(location: str, trusted: bool) -> dict:
-    """The state dict of a model of timm's, with our names if it is a MetaFormer."""
-    state_dict = find_state_dict(read(location, trusted), location)
-    if recognise(state_dict) is not None:
-        state_dict, _ = translate(state_dict, location)
-    return {'state_dict': state_dict}
-
-
 @contextmanager
 def safe_loading(trusted: Collection[str] = ()) -> Iterator[None]:
     """Let MMEngine read checkpoints without running code in them, inside a ``with`` block.
 
-    Every path, URL and ``timm://`` location that a config or a command line names is read with
+    Every path, URL, ``timm://`` and ``mmmeta://`` location that a config or a command line names is read with
     ``weights_only=True``, except for the ``trusted`` ones; so are ``torchvision://`` and ``open-mmlab://``,
     which stand for URLs. See :func:`mmmeta.weights.fetch.fetch` for where downloads are cached.
 
@@ -140,17 +133,7 @@ def safe_loading(trusted: Collection[str] = ()) -> Iterator[None]:
     """
 
     def load_from_location(location: str, map_location: Any = None) -> Any:
-        return read(location, location in trusted)
+        return open_checkpoint(location, location in trusted)
 
-    def load_from_timm(location: str, map_location: Any = None) -> dict:
-        return _read_timm(location, location in trusted)
-
-    loaders, by_http = dict(CheckpointLoader._schemes), checkpoint_module.load_from_http
-    CheckpointLoader.register_scheme(('', 'http://', 'https://'), loader=load_from_location, force=True)
-    CheckpointLoader.register_scheme('timm://', loader=load_from_timm, force=True)
-    checkpoint_module.load_from_http = load_from_location  # called by those of the other schemes
-    try:
+    with replaced_loader(load_from_location, SCHEMES):
         yield
-    finally:
-        CheckpointLoader._schemes = loaders
-        checkpoint_module.load_from_http = by_http

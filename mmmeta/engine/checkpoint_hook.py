@@ -14,16 +14,17 @@ import torch
 from mmengine.dist import all_reduce, barrier, broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmmeta.registry import HOOKS
 from mmmeta.utils.atomic import NO_ROOM, publish, written
 from mmmeta.utils.errors import UsageError, shorten
+from mmmeta.utils.mmengine_private import checkpoint_of, is_resuming
 
 from .accumulation import gather_gradients
 from .checkpoint import from_plain, to_plain
 from .random_state import gather_random_states
-from .resuming import POINTER, optimizer_kinds, remove_paths
+from .resuming import POINTER, find_last_checkpoint, optimizer_kinds, remove_paths
 
 # Seconds between tries to write on a disk that is full.
 ROOM_INTERVAL = 10
@@ -161,10 +162,10 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Find what cannot be saved before there is anything to lose, and what the run has written before."""
-        earlier = remove_paths(runner.message_hub.runtime_info)
+        earlier, out_dir = remove_paths(runner.message_hub.runtime_info), self.out_dir
         super().before_train(runner)
-        if runner._resume:
-            self.last_complete = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        if is_resuming(runner):
+            self.last_complete = checkpoint_of(runner) or find_last_checkpoint(runner.work_dir, out_dir)
         self._read_written(runner)
         left = {*earlier} - {name for names in self._best.values() for name in names}
         if self.save_best and left:
@@ -200,7 +201,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn plain values back into MMEngine's objects."""
-        if not runner._resume:
+        if not is_resuming(runner):
             return
         for key, value in checkpoint.items():
             checkpoint[key] = from_plain(value)
@@ -283,7 +284,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         source = str(self.last_complete or '')
         folder, name = os.path.dirname(source) or '.', os.path.basename(source)
         own = os.path.realpath(folder) == os.path.realpath(self.out_dir) or folder == self.out_dir
-        if not runner._resume or not own or not path.is_file():
+        if not is_resuming(runner) or not own or not path.is_file():
             return
         try:
             content = json.loads(path.read_text())

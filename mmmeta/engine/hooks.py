@@ -9,12 +9,13 @@ from mmengine.fileio import load
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
 from mmmeta.datasets.categories import read_categories
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
 from mmmeta.utils.errors import UsageError, nearest, shorten
+from mmmeta.utils.mmengine_private import active_loops, checkpoint_of, is_resuming
 from mmmeta.weights import (
     check_backbone_complete,
     check_complete,
@@ -54,16 +55,13 @@ class CompleteWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the content of a checkpoint before other hooks and MMEngine act on it."""
-        model, source = _bare_model(runner), str(runner._load_from)
-        # Loops are built when they start; until then the runner has their configs.
-        trains, validates, tests = (
-            isinstance(loop, BaseLoop) for loop in (runner._train_loop, runner._val_loop, runner._test_loop)
-        )
+        model, source = _bare_model(runner), str(checkpoint_of(runner))
+        trains, validates, tests = active_loops(runner)
         if not (trains or validates or tests):
             return
         check_structure(checkpoint, source)
         # Other runners keep the states of optimisers in files of their own.
-        if trains and runner._resume and isinstance(runner, Runner):
+        if trains and is_resuming(runner) and isinstance(runner, Runner):
             check_resumable(runner, model, checkpoint, source)
             changed = adopt_schedules(runner, checkpoint)
             if changed:
@@ -73,7 +71,7 @@ class CompleteWeightsHook(Hook):
         elif tests or not trains:
             convert_checkpoint(checkpoint, source)
             check_complete(model, checkpoint['state_dict'], source)
-        elif not runner._resume:
+        elif not is_resuming(runner):
             if isinstance(getattr(model, 'backbone', None), MetaFormer):
                 convert_checkpoint(checkpoint, source)
                 state_dict = checkpoint['state_dict']

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from mmmeta.registry import HOOKS
 from mmmeta.utils.atomic import written
+from mmmeta.utils.mmengine_private import checkpoint_of, is_resuming
 from mmmeta.utils.resources import PACKAGE
 from mmmeta.utils.stack import PROVIDERS
 
@@ -194,8 +195,8 @@ class RunRecordHook(Hook):
             version=VERSION,
             kind=kind,
             config=config and os.path.abspath(config),
-            checkpoint=_absolute(runner._load_from),
-            resumed=bool(runner._resume),
+            checkpoint=_absolute(checkpoint_of(runner)),
+            resumed=is_resuming(runner),
             seed=runner.seed,
             processes=get_world_size(),
             batch_size=loader.get('batch_size', 1) * get_world_size(),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from mmmeta.utils.errors import UsageError, shorten
+from mmmeta.utils.mmengine_private import accumulative_counts
 from mmmeta.weights import check_structure, differences, format_differences, is_finite, is_metadata
 
 from .checkpoint import from_plain
@@ -280,7 +281,7 @@ def _check_optimizer(wrapper: OptimWrapper, given: Any, iteration: int) -> None:
                 expected[kind] = _state_of_a_step(optimizer, group, parameter)
             _check_state(expected[kind], states[number], parameter, f'parameter {number}', name)
     # Before the first step of accumulated gradients there is none.
-    steps = iteration // getattr(wrapper, '_accumulative_counts', 1)
+    steps = iteration // accumulative_counts(wrapper)
     if steps and not states and 'loss_scaler' not in own:  # which leaves out steps
         first = optimizer.param_groups[0]['params'][0]
         _check(not _state_of_a_step(optimizer, groups[0], first), 'it has no state of an optimizer')

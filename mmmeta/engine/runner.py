@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner as MMEngineRunner
 
 from mmmeta.registry import RUNNERS
+from mmmeta.utils.mmengine_private import lacks_checkpoint, set_checkpoint
 
 from .console import shorten_console
 from .resuming import find_last_checkpoint
@@ -116,10 +117,9 @@ class Runner(MMEngineRunner):
 
     def load_or_resume(self) -> None:
         """Load or resume as MMEngine does, but not from what ``last_checkpoint`` does not name."""
-        if self._resume and self._load_from is None and not self._has_loaded:
+        if lacks_checkpoint(self):
             out_dirs = (hook.out_dir for hook in self.hooks if isinstance(hook, CheckpointHook))
-            self._load_from = find_last_checkpoint(self.work_dir, next(out_dirs, None))
-            self._resume = self._load_from is not None
+            set_checkpoint(self, find_last_checkpoint(self.work_dir, next(out_dirs, None)))
         super().load_or_resume()
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from mmmeta.registry import HOOKS
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.mmengine_private import adapts_loss_scale
 
 from .checkpoint_hook import CheckpointHook
 from .random_state import gather_random_states
@@ -201,10 +202,9 @@ class DivergenceHook(Hook):
         if finite.is_cuda and (runner.iter + 1) % self.patience:
             return
         counts = self.counts.tolist()
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         # A scale that is fixed skips nothing that would come right.
-        adapts = scaler is not None and getattr(runner.optim_wrapper, '_scale_update_param', None) is None
-        scale = scaler.get_scale() if adapts else None
+        adapts = adapts_loss_scale(runner.optim_wrapper)
+        scale = runner.optim_wrapper.loss_scaler.get_scale() if adapts else None
         if max(counts) < self.patience or (scale is not None and scale >= 1):
             return
         name = self.names[counts.index(max(counts))]

@@ -29,21 +29,22 @@ from .loading import (
     differences,
     format_differences,
     load,
+    open_checkpoint,
     read,
     read_weights,
 )
 from .zoo import MEAN, STD, ZOO, Weights, get_weights, name_of_config, name_of_location
 
 
-def _load_classifier(location: str, map_location: Any = None) -> dict:
-    return {'state_dict': read_weights(location)[0]}
+def load_from_zoo(location: str, map_location: Any = None) -> dict:
+    return open_checkpoint(location)
 
 
 # Without OpenCV MMEngine's runner, which would load checkpoints, cannot be imported.
 with suppress(ImportError):
     from mmengine.runner.checkpoint import CheckpointLoader
 
-    CheckpointLoader.register_scheme('mmmeta://', loader=_load_classifier, force=True)
+    CheckpointLoader.register_scheme('mmmeta://', loader=load_from_zoo, force=True)
 
 __all__ = [
     'LAYOUTS',
@@ -73,6 +74,7 @@ __all__ = [
     'load',
     'name_of_config',
     'name_of_location',
+    'open_checkpoint',
     'read',
     'read_checkpoint',
     'read_weights',

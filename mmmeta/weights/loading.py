@@ -163,6 +163,27 @@ def read(location: str | os.PathLike, trusted: bool = False) -> Any:
         ) from error
 
 
+def open_checkpoint(location: str | os.PathLike, trusted: bool = False) -> Any:
+    """Read a checkpoint as MMEngine's loader gives it.
+
+    Args:
+        location (str | os.PathLike): A path, ``mmmeta://...``, ``timm://...`` or a URL.
+        trusted (bool): Whether code in the file may run. Defaults to False.
+
+    Returns:
+        Any: What the file holds; of published weights, ``mmmeta://`` and ``timm://``, a dict with the tensors
+        under ``state_dict``, those of a MetaFormer with our names.
+
+    Raises:
+        UsageError: It cannot be fetched or read.
+    """
+    checkpoint = read(location, trusted)
+    if as_location(location).startswith(('mmmeta://', 'timm://')):
+        convert_checkpoint(checkpoint, as_location(location))
+        return {'state_dict': checkpoint['state_dict']}
+    return checkpoint
+
+
 def read_weights(
     location: str | os.PathLike, trusted: bool = False, prefix: str | None = None
 ) -> tuple[dict[str, Tensor], str]:
