@@ -26,7 +26,6 @@ from mmmeta.cli.arguments import (
     track,
 )
 from mmmeta.config.adaptation import enable_amp
-from mmmeta.config.building import check_backbone
 from mmmeta.config.loading import load_config
 from mmmeta.scaffold import METHODS, new
 from mmmeta.swapping.writing import write_swap
@@ -98,7 +97,6 @@ def run_check(args: argparse.Namespace) -> None:
         print(f'{len(findings)} findings' if findings else 'nothing was found')
     if any(not finding.is_warning for finding in findings):
         sys.exit(1)
-    check_backbone(cfg)
     if args.forecast:
         print_forecast(cfg)
 

@@ -56,10 +56,12 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
     check_writable(cfg.work_dir)
     if checks:  # on all processes, which end together
         _refuse(cfg, check_config(cfg))
+    else:
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        check_backbone(cfg)
     adapt_to_device(cfg)
     _record(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    check_backbone(cfg)
     named = cfg.get('load_from')
     # A test with a checkpoint needs no other weights.
     pretrained = [] if named and 'train_cfg' not in cfg else list(pretrained_checkpoints(cfg))

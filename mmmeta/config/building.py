@@ -8,28 +8,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.mmengine_private import BUILDING
 
+from .inspection import our_backbone
+from .wiring import without_memory
 
-def check_backbone(cfg: Config) -> None:
+
+def check_backbone(cfg: Config) -> nn.Module | None:
     """Build a backbone of ours without allocating it, so that a wrong argument is reported early.
+
+    Returns:
+        nn.Module | None: The backbone; None for one that is not ours.
 
     Raises:
         UsageError: An argument is unknown or its value is not one of those that it takes.
     """
-    model = cfg.model
-    while isinstance(model.get('module'), dict):
-        model = model['module']
-    backbone = model.get('backbone')
-    if isinstance(backbone, dict) and str(backbone.get('type')).startswith('mmmeta.'):
-        with torch.device('meta'):
-            build(MODELS.build, backbone)
+    backbone = our_backbone(cfg)
+    if backbone is None:
+        return None
+    with without_memory():
+        return build(MODELS.build, backbone)
 
 
 def build(builder: Callable[[dict], Any], cfg: dict) -> Any:

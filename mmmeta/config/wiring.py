@@ -117,7 +117,7 @@ class _WithoutMemory(TorchFunctionMode):
 
 
 @contextmanager
-def _without_memory() -> Iterator[None]:
+def without_memory() -> Iterator[None]:
     """Build modules without memory."""
     with torch.device('meta'), _WithoutMemory():
         yield
@@ -148,20 +148,22 @@ def trace_backbone(backbone: dict, scope: str, shape: tuple[int, int]) -> list[t
         list[tuple[int, ...]]: Shapes of the maps for a batch of two.
     """
     init_default_scope(scope)
-    with _without_memory(), torch.no_grad():
+    with without_memory(), torch.no_grad():
         built = MODELS.build(without_groups(copy.deepcopy(backbone)))
         built.to('meta').eval()
         images = torch.empty(2, backbone.get('in_channels', 3), *shape)
         return [tuple(item.shape) for item in _maps(built(images))]
 
 
-def _build(model: ConfigDict, scope: str) -> nn.Module:
-    """Build a model without allocating it."""
+def _build(model: ConfigDict, scope: str, backbone: nn.Module | None = None) -> nn.Module:
+    """Build a model without allocating it, with a backbone that is built already if one is given."""
     init_default_scope(scope)
     model = without_groups(copy.deepcopy(model))
+    if backbone is not None:
+        model.backbone = ConfigDict(type=lambda: backbone)
     if 'teacher_ckpt' in model:  # would be fetched
         model.teacher_ckpt = None
-    with _without_memory():
+    with without_memory():
         return MODELS.build(model).to('meta')
 
 
@@ -175,13 +177,19 @@ def parameter_names(model: ConfigDict, scope: str) -> list[str]:
     return [name for name, _ in _build(model, scope).named_parameters()]
 
 
-def trace_wiring(model: ConfigDict, scope: str, shape: tuple[int, int] = (256, 256)) -> Wiring:
+def trace_wiring(
+    model: ConfigDict,
+    scope: str,
+    shape: tuple[int, int] = (256, 256),
+    backbone: nn.Module | None = None,
+) -> Wiring:
     """Build a model without allocating it, and hand maps from part to part.
 
     Args:
         model (ConfigDict): Config of the model.
         scope (str): Its default scope.
         shape (tuple[int, int]): Height and width of the image. Defaults to (256, 256).
+        backbone (nn.Module | None): Its backbone, built without memory. Defaults to None: it is built.
 
     Returns:
         Wiring: What each part is given, and what does not fit.
@@ -189,7 +197,7 @@ def trace_wiring(model: ConfigDict, scope: str, shape: tuple[int, int] = (256, 2
     Raises:
         Exception: The model, or its backbone, cannot be built or run without computing.
     """
-    wiring, built = Wiring(), _build(model, scope).train()
+    wiring, built = Wiring(), _build(model, scope, backbone).train()
     with torch.device('meta'), torch.no_grad():
         maps = _maps(built.backbone(torch.empty(2, 3, *shape)))
         wiring.shapes['backbone'] = [tuple(item.shape) for item in maps]

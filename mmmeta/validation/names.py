@@ -238,4 +238,5 @@ def check_pretrained(cfg: Config) -> Iterator[Finding]:
                 key,
                 f'{key}={value!r} of the base is for another backbone than {backbone["type"]}: write '
                 f'{remedy}',
+                is_fatal=where is backbone,  # which takes no such argument
             )

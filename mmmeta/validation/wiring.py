@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+from mmmeta.config.building import check_backbone
 from mmmeta.config.inspection import bare_model, our_backbone, parts_of, scope_of
 from mmmeta.config.wiring import Wiring, trace_wiring
+from mmmeta.utils.errors import UsageError
 
 from .finding import Finding
 
@@ -23,13 +25,21 @@ def _taken(part: dict, given: list[int]) -> list[int] | int | None:
 
 
 def check_wiring(cfg: Config) -> Iterator[Finding]:
-    """Parts of the model that do not fit each other; nothing of models that cannot be traced."""
+    """Values that our backbone does not take, and parts of the model that do not fit each other.
+
+    Nothing is found of models that cannot be traced.
+    """
     model = bare_model(cfg)
     # Others may fetch weights when they are built, or cannot be built without computing.
     if our_backbone(cfg) is None:
         return
     try:
-        wiring = trace_wiring(model, scope_of(cfg))
+        backbone = check_backbone(cfg)
+    except UsageError as error:
+        yield Finding('model.backbone', str(error), is_fatal=True)
+        return
+    try:
+        wiring = trace_wiring(model, scope_of(cfg), backbone=backbone)
     except Exception:
         return
     seen = set()

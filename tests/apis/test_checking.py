@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmmeta.analysis.forecasting import TrainingStep
 from mmmeta.apis import check, forecast
+from mmmeta.config.building import check_backbone
 from mmmeta.config.data import explain_data_errors
 from mmmeta.config.loading import load_config
 from mmmeta.datasets import generate_ade20k
@@ -32,6 +33,14 @@ def test_a_mistake_is_found(mistake):
     (finding,) = check_config(config)
     assert (finding.key, finding.is_warning) == (mistake.key, mistake.is_warning)
     assert mistake.text in finding.text
+
+
+def test_what_our_backbone_refuses_is_found_in_its_words():
+    cfg = load_config(str(ROOT / SEGMENTOR), {'model.backbone.out_indices': (0, 9)})
+    (finding,) = check_config(cfg)
+    with pytest.raises(UsageError) as error:
+        check_backbone(cfg)
+    assert (finding.key, finding.text, finding.is_fatal) == ('model.backbone', str(error.value), True)
 
 
 @pytest.mark.parametrize('config', [SEGMENTOR, DETECTOR, CLASSIFIER, FPN, RETINANET, CASCADE])
