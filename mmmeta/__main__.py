@@ -25,8 +25,7 @@ from mmmeta.cli.arguments import (
     share,
     track,
 )
-from mmmeta.config.adaptation import enable_amp
-from mmmeta.config.loading import load_config
+from mmmeta.config import adapt, load_config
 from mmmeta.scaffold import METHODS, new
 from mmmeta.swapping.writing import write_swap
 from mmmeta.utils.errors import UsageError
@@ -82,9 +81,7 @@ def run_list(args: argparse.Namespace) -> None:
 
 def run_check(args: argparse.Namespace) -> None:
     """``check``: status 1 with findings that are not warnings."""
-    cfg = load_config(args.config, args.cfg_options)
-    if args.amp:
-        enable_amp(cfg)
+    cfg = adapt(load_config(args.config, args.cfg_options), amp=args.amp)
     report = quiet_check(cfg, None)
     findings = report.findings
     if args.json:

@@ -8,7 +8,7 @@ import check_interpreter  # noqa: F401
 from mmmeta.apis import load_config
 from mmmeta.apis.run import evaluate
 from mmmeta.cli.arguments import add_backbone, add_run_arguments, command_line
-from mmmeta.config.adaptation import enable_drawing, enable_tta
+from mmmeta.config import adapt
 from mmmeta.utils.targets import check_writable
 
 
@@ -40,9 +40,7 @@ def main() -> None:
     cfg.console = 'full' if args.verbose else 'short'
     if args.show_dir:
         check_writable(args.show_dir, '--show-dir')
-        enable_drawing(cfg, args.show_dir)
-    if args.tta:
-        enable_tta(cfg)
+    adapt(cfg, tta=args.tta, show_dir=args.show_dir)
     evaluate(
         cfg,
         None if args.checkpoint == 'none' else args.checkpoint,

@@ -8,7 +8,7 @@ import check_interpreter  # noqa: F401
 from mmmeta.apis import load_config
 from mmmeta.apis.run import resume_from, train
 from mmmeta.cli.arguments import add_backbone, add_run_arguments, command_line
-from mmmeta.config.adaptation import enable_amp, enable_auto_scale_lr
+from mmmeta.config import adapt
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,10 +44,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, args.work_dir, backbone=args.backbone)
     cfg.launcher = args.launcher
     cfg.console = 'full' if args.verbose else 'short'
-    if args.amp:
-        enable_amp(cfg)
-    if args.auto_scale_lr:
-        enable_auto_scale_lr(cfg)
+    adapt(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
     if args.deterministic:
         cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
     if args.resume:

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config import adapt
 from mmmeta.config.building import build
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
@@ -124,7 +124,7 @@ class TrainingStep:
             raise UsageError(f"'{cfg.filename}' has no {' and no '.join(missing)}: nothing can be trained")
         self.cfg = cfg = copy.deepcopy(cfg)
         check_data(cfg, ['train_dataloader'])
-        adapt_to_device(cfg)
+        adapt(cfg, device=True)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         self.device = get_device()
         with explain_data_errors(cfg, ['train_dataloader'], 'building'):

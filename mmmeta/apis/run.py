@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmmeta.config.adaptation import adapt_to_device
+from mmmeta.config import adapt
 from mmmeta.config.building import build, check_backbone, explain_building
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints
@@ -59,7 +59,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
     else:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_backbone(cfg)
-    adapt_to_device(cfg)
+    adapt(cfg, device=True)
     _record(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     named = cfg.get('load_from')
@@ -214,7 +214,7 @@ def _record(cfg: Config) -> None:
     original.pop('test_data', None)
     tests = 'train_cfg' not in cfg
     if tests:  # layers that are replaced on a CPU compute the same in a test
-        adapt_to_device(original)
+        adapt(original, device=True)
     tta = 'tta_model' in cfg and cfg.model.get('type') == cfg.tta_model.type
     before, after = original.to_dict(), cfg.to_dict()
     if tta:

@@ -10,6 +10,46 @@ from .inspection import datasets
 from .wiring import without_groups
 
 
+def adapt(
+    cfg: Config,
+    *,
+    device: bool = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    tta: bool = False,
+    show_dir: str | None = None,
+) -> Config:
+    """Adapt a config to the way in which it is run.
+
+    Args:
+        cfg (Config): The config. It is changed.
+        device (bool): Whether to let it run on a machine without a GPU, see :func:`adapt_to_device`. Every
+            run does so itself. Defaults to False.
+        amp (bool): Whether to train in mixed precision, see :func:`enable_amp`. Defaults to False.
+        auto_scale_lr (bool): Whether to scale the learning rate linearly with the batch size. Defaults to
+            False.
+        tta (bool): Whether to test with the config's test-time augmentation. Defaults to False.
+        show_dir (str | None): Folder for pictures of every image that is tested. Defaults to None: none.
+
+    Returns:
+        Config: The same config.
+
+    Raises:
+        UsageError: The config does not have what one of them needs.
+    """
+    if device:
+        adapt_to_device(cfg)
+    if amp:
+        enable_amp(cfg)
+    if auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if show_dir:
+        enable_drawing(cfg, show_dir)
+    if tta:
+        enable_tta(cfg)
+    return cfg
+
+
 def adapt_to_device(cfg: Config) -> None:
     """Let a config written for GPUs run on a machine that has none; nothing changes where there is one.
 

@@ -17,7 +17,7 @@ from mmmeta.analysis.runs import find_records, report_incomplete
 from mmmeta.apis import load_config
 from mmmeta.apis.run import evaluate
 from mmmeta.cli.arguments import add_config_options, command_line, print_table
-from mmmeta.config.adaptation import enable_tta
+from mmmeta.config import adapt
 from mmmeta.config.reading import resolve_config_path
 from mmmeta.utils.errors import UsageError
 
@@ -49,8 +49,7 @@ def measure(args: argparse.Namespace) -> None:
         raise UsageError(f'--checkpoint is evaluated with one config, and {len(args.configs)} are given')
     work_dir = str(Path(args.work_dirs) / Path(resolve_config_path(args.configs[0])).stem)
     cfg = load_config(args.configs[0], args.cfg_options, work_dir, args.test_data)
-    if args.tta:
-        enable_tta(cfg)
+    adapt(cfg, tta=args.tta)
     evaluate(cfg, args.checkpoint, args.trust_checkpoint)
 
 
