@@ -19,14 +19,15 @@ from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry, build_runner_from_cfg
 
-# Modules that need MMCV, MMDetection, MMPretrain or MMSegmentation, and the names that each registers;
-# imported on first access.
+# Modules that need MMCV, MMDetection, MMPretrain or MMSegmentation, or that stand above those that look them
+# up, and the names that each registers; imported on first access.
 LAZY = {
     'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
     'mmmeta.evaluation.confusion_matrix': ('ConfusionMatrix',),
     'mmmeta.datasets.transforms': ('LoadMappedLabels',),
     'mmmeta.deploy.exported_model': ('ExportedModel',),
+    'mmmeta.validation.starting': ('CheckLabelsHook',),
 }
 MODULES = {name: module for module, names in LAZY.items() for name in names}
 
@@ -43,7 +44,7 @@ class _LazyRegistry(Registry):
 
 
 MODELS = _LazyRegistry('model', parent=MMENGINE_MODELS, scope='mmmeta', locations=['mmmeta.models'])
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmmeta', locations=['mmmeta.engine'])
+HOOKS = _LazyRegistry('hook', parent=MMENGINE_HOOKS, scope='mmmeta', locations=['mmmeta.engine'])
 RUNNERS = Registry(
     'runner', build_runner_from_cfg, parent=MMENGINE_RUNNERS, scope='mmmeta', locations=['mmmeta.engine']
 )

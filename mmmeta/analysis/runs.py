@@ -66,11 +66,17 @@ class Record(dict):
         return next((part for part in reversed(self.run) if part['metrics']), None)
 
     def changes(self, ignored: Sequence[str]) -> dict[str, Any]:
-        """Changes of the config, but those of keys that are neutral or match the patterns ``ignored``."""
+        """Changes of the config, but those of keys that are neutral or match the patterns ``ignored``.
+
+        A file of a user's that has the name of a config of ours is a change: of what it says is not known
+        what differs. Records of earlier releases, which lack ``is_shipped``, compared such a file with ours.
+        """
         if self['changes'] is None:
             return {'changes of the config': 'not recorded'}
+        own = {} if self.get('is_shipped', True) else {'config': self['config']}
         patterns = (*NEUTRAL_KEYS, *ignored)
-        return {k: v for k, v in self['changes'].items() if not any(fnmatch(k, p) for p in patterns)}
+        changes = {**own, **self['changes']}
+        return {k: v for k, v in changes.items() if not any(fnmatch(k, p) for p in patterns)}
 
 
 def find_records(folder: str | Path, names: Collection[str] | None = None) -> list[Record]:

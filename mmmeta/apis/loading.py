@@ -1,6 +1,5 @@
 """Load a config with a MetaFormer in the place of its backbone."""
 
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -44,4 +43,4 @@ def load_config(
     cfg = swap(loading.read(path, test_data), backbone)
     if cfg.get('work_dir'):
         cfg.work_dir = f'{cfg.work_dir}_{name}'
-    return loading.edit(cfg, f'{Path(path.rpartition("::")[2]).stem}_{name}', options, work_dir)
+    return loading.edit(cfg, f'{loading.name_of(path)}_{name}', options, work_dir)

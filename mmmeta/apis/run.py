@@ -1,5 +1,6 @@
 """Train and test with the config of any OpenMMLab package, on GPUs or on CPU."""
 
+import copy
 import logging
 import os
 import sys
@@ -7,13 +8,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import get_world_size
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -21,29 +20,21 @@ from torch import nn
 from mmmeta.config import adapt
 from mmmeta.config.building import build, check_backbone, explain_building
 from mmmeta.config.data import check_data, explain_data_errors
-from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints
-from mmmeta.config.loading import load_config
+from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints, scope_of
+from mmmeta.engine import prepare
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
 from mmmeta.engine.lock import locked
-from mmmeta.engine.records import diff_configs
+from mmmeta.engine.records import record_hook
 from mmmeta.engine.resuming import find_last_checkpoint
-from mmmeta.engine.runner import add_hook, add_runtime
 from mmmeta.models import MetaFormer
 from mmmeta.registry import RUNNERS
 from mmmeta.utils.atomic import NO_ROOM
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.mmengine_private import init_weights
-from mmmeta.utils.resources import resource_root
+from mmmeta.utils.processes import is_first_process
 from mmmeta.utils.targets import check_writable
-from mmmeta.validation import (
-    Finding,
-    check_config,
-    check_dataset,
-    check_while_reading,
-    name_damaged_maps,
-    our_backbone,
-)
+from mmmeta.validation import check_config, refuse
 from mmmeta.weights import as_location, is_remote
 
 
@@ -54,14 +45,13 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
         raise UsageError(f"'{cfg.filename}' has no model: it is no config to train or test with")
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
+    init_default_scope(scope_of(cfg))
     if checks:  # on all processes, which end together
-        _refuse(cfg, check_config(cfg))
+        refuse(cfg, check_config(cfg))
     else:
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_backbone(cfg)
     adapt(cfg, device=True)
-    _record(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    record = record_hook(cfg)
     named = cfg.get('load_from')
     # A test with a checkpoint needs no other weights.
     pretrained = [] if named and 'train_cfg' not in cfg else list(pretrained_checkpoints(cfg))
@@ -79,19 +69,17 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
         dist.init_process_group('gloo')
     if cfg.get('runner_type', 'Runner') == 'Runner':
         cfg.runner_type = 'mmmeta.Runner'
-    # Other runners, such as FlexibleRunner, get the same by their config.
-    added = [] if cfg.runner_type == 'mmmeta.Runner' else add_runtime(cfg)
     trusted = _trusted(cfg, pretrained) if trust_checkpoint else []
-    with _alone(cfg), safe_loading(trusted):
-        runner = build(RUNNERS.build, cfg)
+    with _alone(cfg) as signs, safe_loading(trusted):
+        labels = [dict(type='mmmeta.CheckLabelsHook')] if checks else []
+        prepared = copy.deepcopy(cfg)
+        added = prepare(prepared, [record, *signs, *labels])
+        runner = build(RUNNERS.build, prepared)
         for module in runner.model.modules() if isinstance(runner.model, nn.Module) else ():
             if isinstance(module, MetaFormer):
                 module.trusted_checkpoints = trusted
         _end_without_a_log(runner)
-        if checks:
-            runner.register_hook(_CheckLabelsHook(cfg))
-        if added:
-            runner.logger.info(f'added to this config: {", ".join(added)}')
+        runner.logger.info(f'added to this config: {", ".join(added)}')
         runner.logger.info(_summary(cfg, runner))
         try:
             with explain_data_errors(cfg, loaders), explain_building():
@@ -109,53 +97,18 @@ def _trusted(cfg: Config, pretrained: list[str]) -> list[str]:
     return [*named, *pretrained] if not named or cfg.get('resume') else named
 
 
-def _is_first() -> bool:
-    """Whether this is the first process, by what launchers set before there is a process group."""
-    ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
-    return int(next(filter(None, map(os.environ.get, ranks)), 0)) == 0
-
-
-def _refuse(cfg: Config, findings: list[Finding]) -> None:
-    """Print warnings, and end with the first mistake; of a backbone that is not ours all are warnings."""
-    ours = our_backbone(cfg) is not None
-    mistakes = [one for one in findings if one.is_fatal or (ours and not one.is_warning)]
-    if _is_first():
-        for finding in findings:
-            if finding not in mistakes:
-                print(f'warning: {finding.text}', file=sys.stderr)
-    if mistakes:
-        more = f'; {len(mistakes) - 1} more: python -m mmmeta check' if len(mistakes) > 1 else ''
-        way = '' if mistakes[0].is_fatal else ' (--no-checks trains or tests as it is)'
-        raise UsageError(f'{mistakes[0].text}{more}{way}')
-
-
-class _CheckLabelsHook(Hook):
-    """Check some annotation maps of the data sets that a segmentor is trained on and validated with."""
-
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-
-    def before_train(self, runner: Runner) -> None:
-        loaders = [('train_dataloader', runner.train_dataloader)]
-        if runner.val_loop is not None:
-            loaders.append(('val_dataloader', runner.val_dataloader))
-        for name, loader in loaders:
-            found = [check_dataset(self.cfg, name, loader.dataset) if is_main_process() else None]
-            broadcast_object_list(found)  # all end together
-            _refuse(self.cfg, found[0])
-            name_damaged_maps(loader.dataset)
-        check_while_reading(self.cfg, runner.train_dataloader.dataset)
-
-
 @contextmanager
-def _alone(cfg: Config) -> Iterator[None]:
-    """Hold the lock of the work directory while training; tests of its checkpoints may run meanwhile."""
-    if 'train_cfg' not in cfg or not _is_first():
-        yield
+def _alone(cfg: Config) -> Iterator[list[dict]]:
+    """Hold the lock of the work directory while training; tests of its checkpoints may run meanwhile.
+
+    Yields:
+        list[dict]: The config of the hook that shows others that the run is alive, where it is needed.
+    """
+    if 'train_cfg' not in cfg or not is_first_process():
+        yield []
         return
     with locked(cfg.work_dir) as path:
-        add_hook(cfg, 'mmmeta.SignOfLifeHook', path=str(path))
-        yield
+        yield [dict(type='mmmeta.SignOfLifeHook', path=str(path))]
 
 
 def _summary(cfg: Config, runner: Runner) -> str:
@@ -198,44 +151,6 @@ def _log_traceback(runner: Runner) -> None:
     for handler in _log_files(runner):
         handler.stream.write(traceback.format_exc())
         handler.flush()
-
-
-def _record(cfg: Config) -> None:
-    """Add a hook that records the run and the differences of its config from the file."""
-    if not cfg.filename:  # from no file
-        add_hook(cfg, 'mmmeta.RunRecordHook')
-        return
-    test_data = cfg.pop('test_data', None)
-    # A copy of a config of ours, with its name, is compared with ours.
-    name = Path(cfg.filename).name
-    ours = (resource_root() / folder / name for folder in ('configs', 'configs/imagenet'))
-    path = next(filter(Path.is_file, ours), cfg.filename)
-    original = load_config(str(path), test_data=test_data)
-    original.pop('test_data', None)
-    tests = 'train_cfg' not in cfg
-    if tests:  # layers that are replaced on a CPU compute the same in a test
-        adapt(original, device=True)
-    tta = 'tta_model' in cfg and cfg.model.get('type') == cfg.tta_model.type
-    before, after = original.to_dict(), cfg.to_dict()
-    if tta:
-        after['model'] = after['model']['module']
-    for config in (before, after):
-        # Ours are added to every run.
-        hooks = [h for h in config.pop('custom_hooks', None) or [] if not h['type'].startswith('mmmeta.')]
-        if hooks:
-            config['custom_hooks'] = hooks
-    # Keys that a test does not use were removed.
-    before = {key: value for key, value in before.items() if key in after or not tests}
-    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != 'mmmeta.RunRecordHook']
-    cfg.custom_hooks = hooks
-    add_hook(
-        cfg,
-        'mmmeta.RunRecordHook',
-        config=cfg.filename,
-        changes=diff_configs(before, after),
-        tta=tta,
-        test_data=test_data,
-    )
 
 
 def resume_from(cfg: Config, checkpoint: str | os.PathLike | None) -> None:

@@ -1,6 +1,8 @@
 """Load configs of any OpenMMLab package, with the options of a command line."""
 
+import copy
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,32 @@ from mmmeta.utils.errors import UsageError
 from mmmeta.utils.stack import INSTALL, require
 
 from .inspection import ALL_LOADERS
-from .reading import read_config, resolve_config_path
+from .reading import is_shipped, read_config, resolve_config_path
 from .values import check_values, merge_options
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a config was when it was read, before anything of it was edited.
+
+    Attributes:
+        config (Config): The config of the file, with the test data that replaced its own, and with what
+            :func:`edit` sets without options.
+        test_data (str | None): The config that the test data are from, if it is another one.
+        is_shipped (bool): Whether the file is one of ours, see :func:`~mmmeta.config.reading.is_shipped`.
+    """
+
+    config: Config
+    test_data: str | None
+    is_shipped: bool
+
+    def __deepcopy__(self, memo: dict) -> 'Origin':
+        return self  # nothing changes it
+
+
+def origin_of(cfg: Config) -> Origin | None:
+    """Return what a config was when :func:`read` read it, or a copy of it; None for any other config."""
+    return vars(cfg).get('_origin')
 
 
 def load_config(
@@ -36,11 +62,16 @@ def load_config(
         UsageError: As :func:`read` and :func:`edit`.
         StackError: A package that it needs is missing or cannot run.
     """
-    return edit(read(path, test_data), Path(path.rpartition('::')[2]).stem, options, work_dir)
+    return edit(read(path, test_data), name_of(path), options, work_dir)
+
+
+def name_of(path: str) -> str:
+    """Return the name of a config, without folder and suffix."""
+    return Path(path.rpartition('::')[2]).stem
 
 
 def read(path: str, test_data: str | None = None) -> Config:
-    """Read a config file.
+    """Read a config file, once; :func:`origin_of` returns what was read.
 
     Args:
         path (str): The config file, or one that a package ships, such as
@@ -52,9 +83,14 @@ def read(path: str, test_data: str | None = None) -> Config:
         UsageError: There is no such file, it is not Python, or the other one has no test data.
         StackError: A package that it inherits from is not installed.
     """
-    cfg = read_config(resolve_config_path(path))
+    file = resolve_config_path(path)
+    cfg = read_config(file)
     if test_data:
         _replace_test_data(cfg, test_data)
+    original = copy.deepcopy(cfg)
+    _complete(original, name_of(path))
+    # Of the object, not of its content, which is dumped and copied into others.
+    vars(cfg)['_origin'] = Origin(original, test_data, is_shipped(file))
     return cfg
 
 
@@ -81,13 +117,18 @@ def edit(
     check_values(cfg)
     if cfg.get('default_scope') in INSTALL:
         require(cfg.default_scope)
+    _complete(cfg, name, work_dir)
+    return cfg
+
+
+def _complete(cfg: Config, name: str, work_dir: str | None = None) -> None:
+    """Set the work directory, and what follows from the number of data workers."""
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
     for key in ALL_LOADERS:
-        loaders = cfg.get(key) or []
-        for loader in [loaders] if isinstance(loaders, dict) else loaders:
+        loaders = cfg.get(key)
+        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
             if isinstance(loader, dict) and loader.get('num_workers') == 0:
                 loader['persistent_workers'] = False  # PyTorch refuses it without workers
-    return cfg
 
 
 def _replace_test_data(cfg: Config, path: str) -> None:
@@ -102,4 +143,3 @@ def _replace_test_data(cfg: Config, path: str) -> None:
         raise UsageError('this config has no test_dataloader with a pipeline: test data cannot be replaced')
     cfg.test_dataloader.dataset = ConfigDict({**other.test_dataloader.dataset, 'pipeline': pipeline})
     cfg.test_evaluator = other.test_evaluator
-    cfg.test_data = path

@@ -138,6 +138,25 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
             raise UsageError(f"there is no config '{base}', which '{path}' inherits from")
 
 
+def is_shipped(path: str) -> bool:
+    """Return whether a config is one of ours: a file of this installation, or a copy of one.
+
+    A copy has the name of ours, the same content, byte for byte, and so have the files that it inherits from.
+    With anything changed it is a config of its own, whatever its name.
+
+    Args:
+        path (str): The file, which :func:`read_config` can read.
+    """
+    file, folder = Path(path).resolve(), (resource_root() / 'configs').resolve()
+    ours = (other for other in folder.rglob('*.py') if other.name == file.name)
+    return file.is_relative_to(folder) or any(_contents(file) == _contents(other) for other in ours)
+
+
+def _contents(path: Path) -> list[bytes]:
+    """Content of a config and of the files that it inherits from."""
+    return [Path(file).read_bytes() for file in _check_files(path, ())]
+
+
 def _check_data(path: Path, parent: str) -> None:
     """Check that a base in JSON or YAML can be parsed, if it has no templates."""
     try:

@@ -4,6 +4,7 @@ from .checkpoint_hook import CheckpointHook
 from .hooks import CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
+from .prepare import prepare
 from .records import RunRecordHook
 from .runner import Runner
 from .stopping import DivergenceHook, SignOfLifeHook, StopHook
@@ -24,4 +25,5 @@ __all__ = [
     'Runner',
     'SignOfLifeHook',
     'StopHook',
+    'prepare',
 ]

@@ -1,5 +1,6 @@
 """Records of runs, written beside their results to document how each number was obtained."""
 
+import copy
 import json
 import os
 import platform
@@ -16,6 +17,8 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmmeta.config import adapt
+from mmmeta.config.loading import origin_of
 from mmmeta.registry import HOOKS
 from mmmeta.utils.atomic import written
 from mmmeta.utils.mmengine_private import checkpoint_of, is_resuming
@@ -23,6 +26,7 @@ from mmmeta.utils.resources import PACKAGE
 from mmmeta.utils.stack import PROVIDERS
 
 from .checkpoint_hook import waiting_for_room
+from .prepare import type_name
 
 # Beside the logs of a run: record_train.json, record_test.json.
 RECORDS = 'record_*.json'
@@ -61,6 +65,41 @@ def diff_configs(before: dict, after: dict) -> dict[str, Any]:
     """
     old, new = flatten(before), flatten(after)
     return {key: new.get(key) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+
+
+def record_hook(cfg: Config) -> dict[str, Any]:
+    """Return the config of the hook that records a run.
+
+    Args:
+        cfg (Config): The config of the run, before hooks are added. What of it was changed is known if
+            :func:`~mmmeta.config.read` read it.
+    """
+    hook, origin = dict(type='mmmeta.RunRecordHook'), origin_of(cfg)
+    if origin is None:
+        return hook
+    original, tests = copy.deepcopy(origin.config), 'train_cfg' not in cfg
+    if tests:  # layers that are replaced on a CPU compute the same in a test
+        adapt(original, device=True)
+    before, after = original.to_dict(), cfg.to_dict()
+    tta = 'tta_model' in cfg and cfg.model.get('type') == cfg.tta_model.type
+    if tta:
+        after['model'] = after['model']['module']
+    for config in (before, after):
+        # Ours are added to every run.
+        hooks = config.pop('custom_hooks', None) or []
+        hooks = [one for one in hooks if not str(type_name(one)).startswith('mmmeta.')]
+        if hooks:
+            config['custom_hooks'] = hooks
+    # Keys that a test does not use were removed.
+    before = {key: value for key, value in before.items() if key in after or not tests}
+    return dict(
+        hook,
+        config=cfg.filename,
+        changes=diff_configs(before, after),
+        tta=tta,
+        test_data=origin.test_data,
+        is_shipped=origin.is_shipped,
+    )
 
 
 def collect_versions() -> dict[str, str]:
@@ -128,6 +167,8 @@ class RunRecordHook(Hook):
         tta (bool): Whether a test averages scales and flips. Defaults to False.
         test_data (str | None): The config that the data of the test are from, if it is another one. Defaults
             to None.
+        is_shipped (bool | None): Whether the file is one of mmmeta's, see
+            :func:`~mmmeta.config.reading.is_shipped`. Defaults to None: not known.
     """
 
     # After hooks that measure and log.
@@ -139,8 +180,9 @@ class RunRecordHook(Hook):
         changes: dict | None = None,
         tta: bool = False,
         test_data: str | None = None,
+        is_shipped: bool | None = None,
     ) -> None:
-        self.given = dict(config=config, changes=changes, tta=tta, test_data=test_data)
+        self.given = dict(config=config, changes=changes, tta=tta, test_data=test_data, is_shipped=is_shipped)
         self.record: dict[str, Any] = {}
         self.seen: int | None = None
         self.first = 0

@@ -13,71 +13,8 @@ from mmmeta.registry import RUNNERS
 from mmmeta.utils.mmengine_private import lacks_checkpoint, set_checkpoint
 
 from .console import shorten_console
+from .prepare import prepare
 from .resuming import find_last_checkpoint
-
-# Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
-EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
-CUSTOM_HOOKS = (
-    'mmmeta.MeanLossHook',
-    'mmmeta.CompleteWeightsHook',
-    'mmmeta.DivergenceHook',
-    'mmmeta.RunRecordHook',
-    'mmmeta.StopHook',
-)
-DETECTION_HOOKS = ('mmmeta.CocoCheckHook',)
-
-
-def _type_name(cfg: Any) -> str | None:
-    """The name under ``type`` in a config, which may be a class; None for objects that are built already."""
-    kind = cfg.get('type') if isinstance(cfg, dict) else None
-    return getattr(kind, '__name__', kind)
-
-
-def add_hook(cfg: Config, name: str, **arguments: Any) -> bool:
-    """Append a custom hook, unless the config has one of that type.
-
-    Args:
-        cfg (Config): The config; it is changed.
-        name (str): ``type`` of the hook.
-        arguments: Its arguments.
-
-    Returns:
-        bool: Whether it was appended.
-    """
-    hooks = cfg.get('custom_hooks') or []
-    if any(_type_name(hook) == name for hook in hooks):
-        return False
-    cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
-    return True
-
-
-def add_runtime(cfg: Config) -> list[str]:
-    """Add what :class:`Runner` runs to a config that lacks it.
-
-    Args:
-        cfg (Config): The config; it is changed.
-
-    Returns:
-        list[str]: The types that were added.
-    """
-    added = []
-    default_hooks = dict(cfg.get('default_hooks') or {})
-    for key, default in EXTENDED_HOOKS.items():
-        hook, name = default_hooks.get(key, default), default['type']
-        if _type_name(hook) == name:  # others, and None, which switches a default hook off, are left
-            default_hooks[key] = {**hook, 'type': f'mmmeta.{name}'}
-            added.append(f'mmmeta.{name}')
-    cfg.default_hooks = default_hooks
-    train_cfg = dict(cfg.get('train_cfg') or {})
-    for loop, by_epoch in (('IterBasedTrainLoop', False), ('EpochBasedTrainLoop', True)):
-        if _type_name(train_cfg) == loop or train_cfg.get('by_epoch') is by_epoch:
-            train_cfg.pop('by_epoch', None)
-            cfg.train_cfg = {**train_cfg, 'type': f'mmmeta.{loop}'}
-            added.append(f'mmmeta.{loop}')
-    detects = cfg.get('default_scope') == 'mmdet'
-    return added + [
-        name for name in (*CUSTOM_HOOKS, *(DETECTION_HOOKS if detects else ())) if add_hook(cfg, name)
-    ]
 
 
 @RUNNERS.register_module()
@@ -109,7 +46,7 @@ class Runner(MMEngineRunner):
             cfg (Config | dict): As MMEngine's ``Runner.from_cfg`` takes it.
         """
         cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
-        added = add_runtime(cfg)
+        added = prepare(cfg)
         runner = super().from_cfg(cfg)
         if added:
             runner.logger.info(f'added by mmmeta.Runner: {", ".join(added)}')

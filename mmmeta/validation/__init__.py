@@ -5,9 +5,11 @@ from mmmeta.config.inspection import our_backbone
 from .check import SAMPLE, check, check_config, check_dataset, check_while_reading, examine
 from .finding import Finding, Report
 from .labels import name_damaged_maps
+from .starting import CheckLabelsHook, refuse
 
 __all__ = [
     'SAMPLE',
+    'CheckLabelsHook',
     'Finding',
     'Report',
     'check',
@@ -17,4 +19,5 @@ __all__ = [
     'examine',
     'name_damaged_maps',
     'our_backbone',
+    'refuse',
 ]
