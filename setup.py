@@ -1,12 +1,10 @@
-import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmmeta/version.py').read_text())[1]
 
 # What `mim` and mmmeta.utils.resources look for inside an installed package.
 RESOURCES = ('configs', 'tools', 'model-index.yml')
@@ -31,53 +29,5 @@ class BuildWithResources(build_py):
                 shutil.copy(HERE / name, target / name)
 
 
-# MMEngine and MMCV exist as official distributions and as a fork, mmcv and mmcv-lite as two builds: the base
-# requires none by name, the extras do, and `import mmmeta` reports what is missing.
-setup(
-    name='mmmeta',
-    version=VERSION,
-    description='MetaFormer backbones for detection and segmentation with OpenMMLab',
-    long_description=(HERE / 'README.md').read_text(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    python_requires='>=3.10,<3.13',
-    packages=find_packages(include=['mmmeta', 'mmmeta.*']),
-    package_data={'mmmeta.analysis': ['paper/*', 'counts.csv'], 'mmmeta.scaffold': ['templates/*']},
-    cmdclass={'build_py': BuildWithResources},
-    install_requires=[
-        'torch>=2.4',
-        'numpy',
-        'pillow',
-        'pyyaml',
-        'matplotlib',
-        'rich',
-        'huggingface_hub',
-        'safetensors',
-    ],
-    extras_require={
-        'official': [
-            'mmengine>=0.10.4,<0.11',
-            'mmcv>=2.0.0,<2.2.0',
-            'mmdet>=3.3.0,<3.4',
-            'mmsegmentation>=1.2.0,<1.3',
-            'mmpretrain>=1.2.0,<1.3',
-            'setuptools<81',
-            'ftfy',
-            'regex',
-            'torchvision',
-        ],
-        'onedl': [
-            'onedl-mmengine',
-            'onedl-mmcv',
-            'onedl-mmdetection',
-            'onedl-mmsegmentation',
-            'onedl-mmpretrain',
-            'ftfy',
-            'regex',
-            'torchvision',
-        ],
-        'timm': ['timm>=1.0.9'],
-        'cam': ['grad-cam'],
-        'deploy': ['onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf'],
-    },
-)
+# All else is in pyproject.toml.
+setup(cmdclass={'build_py': BuildWithResources})
