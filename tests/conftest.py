@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ os.environ['OMP_NUM_THREADS'] = '1'
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'
 
+
+# Files that need more than PyTorch and MMEngine; `make test-fast` runs without.
+collect_ignore, collect_ignore_glob = [], []
+if find_spec('mmcv') is None:
+    collect_ignore += ['engine/test_loops.py', 'engine/test_records.py', 'utils/test_moved.py']
+if find_spec('timm') is None:
+    collect_ignore_glob += ['weights/test_[!f]*.py']  # all but test_files.py
 
 # Files and folders of tests that take long: first, so that no process is left with one of them at the end.
 LONG = {'test_configs.py', 'test_tools', 'test_other_projects.py'}
