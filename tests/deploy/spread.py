@@ -25,7 +25,7 @@ def spread(model: nn.Module, run, deviations: dict[str, float] | None = None) ->
     generator = torch.Generator().manual_seed(0)
     adapted = set()  # layers may run on several maps
 
-    def adapt(kind: str):
+    def adapt(kind: str, level: int):
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             if layer in adapted:
                 return out
@@ -36,9 +36,10 @@ def spread(model: nn.Module, run, deviations: dict[str, float] | None = None) ->
             scale = deviations[kind] / (out - bias).std().clamp(min=1e-6)
             layer.weight *= scale
             if layer.bias is not None:
-                # The best scores are about 0.7: near 1 many are equal.
+                # The best scores are about 0.7: near 1 many are equal. So would be the best of several levels
+                # that have layers of their own.
                 best = scale * (out - bias).max() if kind in ('cls', 'obj') else 1.0
-                layer.bias.fill_(1.0 - best)
+                layer.bias.fill_(1.0 - 0.1 * level - best)
             return layer.forward(*inputs)
 
         return hook
@@ -48,7 +49,7 @@ def spread(model: nn.Module, run, deviations: dict[str, float] | None = None) ->
         found = LAST.search(name)
         if found and isinstance(layer, (nn.Conv2d, nn.Linear)):
             kind = found[3] or found[5].strip('.').rpartition('_')[2]
-            hooks.append(layer.register_forward_hook(adapt(kind)))
+            hooks.append(layer.register_forward_hook(adapt(kind, int((found[4] or '.0')[1:]))))
     run()
     for hook in hooks:
         hook.remove()

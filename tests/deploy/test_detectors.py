@@ -91,6 +91,16 @@ def run(detector, image, size=SIZE):
         return wrap_detector(detector).eval()(image, torch.tensor(size, dtype=torch.float32))
 
 
+def objects(scores, labels, boxes):
+    """Scores, labels and boxes of objects, the best first; those of one score in an order of their own.
+
+    A sigmoid is at most a quarter as steep as its input, so that logits that differ by a few roundings have
+    one score. Files order such objects by the logits, PyTorch in any way.
+    """
+    rows = zip(scores.tolist(), labels.tolist(), boxes.tolist(), strict=True)
+    return sorted(rows, key=lambda row: (-row[0], *row[1:]))
+
+
 @pytest.mark.parametrize('path', [*DENSE, *REGIONS])
 def test_the_same_boxes_in_the_same_order(path, image):
     detector = build(path)
@@ -99,9 +109,9 @@ def test_the_same_boxes_in_the_same_order(path, image):
     boxes, scores, labels, *masks = run(detector, image)
     count = len(expected.scores)
     assert count >= 10 and len(expected.scores.unique()) > 5
-    assert torch.equal(boxes[:count], expected.bboxes)
     assert torch.equal(scores[:count], expected.scores)
-    assert torch.equal(labels[:count], expected.labels)
+    own = objects(scores[:count], labels[:count], boxes[:count])
+    assert own == objects(expected.scores, expected.labels, expected.bboxes)
     assert (labels[count:] == -1).all()
     assert bool(masks) == ('masks' in expected)
 
@@ -126,10 +136,10 @@ def test_boxes_without_area_and_empty_levels(image):
     detector = build(REGIONS[1])  # in several stages, whose boxes are clipped to nothing
     spread(detector, lambda: predict(detector, image), dict(reg=20.0))
     expected = predict(detector, image)
-    boxes, scores, _, masks = run(detector, image)
+    boxes, scores, labels, masks = run(detector, image)
     count = len(expected.scores)
-    assert torch.equal(boxes[:count], expected.bboxes)
-    assert torch.equal(scores[:count], expected.scores)
+    own = objects(scores[:count], labels[:count], boxes[:count])
+    assert own == objects(expected.scores, expected.labels, expected.bboxes)
     assert masks.isfinite().all()
 
 
