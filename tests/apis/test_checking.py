@@ -86,20 +86,21 @@ class TestLabels:
         assert check_data_of(data[0]) == []
 
     def test_out_of_range(self, data):
+        """By one: the number of the classes."""
         root, maps = data
-        rewrite(maps[2], lambda labels: np.where(labels == labels.max(), 183, labels).astype(np.uint8))
+        rewrite(maps[2], lambda labels: np.where(labels == labels.max(), 151, labels).astype(np.uint8))
         (finding,) = check_data_of(root)
         assert finding.key == 'train_dataloader.dataset.pipeline'
         assert finding.text == (
-            f"'{maps[2]}' has the label 183, and 150 classes are labels from 1 to 150 (reduce_zero_label "
-            'lowers what is stored by one), with 255 for what is ignored; out of range are 183. Map them, or '
+            f"'{maps[2]}' has the label 151, and 150 classes are labels from 1 to 150 (reduce_zero_label "
+            'lowers what is stored by one), with 255 for what is ignored; out of range are 151. Map them, or '
             'set num_classes'
         )
 
     def test_out_of_range_while_training(self, data):
         """In a map that was not looked at when the run started."""
         root, maps = data
-        rewrite(maps[2], lambda labels: np.where(labels == labels.max(), 183, labels).astype(np.uint8))
+        rewrite(maps[2], lambda labels: np.where(labels == labels.max(), 151, labels).astype(np.uint8))
         options = {'train_dataloader.dataset.data_root': str(root)}
         cfg = load_config(str(ROOT / TINY_CONFIG), options)
         init_default_scope('mmseg')
@@ -109,7 +110,7 @@ class TestLabels:
         with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader']):
             list(loader)
         assert str(error.value) == (
-            f"'{maps[2]}' has the label 183, and 150 classes are labels from 1 to 150 (reduce_zero_label "
+            f"'{maps[2]}' has the label 151, and 150 classes are labels from 1 to 150 (reduce_zero_label "
             'lowers what is stored by one), with 255 for what is ignored'
         )
 

@@ -86,6 +86,7 @@ def test_a_part_is_held_out(ade_root, tmp_path):
     cfg = load_config(str(tmp_path / 'my.py'))
     assert check(cfg) == []
     assert (len(train), len(val)) == (8, 2) and not set(train) & set(val)
+    assert [sorted([*train, *val]).index(name) for name in val] == [3, 7]  # evenly spread
     assert len(build(cfg)) == len(train) and len(build(cfg, 'val_dataloader')) == len(val)
 
 
@@ -142,6 +143,7 @@ def test_objects_of_one_file(coco_root, tmp_path, method):
         {head.num_classes for head in heads} == {cfg.model.roi_head.mask_head.num_classes} == {len(classes)}
     )
     assert cfg.model.backbone.init_cfg.checkpoint == 'mmmeta://caformer_s18'
+    assert cfg.optim_wrapper.optimizer.lr == 1e-4
 
 
 def test_folders_of_classes(imagenet_root, tmp_path):
@@ -151,6 +153,7 @@ def test_folders_of_classes(imagenet_root, tmp_path):
     names = sorted(path.name for path in (imagenet_root / 'train').iterdir())
     dataset = build(cfg)
     assert list(dataset.metainfo['classes']) == names and cfg.model.head.num_classes == len(names)
+    assert cfg.optim_wrapper.optimizer.lr == 5e-4  # from random weights
     created = new('cls', imagenet_root / 'train', out=tmp_path / 'held.py', weights='none', val_fraction=0.5)
     cfg = load_config(str(created.config))
     assert check(cfg) == []

@@ -8,6 +8,7 @@ from conftest import ROOT
 from mmengine.config import Config
 
 from mmmeta.apis import load_config, swap
+from mmmeta.swapping.maps import read_maps, rewire
 from mmmeta.swapping.swap import check_swappable, swap_with_reasons
 from mmmeta.swapping.writing import plain, write_swap
 from mmmeta.utils.errors import UsageError
@@ -481,6 +482,24 @@ def test_settings_of_users(config, options, expected):
         found[last] = new
     swapped = swap(cfg, 'caformer_s18')
     assert {key: value(swapped, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ('part', 'expected'),
+    [
+        (dict(in_index=-1, in_channels=2048), dict(in_index=1, in_channels=512)),
+        (dict(in_index=-2, in_channels=1024), dict(in_index=0, in_channels=320)),
+        (dict(in_index=3, in_channels=2048), dict(in_index=1, in_channels=512)),
+        (dict(in_index=(-2, -1), in_channels=(1024, 2048)), dict(in_index=(0, 1), in_channels=(320, 512))),
+        (dict(in_index=[-1], in_channels=[2048]), dict(in_index=[1], in_channels=[512])),
+    ],
+)
+def test_maps_that_are_counted_from_the_last_where_others_are_left_out(part, expected):
+    old = [256, 512, 1024, 2048]
+    model = Config(dict(decode_head=part, auxiliary_head=dict(in_index=[2, 3])))._cfg_dict
+    read = read_maps(model, len(old), 'mmseg')
+    assert read == [2, 3]
+    assert rewire(part, old, [320, 512], {index: place for place, index in enumerate(read)}) == expected
 
 
 def test_what_normalises_in_a_pipeline_does_so_once():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmmeta.analysis.segmentation import most_common_class_miou
-from mmmeta.datasets import generate_ade20k
+from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet
 from mmmeta.datasets.ade20k import LABELS, OTHER
 from mmmeta.datasets.scenes import GROUNDS, OBJECTS
 from mmmeta.utils.errors import UsageError
@@ -62,6 +62,13 @@ def test_the_same_arguments_give_the_same_files(tmp_path):
         for name, seed in (('a', 0), ('b', 0), ('c', 1))
     )
     assert digest(a) == digest(b) != digest(c)
+
+
+@pytest.mark.parametrize('generate', [generate_ade20k, generate_coco, generate_imagenet])
+def test_no_image_is_in_both_parts(tmp_path, generate):
+    root = generate(tmp_path, num_train=18, num_val=18, size=64)
+    images = [path.read_bytes() for path in root.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg')]
+    assert len(set(images)) == len(images) == 36
 
 
 def test_an_existing_data_set_is_kept_and_an_interrupted_one_made_again(tmp_path):

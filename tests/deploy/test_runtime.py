@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,17 @@ from mmmeta.deploy.pooling import MatrixAdaptiveAvgPool2d
 from mmmeta.deploy.preprocessing import Preprocessing, read_preprocessing
 from mmmeta.deploy.suppression import separate, suppress
 from mmmeta.deploy.upsampling import SymbolicUpsample
-from mmmeta.runtime.run import encode_mask, paste_mask, resize_bilinear
+from mmmeta.runtime.run import (
+    Description,
+    Prediction,
+    _crop,
+    _resize,
+    as_json,
+    draw,
+    encode_mask,
+    paste_mask,
+    resize_bilinear,
+)
 from mmmeta.utils.errors import UsageError
 
 
@@ -25,6 +36,29 @@ def test_resizing_as_opencv_does(size):
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(resize_bilinear(image, size), expected)
+
+
+def test_sizes_that_keep_the_ratio_are_those_of_mmcv():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        height, width = (int(side) for side in rng.integers(1, 120, 2))
+        scale = tuple(int(side) for side in rng.integers(20, 90, 2))
+        resize = dict(kind='fit', scale=list(scale))
+        description = Description('detection', shape=[8, 8], dynamic='all', resize=resize)
+        resized = _resize(np.zeros((height, width, 3), np.uint8), description)
+        expected = mmcv.rescale_size((width, height), scale)
+        assert resized.shape[1::-1] == tuple(max(side, 1) for side in expected), (height, width, scale)
+
+
+@pytest.mark.parametrize('size', [(40, 57), (57, 40), (33, 33), (32, 90), (31, 64)])
+@pytest.mark.parametrize(('short', 'side'), [(36, 32), (37, 32), (32, 32)])
+def test_crops_as_mmpretrain_takes_them(size, short, side):
+    transforms = pytest.importorskip('mmpretrain.datasets.transforms', reason='its transforms are repeated')
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    how = dict(kind='crop', short=short, size=side, interpolation='bicubic')
+    resize = transforms.ResizeEdge(short, edge='short', backend='pillow', interpolation='bicubic')
+    results = transforms.CenterCrop(side)(resize(dict(img=image)))
+    np.testing.assert_array_equal(_crop(image, how, (side, side)), results['img'])
 
 
 def test_upsampling_traced_for_any_size():
@@ -106,6 +140,30 @@ def test_masks_as_mmdetection_pastes_them():
         if (box[2:] > box[:2]).all():
             expected[rows, columns] = (region[0] >= 0.5).numpy()
         assert (canvas != expected).sum() <= 1  # of what lies at the threshold
+
+
+def test_a_probability_equal_to_the_threshold_is_of_the_object():
+    canvas = np.zeros((6, 6), bool)
+    paste_mask(canvas, np.full((4, 4), 0.5, np.float32), np.array([1, 1, 5, 5], np.float32), 0.5)
+    assert canvas[1:5, 1:5].all() and canvas.sum() == 16
+
+
+def test_a_score_equal_to_the_threshold_is_drawn_and_written():
+    image = np.zeros((64, 64, 3), np.uint8)
+    boxes = np.array([[8, 8, 40, 40], [12, 12, 50, 50]], np.float32)
+    prediction = Prediction(boxes, np.array([0.5, 0.25], np.float32), np.array([0, 1]))
+    description = Description('detection', classes=['a', 'b'], palette=[[255, 0, 0], [0, 255, 0]])
+    for threshold, count in ((0.5, 1), (0.5001, 0), (0.25, 2)):
+        assert len(as_json(prediction, description, threshold)['objects']) == count
+        drawn = np.asarray(draw(image, prediction, description, threshold))
+        corners = [drawn[8 * side, 8 * side].tolist() for side in (40, 50)]
+        assert corners == [[255, 0, 0] if count else [0] * 3, [0, 255, 0] if count > 1 else [0] * 3]
+
+
+def test_the_likeliest_classes_come_first():
+    prediction = Prediction(scores=np.array([0.125, 0.5, 0.125, 0.25], np.float32))
+    found = as_json(prediction, Description('classification', classes=[*'abcd']), 0.3, top=3)['classes']
+    assert [(one['name'], one['score']) for one in found] == [('b', 0.5), ('d', 0.25), ('a', 0.125)]
 
 
 def test_masks_as_coco_writes_them():

@@ -126,6 +126,30 @@ def test_the_best_checkpoint_is_there_while_a_better_one_is_written(tmp_path):
     assert [path.name for path in tmp_path.glob('best*')] == [bests[2]]
 
 
+def test_each_metric_has_one_best_checkpoint(tmp_path):
+    scores = [dict(up=1.0, down=1.0), dict(up=2.0, down=3.0), dict(up=0.0, down=0.5), dict(up=3.0, down=0.5)]
+
+    class Scoring(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+            hook._save_best_checkpoint(runner, dict(scores[runner.iter]))
+            left.append(sorted(path.name for path in tmp_path.glob('best*')))
+
+    class Scored(Runner):
+        def register_default_hooks(self, hooks=None):
+            super().register_default_hooks(hooks)
+            self.register_hook(Scoring())
+
+    left = []
+    options = dict(save_last=False, save_best=['up', 'down'], rule=['greater', 'less'])
+    train(tmp_path, 4, kind=Scored, interval=10, **options)
+    # The numbers of the iterations in which each was best, one file for each.
+    assert left == [
+        [f'best_down_iter_{down}.pth', f'best_up_iter_{up}.pth']
+        for up, down in ((0, 0), (1, 0), (1, 2), (3, 2))
+    ]
+
+
 class FullDisk(Runner):
     """There is no room for the first two tries of the second checkpoint."""
 

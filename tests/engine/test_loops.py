@@ -1,6 +1,7 @@
 """Resuming the order of the data."""
 
 import time
+from itertools import chain
 
 import pytest
 from mmcv.transforms import Compose
@@ -9,7 +10,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmmeta.engine import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
+from mmmeta.engine import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler, random_state
 from mmmeta.engine.random_state import find_caching_transforms
 
 
@@ -170,6 +171,14 @@ def test_epochs_go_on_in_the_middle_with_the_same_random_numbers():
 
 def test_a_position_is_drawn_alike_whatever_worker_reads_it():
     assert epochs(0, workers=1) == epochs(0, workers=3)
+
+
+def test_each_process_draws_numbers_of_its_own(monkeypatch):
+    first = epochs(0, max_epochs=1)
+    monkeypatch.setattr(random_state, 'get_rank', lambda: 1)
+    second = epochs(0, max_epochs=1)
+    for (indices, *drawn), (same, *others) in zip(first, second, strict=True):
+        assert indices == same and not {*chain(*drawn)} & {*chain(*others)}
 
 
 def test_transforms_that_keep_images_are_named(capfd):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mmmeta.models.layers import (
+    NORMS,
     Attention,
     DropPath,
     GroupNorm1,
@@ -136,6 +137,15 @@ def test_layer_norm_normalises_channels_and_group_norm_the_image():
     out = GroupNorm1(8)(x)
     assert torch.allclose(out.mean((1, 2, 3)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(out.var((1, 2, 3), unbiased=False), torch.ones(2), atol=1e-4)
+
+
+@pytest.mark.parametrize('name', NORMS)
+def test_eps_is_added_to_the_variance(name):
+    # The variance is 0.01 over images, over channels, and over both.
+    x = 0.1 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).reshape(2, 2, 1, 1)
+    for eps in (1e-2, 3e-2):
+        out = build_norm(dict(type=name, eps=eps), 2)(x)
+        torch.testing.assert_close(out, x / (0.01 + eps) ** 0.5)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])

@@ -217,6 +217,10 @@ def test_weights_are_initialised_as_in_the_papers():
     assert model.stages[2].blocks[0].res_scale1.eq(1).all()
     layer_scale = PoolFormer('s36').stages[0].blocks[0].layer_scale1
     assert torch.allclose(layer_scale, torch.tensor(1e-6))
+    initial = {name: PoolFormer.resolve_arch(name)['layer_scale_init'] for name in PoolFormer.arch_table}
+    assert initial == {
+        name: (1e-5 if name in ('s12', 's24') else 1e-6,) * 4 for name in ('s12', 's24', 's36', 'm36', 'm48')
+    }
 
 
 def test_a_copied_model_is_independent():

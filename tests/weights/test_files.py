@@ -53,6 +53,15 @@ def test_repeated_elements_are_stored_in_full_if_they_are_few(tmp_path):
         read_checkpoint(str(path))
 
 
+def test_of_several_networks_the_averaged_one_and_the_teacher_come_first():
+    keys = ['state_dict_ema', 'model_ema', 'state_dict', 'model', 'teacher', 'student']
+    for i, key in enumerate(keys):
+        # Whatever their order in the file.
+        for there in (keys[i:], keys[i:][::-1]):
+            content = {name: {'weight': torch.tensor(float(keys.index(name)))} for name in there}
+            assert find_state_dict(content, 'x.pth')['weight'] == i, key
+
+
 def test_versions_of_modules_are_kept():
     state_dict = torch.nn.BatchNorm1d(2).state_dict()
     assert find_state_dict({'state_dict': state_dict}, 'x')._metadata == state_dict._metadata

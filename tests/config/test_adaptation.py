@@ -1,0 +1,49 @@
+"""Configs for GPUs on a machine without one."""
+
+import pytest
+from mmengine.config import Config
+
+from mmmeta.config import adaptation
+from mmmeta.config.adaptation import adapt_to_device, enable_amp
+
+
+@pytest.fixture
+def cfg(monkeypatch):
+    """A config that only a GPU can run as it is."""
+    monkeypatch.setattr(adaptation, 'get_device', lambda: 'cpu')
+    norm = dict(type='SyncBN', requires_grad=True)
+    optimizer = dict(type='AdamW', lr=1e-4)
+    return Config(
+        dict(
+            model=dict(backbone=dict(norm_cfg=norm), heads=[dict(norm_cfg=norm)]),
+            optim_wrapper=dict(
+                type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic', optimizer=optimizer
+            ),
+            sync_bn='torch',
+            default_scope='mmseg',
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ('scope', 'wrapper'), [('mmseg', 'mmmeta.Bf16OptimWrapper'), ('mmdet', 'OptimWrapper')]
+)
+def test_nothing_is_left_that_needs_a_gpu(scope, wrapper, cfg):
+    cfg.default_scope = scope
+    adapt_to_device(cfg)
+    assert 'sync_bn' not in cfg
+    assert [part.norm_cfg.type for part in (cfg.model.backbone, *cfg.model.heads)] == ['BN', 'BN']
+    # What chooses types and scales of float16 is no argument of these wrappers.
+    assert cfg.optim_wrapper == dict(type=wrapper, optimizer=dict(type='AdamW', lr=1e-4, fused=True))
+
+
+def test_nothing_changes_where_there_is_one(cfg, monkeypatch):
+    monkeypatch.setattr(adaptation, 'get_device', lambda: 'cuda')
+    before = cfg.to_dict()
+    adapt_to_device(cfg)
+    assert cfg.to_dict() == before
+
+
+def test_amp_of_a_config_that_has_it(cfg):
+    enable_amp(cfg)
+    assert cfg.optim_wrapper == dict(type='mmmeta.Bf16OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
