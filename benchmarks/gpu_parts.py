@@ -31,7 +31,7 @@ from mmmeta.config.backbones import build_backbone
 from mmmeta.config.loading import load_config
 from mmmeta.models import ConvFormer
 from mmmeta.models.layers import Attention, StarReLU
-from mmmeta.models.layers.windows import _attend, _gather, natten_attention, plan_windows, windowed_attention
+from mmmeta.models.ops.windows import _attend, _gather, natten_attention, plan_windows, windowed_attention
 from mmmeta.utils.resources import resource_root
 
 FAMILIES = (
@@ -423,7 +423,7 @@ def windows(device: Device) -> Iterator[Row]:
 
         ways = {'global, flash': global_flash}
         if device.type == 'cuda':
-            from mmmeta.models.layers.kernels.windows import attend_in_windows
+            from mmmeta.models.ops.kernels.windows import attend_in_windows
 
             rule = dict(size=size, window=(13, 13), mode='slide', border='shift', head_dim=head_dim)
             ways['kernel (default)'] = partial(attend_in_windows, **rule)

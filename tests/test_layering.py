@@ -19,6 +19,7 @@ ROOMS = (
     ('config',),
     ('models',),
     ('models.layers', 'weights', 'datasets', 'evaluation', 'runtime'),
+    ('models.ops',),
     ('registry',),
     ('utils', 'version'),
 )
@@ -27,14 +28,15 @@ MODULES = {
     '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
     for path in sorted(ROOT.glob('mmmeta/**/*.py'))
 }
-# What layers may import beside PyTorch; kernels are imported where Triton is there.
+# What layers and their operations may import beside PyTorch; kernels are imported where Triton is there.
 STANDARD = ('collections', 'contextlib', 'functools', 'importlib', 'math', 're', 'sys', 'typing', 'warnings')
 
 
 def room_of(module: str) -> str:
     """The room of a module of the package."""
     _, room, *rest = module.split('.')
-    return 'models.layers' if room == 'models' and rest[:1] == ['layers'] else room
+    inner = f'{room}.{rest[0]}' if rest else room
+    return inner if inner in ('models.layers', 'models.ops') else room
 
 
 def imports_of(module: str, everywhere: bool = True):
@@ -64,7 +66,9 @@ def test_imports_point_downwards(module):
             room = room_of(name)
             assert room == own or LEVELS[room] > LEVELS[own], f'{module} imports {name}'
         if own == 'models.layers':
-            more = ('triton',) if '.kernels' in module else ('natten',)
+            assert package in ('mmmeta', 'torch', *STANDARD)
+        if own == 'models.ops':
+            more = ('triton',) if '.kernels.' in module else ('natten',)
             assert package in ('mmmeta', 'torch', *STANDARD, *more)
         if own == 'models':
             assert package not in ('mmdet', 'mmseg', 'mmpretrain') or '.heads' in module

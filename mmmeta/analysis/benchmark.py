@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta.models.layers import Attention, StarReLU
-from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
+from mmmeta.models.ops import MIN_BYTES, keeping_below
 from mmmeta.utils.errors import UsageError
 
 

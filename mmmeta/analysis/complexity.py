@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mmmeta.models.layers import Attention
-from mmmeta.models.layers.windows import count_pairs
+from mmmeta.models.ops import count_pairs
 from mmmeta.utils.errors import UsageError
 
 

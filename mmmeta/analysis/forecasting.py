@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from mmmeta.config import adapt
 from mmmeta.config.building import build
 from mmmeta.config.data import check_data, explain_data_errors
-from mmmeta.models.layers.recompute import MIN_BYTES, keeping_below
+from mmmeta.models.ops import MIN_BYTES, keeping_below
 from mmmeta.utils.errors import UsageError
 
 # Of the memory of a device; the rest is for libraries, fragments and other processes.

@@ -36,6 +36,9 @@ PRIVATE = {
     'mmmeta.apis.samples': 'mmmeta.deploy.samples',
     'mmmeta.apis.values': 'mmmeta.config.values',
     'mmmeta.atomic': 'mmmeta.utils.atomic',
+    'mmmeta.models.layers.kernels': 'mmmeta.models.ops.kernels',
+    'mmmeta.models.layers.recompute': 'mmmeta.models.ops.recompute',
+    'mmmeta.models.layers.windows': 'mmmeta.models.ops.windows',
     'mmmeta.resources': 'mmmeta.utils.resources',
     'mmmeta.stack': 'mmmeta.utils.stack',
 }

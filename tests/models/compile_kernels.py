@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from mmmeta.models.layers.kernels import activations, norms, windows
+from mmmeta.models.ops.kernels import group_norm, scaled_square, windows
 
 
 class Absent:
@@ -54,11 +54,11 @@ def compiled_kernels(capability):
         found.clear()
         x = torch.empty(2, 320, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
         weight = torch.empty(320)
-        activations.scaled_square(x, weight[:1], weight[:1])
-        activations.scaled_square_gradients(x, x, weight[:1])
-        y, stats = norms.normalise_maps(x, weight, weight, 1e-5, torch.float32)
-        norms.normalise_maps_again(x, weight, weight, stats, torch.float32)
-        norms.normalise_maps_gradients(y, x, weight, stats)
+        scaled_square.scaled_square(x, weight[:1], weight[:1])
+        scaled_square.scaled_square_gradients(x, x, weight[:1])
+        y, stats = group_norm.normalise_maps(x, weight, weight, 1e-5, torch.float32)
+        group_norm.normalise_maps_again(x, weight, weight, stats, torch.float32)
+        group_norm.normalise_maps_gradients(y, x, weight, stats)
         yield from ((str(dtype), name, kernel) for name, kernel in found)
         for precision in ('ieee', 'tf32') if dtype == torch.float32 else ('ieee',):
             torch.backends.cuda.matmul.fp32_precision = precision

@@ -15,9 +15,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmmeta import models
-from mmmeta.models.layers import activations, kernels, norms, windows
-from mmmeta.models.layers.activations import scaled_square_relu
-from mmmeta.models.layers.kernels import has_kernels
+from mmmeta.models.layers import GroupNorm1
+from mmmeta.models.ops import group_norm, kernels, scaled_square, scaled_square_relu, windows
+from mmmeta.models.ops.kernels import has_kernels
 
 pytest.importorskip('triton', reason='the kernels are written in Triton')
 
@@ -28,9 +28,9 @@ TINY = dict(depths=(1, 1, 1, 1), dims=(16, 32, 32, 64))
 @pytest.fixture
 def everywhere(monkeypatch):
     """Choose the kernels on every device and for maps of every size."""
-    for module in (activations, norms, windows):
+    for module in (scaled_square, group_norm, windows):
         monkeypatch.setattr(module, 'has_kernels', lambda x: x.dtype in kernels.DTYPES)
-    monkeypatch.setattr(norms, 'MIN_ELEMENTS', 0)
+    monkeypatch.setattr(group_norm, 'MIN_ELEMENTS', 0)
 
 
 def outputs_and_gradients(network, image):
@@ -62,8 +62,8 @@ def recording_backend():
     ],
 )
 def test_windows(size, window, tf32, mode, border, monkeypatch):
-    from mmmeta.models.layers.kernels import windows as window_kernels
-    from mmmeta.models.layers.kernels.windows import attend_in_windows
+    from mmmeta.models.ops.kernels import windows as window_kernels
+    from mmmeta.models.ops.kernels.windows import attend_in_windows
 
     if DEVICE == 'cpu':  # the interpreter computes both in float32, with as many keys at a time as they take
         monkeypatch.setattr(window_kernels, '_allows_tf32', lambda: tf32)
@@ -81,7 +81,7 @@ def test_windows(size, window, tf32, mode, border, monkeypatch):
 
 
 def test_a_masked_key_does_not_matter_however_large_it_is():
-    from mmmeta.models.layers.kernels.windows import attend_in_windows
+    from mmmeta.models.ops.kernels.windows import attend_in_windows
 
     qkv = torch.randn(9 * 17, 3 * 16, device=DEVICE)
     rule = (9, 17), (3, 3), 'slide', 'shift', 16
@@ -123,10 +123,10 @@ def test_scaled_square_relu_of_odd_layouts_and_values(everywhere):
 @pytest.mark.parametrize('shape', [(2, 5, 3, 4), (1, 64, 17, 19), (3, 40, 30, 31)])
 @pytest.mark.parametrize('bias', [True, False])
 def test_group_norm(shape, bias, everywhere, monkeypatch):
-    from mmmeta.models.layers.kernels import norms as norm_kernels
+    from mmmeta.models.ops.kernels import group_norm as norm_kernels
 
     monkeypatch.setattr(norm_kernels, 'MAX_CHUNKS', 3)  # several blocks for each program
-    norm = norms.GroupNorm1(shape[1], bias=bias).to(DEVICE)
+    norm = GroupNorm1(shape[1], bias=bias).to(DEVICE)
     randomise(norm)
     # Far from zero: sums of squares would cancel.
     x = (torch.randn(shape, device=DEVICE) + 100).requires_grad_()
@@ -207,7 +207,7 @@ def test_tf32_may_be_allowed_in_pytorchs_newer_way():
     """After which it is an error to read the older setting, for the rest of the process."""
     code = (
         "import torch; torch.backends.fp32_precision = 'tf32'\n"
-        'from mmmeta.models.layers.kernels.windows import _allows_tf32; print(_allows_tf32())'
+        'from mmmeta.models.ops.kernels.windows import _allows_tf32; print(_allows_tf32())'
     )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout == 'True\n'
@@ -217,7 +217,7 @@ def test_tf32_may_be_allowed_in_pytorchs_newer_way():
 def test_a_compiler_records_what_a_gpu_would_run_as_one_graph(family, arguments, monkeypatch):
     """With fake tensors, since there is none: nothing is computed, and the branches are those of a GPU."""
     monkeypatch.setattr(kernels, '_compiles_for_current', lambda: True)
-    monkeypatch.setattr(norms, 'MIN_ELEMENTS', 0)
+    monkeypatch.setattr(group_norm, 'MIN_ELEMENTS', 0)
     base = 's12' if family.startswith('Pool') else 's18'
     model = getattr(models, family)(dict(TINY, base=base), **arguments).train()
     backend, recorded = recording_backend()

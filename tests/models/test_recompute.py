@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mmmeta import models
 from mmmeta.analysis import benchmark
 from mmmeta.analysis.benchmark import bytes_kept, bytes_per_image
-from mmmeta.models.layers import LayerNorm2d, MetaFormerBlock, Pointwise, SepConv, StarReLU, recompute
+from mmmeta.models.layers import LayerNorm2d, MetaFormerBlock, Pointwise, SepConv, StarReLU
+from mmmeta.models.ops import recompute
 
 TINY = dict(depths=(1, 1, 2, 1), dims=(32, 32, 64, 64))
 SIZES = dict(CAFormer='s18', ConvFormer='s18')
@@ -197,9 +198,9 @@ def test_linear_maps(device, monkeypatch):
     x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
     norm = LayerNorm2d(3).double()
     if device == 'elsewhere':
-        from mmmeta.models.layers import linear_maps
+        from mmmeta.models.ops import linear
 
-        monkeypatch.setattr(linear_maps, '_runs_as_convolution', lambda x: False)
+        monkeypatch.setattr(linear, '_runs_as_convolution', lambda x: False)
 
     def run(x, weight, bias):
         return torch.func.functional_call(layer, dict(weight=weight, bias=bias), (norm(x),))

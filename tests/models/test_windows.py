@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta.models import CAFormer, ConvFormer, MetaFormer
-from mmmeta.models.layers import Attention, token_mixers, windows
-from mmmeta.models.layers.windows import plan_windows, windowed_attention
+from mmmeta.models.layers import Attention, token_mixers
+from mmmeta.models.ops import windows
+from mmmeta.models.ops.windows import plan_windows, windowed_attention
 from mmmeta.utils.errors import UsageError
 
 SIZES = [(1, 1), (2, 19), (7, 7), (8, 8), (9, 17), (13, 13), (14, 12), (16, 21), (20, 27), (25, 42)]

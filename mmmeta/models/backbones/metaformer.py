@@ -19,8 +19,15 @@ from mmmeta.models.layers import (
     build_norm,
     frozen_running_stats,
 )
-from mmmeta.models.layers.checks import check, check_choice, is_integer, is_number, parse_cfg
-from mmmeta.models.layers.windows import BACKENDS, resolve_window
+from mmmeta.models.layers.checks import (
+    BACKENDS,
+    check,
+    check_choice,
+    is_integer,
+    is_number,
+    parse_cfg,
+    resolve_window,
+)
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import OURS, as_location, load, recognise, translate

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from mmmeta.models.ops.windows import WindowPlan
+
 from .activations import build_activation
 from .linear_maps import Pointwise
 from .norms import build_norm
 from .token_mixers import Attention
-from .windows import WindowPlan
 
 
 class Mlp(nn.Module):

@@ -6,6 +6,10 @@ from typing import Any
 
 from mmmeta.utils.errors import UsageError
 
+WINDOW_MODES = ('slide', 'block')
+BORDERS = ('shift', 'truncate')
+BACKENDS = ('sdpa', 'natten')
+
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite real number that a float can hold, and not a bool."""
@@ -48,3 +52,25 @@ def parse_cfg(kind: str, cfg: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str):
         raise UsageError(f'{kind}={cfg!r}: give a name as its type, a string')
     return name, {key: value for key, value in args.items() if key != 'type'}
+
+
+def resolve_window(window: Any, mode: str = 'slide', border: str = 'shift') -> tuple[int, int]:
+    """Check a window and return its height and width.
+
+    Args:
+        window (int | tuple[int, int]): Side, or height and width, in tokens; odd in mode ``'slide'``, where a
+            query is at the centre of its window.
+        mode (str): ``'slide'`` or ``'block'``. Defaults to ``'slide'``.
+        border (str): ``'shift'`` or ``'truncate'``. Defaults to ``'shift'``.
+
+    Raises:
+        UsageError: An argument has an invalid value.
+    """
+    check_choice('window_mode', mode, WINDOW_MODES)
+    check_choice('border', border, BORDERS)
+    sides = tuple(window) if isinstance(window, (list, tuple)) else (window, window)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise UsageError(f'window={window!r}: give a positive integer, or two for height and width')
+    if mode == 'slide' and not all(side % 2 for side in sides):
+        raise UsageError(f'window={window!r}: a sliding window has a token in its middle, give odd numbers')
+    return sides

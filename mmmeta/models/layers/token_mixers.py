@@ -5,29 +5,25 @@ of channels as its first argument, ``dim``; the backbone normalises before it an
 """
 
 import math
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmeta.utils.errors import UsageError
-
-from .activations import build_activation
-from .checks import check_choice, is_integer, is_number
-from .linear_maps import Conv2d, Pointwise
-from .recompute import apply
-from .windows import (
-    BACKENDS,
+from mmmeta.models.ops import pooling_difference
+from mmmeta.models.ops.windows import (
     WindowPlan,
     check_natten,
     natten_attention,
     plan_windows,
-    resolve_window,
     runs_as_kernel,
     windowed_attention,
 )
+from mmmeta.utils.errors import UsageError
+
+from .activations import build_activation
+from .checks import BACKENDS, check_choice, is_integer, is_number, resolve_window
+from .linear_maps import Conv2d, Pointwise
 
 
 class Identity(nn.Module):
@@ -43,39 +39,6 @@ class Identity(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, C, H, W)`` as it is."""
         return x
-
-
-def _mean_with_zeros(x: Tensor, size: int, dilation: int) -> Tensor:
-    """Mean over windows, of zeros beyond the border; a dilated one over each grid of pixels it connects."""
-    if dilation == 1:
-        return F.avg_pool2d(x, size, stride=1, padding=size // 2)
-    height, width = x.shape[2:]
-    grids = F.pixel_unshuffle(F.pad(x, (0, -width % dilation, 0, -height % dilation)), dilation)
-    return F.pixel_shuffle(_mean_with_zeros(grids, size, 1), dilation)[..., :height, :width]
-
-
-class _PoolingDifference(torch.autograd.Function):
-    """Average pooling minus its input: linear, so nothing is kept for backward."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, size: int, dilation: int) -> Tensor:
-        if dilation == 1:
-            return F.avg_pool2d(x, size, stride=1, padding=size // 2, count_include_pad=False) - x
-        mean = partial(_mean_with_zeros, size=size, dilation=dilation)
-        return mean(x) / mean(x.new_ones(1, 1, *x.shape[2:])) - x
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.window = inputs[1:]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        # A mean is a sum over the number of pixels that it covers, and the transpose of the sum is the sum.
-        # Not `avg_pool2d_backward`, which is wrong on GPUs for maps with channels last.
-        covered = _mean_with_zeros(grad.new_ones(1, 1, *grad.shape[2:]), *ctx.window)
-        return _mean_with_zeros(grad / covered, *ctx.window) - grad, None, None
 
 
 class Pooling(nn.Module):
@@ -101,7 +64,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        return apply(_PoolingDifference, x, self.pool_size, self.dilation)
+        return pooling_difference(x, self.pool_size, self.dilation)
 
     def extra_repr(self) -> str:
         """Show the window in ``print(model)``."""
@@ -207,7 +170,7 @@ class Attention(nn.Module):
     """Vanilla multi-head self-attention without positional terms, over all positions or over windows.
 
     Windows change no parameter: weights trained with global attention load, and vice versa. See
-    :func:`~mmmeta.models.layers.windows.plan_windows` for the definition of the windows.
+    :func:`~mmmeta.models.ops.windows.plan_windows` for the definition of the windows.
 
     Args:
         dim (int): Channels C, a multiple of ``head_dim``.
@@ -286,7 +249,7 @@ class Attention(nn.Module):
             q, k, v = qkv.reshape(batch, height, width, 3, -1, self.head_dim).unbind(3)
             x = natten_attention(q, k, v, self.window)
         elif runs_as_kernel(x, self.head_dim):
-            from mmmeta.models.layers.kernels.windows import attend_in_windows
+            from mmmeta.models.ops.kernels.windows import attend_in_windows
 
             rule = self.window, self.window_mode, self.border, self.head_dim
             x = attend_in_windows(qkv.reshape(batch * height * width, -1), (height, width), *rule)

@@ -16,13 +16,9 @@ from torch import Tensor
 
 from mmmeta.utils.errors import UsageError
 
-from .checks import check_choice
 from .kernels import has_kernels
 from .recompute import apply, is_captured
 
-WINDOW_MODES = ('slide', 'block')
-BORDERS = ('shift', 'truncate')
-BACKENDS = ('sdpa', 'natten')
 # Side of a tile of queries. A larger one gathers less but multiplies more keys that the mask then discards:
 # with a window of 13 on 50x84 tokens and two CPU threads 8 was as fast as 14, faster than 4, 6, 10, 12, 16.
 TILE = 8
@@ -52,28 +48,6 @@ class WindowPlan(NamedTuple):
     keys: Tensor
     mask: Tensor
     places: Tensor
-
-
-def resolve_window(window: Any, mode: str = 'slide', border: str = 'shift') -> tuple[int, int]:
-    """Check a window and return its height and width.
-
-    Args:
-        window (int | tuple[int, int]): Side, or height and width, in tokens; odd in mode ``'slide'``, where a
-            query is at the centre of its window.
-        mode (str): ``'slide'`` or ``'block'``. Defaults to ``'slide'``.
-        border (str): ``'shift'`` or ``'truncate'``. Defaults to ``'shift'``.
-
-    Raises:
-        UsageError: An argument has an invalid value.
-    """
-    check_choice('window_mode', mode, WINDOW_MODES)
-    check_choice('border', border, BORDERS)
-    sides = tuple(window) if isinstance(window, (list, tuple)) else (window, window)
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise UsageError(f'window={window!r}: give a positive integer, or two for height and width')
-    if mode == 'slide' and not all(side % 2 for side in sides):
-        raise UsageError(f'window={window!r}: a sliding window has a token in its middle, give odd numbers')
-    return sides
 
 
 def _plan_axis(

@@ -22,7 +22,7 @@ def _compiles_for(device: torch.device) -> bool:
     """Whether Triton is there and compiles, for which it needs a C compiler and Python's headers."""
     if not HAS_TRITON or torch.version.hip or torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
         return False
-    from .activations import scaled_square
+    from .scaled_square import scaled_square
 
     try:
         scaled_square(torch.ones(1, device=device), 1.0, 0.0)
