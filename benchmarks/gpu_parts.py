@@ -31,7 +31,7 @@ from mmmeta.config.backbones import build_backbone
 from mmmeta.config.loading import load_config
 from mmmeta.models import ConvFormer
 from mmmeta.models.layers import Attention, StarReLU
-from mmmeta.models.ops.windows import _attend, _gather, natten_attention, plan_windows, windowed_attention
+from mmmeta.models.ops.windows import gathered_attention, natten_attention, plan_windows, windowed_attention
 from mmmeta.utils.resources import resource_root
 
 FAMILIES = (
@@ -417,10 +417,6 @@ def windows(device: Device) -> Iterator[Row]:
             out = F.scaled_dot_product_attention(q, k, v)
             return out.transpose(1, 2).reshape(len(qkv), -1)
 
-        def gathered(qkv: Tensor, plan: object = plan) -> Tensor:
-            out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
-            return out.index_select(0, plan.places)
-
         ways = {'global, flash': global_flash}
         if device.type == 'cuda':
             from mmmeta.models.ops.kernels.windows import attend_in_windows
@@ -430,7 +426,7 @@ def windows(device: Device) -> Iterator[Row]:
             ways['flex_attention'] = partial(FlexWindows(size, 13, device.type), head_dim=head_dim)
             if find_spec('natten'):
                 ways['NATTEN'] = partial(_by_natten, size=size, head_dim=head_dim)
-        ways['gather, kept'] = gathered
+        ways['gather, kept'] = partial(gathered_attention, plan=plan, head_dim=head_dim)
         ways['gather, again in backward'] = partial(windowed_attention, plan=plan, head_dim=head_dim)
         exact = None
         for name, way in ways.items():

@@ -29,7 +29,10 @@ MODULES = {
     for path in sorted(ROOT.glob('mmmeta/**/*.py'))
 }
 # What layers and their operations may import beside PyTorch; kernels are imported where Triton is there.
-STANDARD = ('collections', 'contextlib', 'functools', 'importlib', 'math', 're', 'sys', 'typing', 'warnings')
+STANDARD = (
+    *('collections', 'contextlib', 'functools', 'importlib', 'math', 'os', 're', 'sys', 'typing'),
+    'warnings',
+)
 
 
 def room_of(module: str) -> str:

@@ -16,8 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmmeta import models
 from mmmeta.models.layers import GroupNorm1
-from mmmeta.models.ops import group_norm, kernels, scaled_square, scaled_square_relu, windows
-from mmmeta.models.ops.kernels import has_kernels
+from mmmeta.models.ops import dispatch, scaled_square_relu
 
 pytest.importorskip('triton', reason='the kernels are written in Triton')
 
@@ -28,9 +27,10 @@ TINY = dict(depths=(1, 1, 1, 1), dims=(16, 32, 32, 64))
 @pytest.fixture
 def everywhere(monkeypatch):
     """Choose the kernels on every device and for maps of every size."""
-    for module in (scaled_square, group_norm, windows):
-        monkeypatch.setattr(module, 'has_kernels', lambda x: x.dtype in kernels.DTYPES)
-    monkeypatch.setattr(group_norm, 'MIN_ELEMENTS', 0)
+    monkeypatch.setattr(
+        dispatch, 'kernel_obstacle', lambda x, dtype=None: '' if x.dtype in dispatch.DTYPES else 'its dtype'
+    )
+    monkeypatch.setattr(dispatch, 'MIN_ELEMENTS', 0)
 
 
 def outputs_and_gradients(network, image):
@@ -167,9 +167,9 @@ def test_networks(family, arguments, everywhere, monkeypatch):
 
 
 def test_where_there_are_kernels():
-    assert not has_kernels(torch.ones(1))
+    assert dispatch.kernel_obstacle(torch.ones(1))
     with FakeTensorMode():  # without memory
-        assert not has_kernels(torch.empty(1, device='cuda'))
+        assert dispatch.kernel_obstacle(torch.empty(1, device='cuda'))
 
 
 @pytest.mark.nightly
@@ -216,8 +216,8 @@ def test_tf32_may_be_allowed_in_pytorchs_newer_way():
 @pytest.mark.parametrize(('family', 'arguments'), [('PoolFormer', {}), ('CAFormer', dict(window=3))])
 def test_a_compiler_records_what_a_gpu_would_run_as_one_graph(family, arguments, monkeypatch):
     """With fake tensors, since there is none: nothing is computed, and the branches are those of a GPU."""
-    monkeypatch.setattr(kernels, '_compiles_for_current', lambda: True)
-    monkeypatch.setattr(group_norm, 'MIN_ELEMENTS', 0)
+    monkeypatch.setattr(dispatch, '_compiles_for_current', lambda: True)
+    monkeypatch.setattr(dispatch, 'MIN_ELEMENTS', 0)
     base = 's12' if family.startswith('Pool') else 's18'
     model = getattr(models, family)(dict(TINY, base=base), **arguments).train()
     backend, recorded = recording_backend()

@@ -12,7 +12,7 @@ from mmmeta import models
 from mmmeta.analysis import benchmark
 from mmmeta.analysis.benchmark import bytes_kept, bytes_per_image
 from mmmeta.models.layers import LayerNorm2d, MetaFormerBlock, Pointwise, SepConv, StarReLU
-from mmmeta.models.ops import recompute
+from mmmeta.models.ops import dispatch, recompute
 
 TINY = dict(depths=(1, 1, 2, 1), dims=(32, 32, 64, 64))
 SIZES = dict(CAFormer='s18', ConvFormer='s18')
@@ -108,8 +108,8 @@ def test_a_gpu_keeps_small_maps():
         model = model.to_empty(device='cuda')
         image = torch.empty(16, 3, 128, 128, device='cuda')
         sizes = []
-        for bound in (0, 2**20, recompute.MIN_BYTES):
-            with recompute.keeping_below(bound):
+        for bound in (0, 2**20, dispatch.MIN_BYTES):
+            with dispatch.keeping_below(bound):
                 sizes.append(bytes_kept(model, image))
         assert sizes[0] < sizes[1] < sizes[2] == bytes_kept(model, image)
 
@@ -198,9 +198,7 @@ def test_linear_maps(device, monkeypatch):
     x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
     norm = LayerNorm2d(3).double()
     if device == 'elsewhere':
-        from mmmeta.models.ops import linear
-
-        monkeypatch.setattr(linear, '_runs_as_convolution', lambda x: False)
+        monkeypatch.setattr(dispatch, 'pointwise', lambda x: 'reference')
 
     def run(x, weight, bias):
         return torch.func.functional_call(layer, dict(weight=weight, bias=bias), (norm(x),))

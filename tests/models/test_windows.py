@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmmeta.models import CAFormer, ConvFormer, MetaFormer
-from mmmeta.models.layers import Attention, token_mixers
+from mmmeta.models.layers import Attention
 from mmmeta.models.ops import windows
 from mmmeta.models.ops.windows import plan_windows, windowed_attention
 from mmmeta.utils.errors import UsageError
@@ -407,7 +407,7 @@ class TestBackbone:
     def test_indices_and_mask_are_made_once_for_a_stage(self, model, monkeypatch):
         sizes = []
         monkeypatch.setattr(
-            token_mixers,
+            windows,
             'plan_windows',
             lambda size, *args, **kw: sizes.append(tuple(size)) or plan_windows(size, *args, **kw),
         )

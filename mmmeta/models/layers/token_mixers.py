@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmeta.models.ops import pooling_difference
-from mmmeta.models.ops.windows import (
+from mmmeta.models.ops import (
     WindowPlan,
+    WindowRule,
+    attention,
     check_natten,
-    natten_attention,
-    plan_windows,
-    runs_as_kernel,
-    windowed_attention,
+    is_global,
+    plan_for,
+    pooling_difference,
 )
 from mmmeta.utils.errors import UsageError
 
@@ -216,47 +216,26 @@ class Attention(nn.Module):
         self.proj = Pointwise(dim, dim, bias=bias)
 
     @property
-    def window_rule(self) -> tuple:
-        """Settings that a plan depends on besides the map."""
-        return self.window, self.window_mode, self.border, self.backend
+    def window_rule(self) -> WindowRule:
+        """The windows."""
+        return WindowRule(self.window, self.window_mode, self.border, self.backend)
 
     def is_global(self, height: int, width: int) -> bool:
         """Whether attention on a map of that size is global."""
-        if self.window is None:
-            return True
-        if isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt):
-            return False  # exported for any size: windows that cover the map are right too, only slower
-        return height <= self.window[0] and width <= self.window[1]
+        return is_global(self.window, height, width)
 
     def plan(self, x: Tensor) -> WindowPlan | None:
         """Plan the windows of ``(B, C, H, W)``; None where no plan is needed.
 
         Layers with the same windows share the plan of a map: see ``forward``.
         """
-        batch, _, *size = x.shape
-        if self.is_global(*size) or self.backend == 'natten' or runs_as_kernel(x, self.head_dim):
-            return None
-        return plan_windows(size, self.window, self.window_mode, self.border, batch, device=x.device)
+        return plan_for(x, self.window_rule, self.head_dim)
 
     def forward(self, x: Tensor, plan: WindowPlan | None = None) -> Tensor:
         """Mix ``(B, C, H, W)``, with the plan of a layer with the same windows or its own."""
-        batch, _, height, width = x.shape
         qkv = self.qkv(x).permute(0, 2, 3, 1)
-        if self.is_global(height, width):
-            qkv = qkv.reshape(batch, height * width, 3, -1, self.head_dim)
-            x = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
-        elif self.backend == 'natten':
-            q, k, v = qkv.reshape(batch, height, width, 3, -1, self.head_dim).unbind(3)
-            x = natten_attention(q, k, v, self.window)
-        elif runs_as_kernel(x, self.head_dim):
-            from mmmeta.models.ops.kernels.windows import attend_in_windows
-
-            rule = self.window, self.window_mode, self.border, self.head_dim
-            x = attend_in_windows(qkv.reshape(batch * height * width, -1), (height, width), *rule)
-        else:
-            plan = plan or self.plan(x)
-            x = windowed_attention(qkv.reshape(batch * height * width, -1), plan, self.head_dim)
-        return self.proj(x.reshape(batch, height, width, -1).permute(0, 3, 1, 2))
+        out = attention(qkv, self.window_rule, self.head_dim, plan)
+        return self.proj(out.permute(0, 3, 1, 2))
 
     def extra_repr(self) -> str:
         """Show the head width and the windows in ``print(model)``."""

@@ -1,22 +1,37 @@
-"""Leaf operations of the layers: a reference in PyTorch each, and faster forms of it."""
+"""Leaf operations of the layers: a reference in PyTorch each, and faster forms of it.
 
+:mod:`~mmmeta.models.ops.dispatch` decides which form runs. ``MMMETA_OPS=reference`` in the environment or
+:func:`use_reference` take the references, and :func:`describe` prints what was decided for a model.
+"""
+
+from .describing import Decision, describe
+from .dispatch import MIN_BYTES, is_global, keeping_below, use_reference
 from .group_norm import group_norm1
 from .layer_norm import layer_norm2d
 from .linear import convolution, pointwise
 from .pooling import pooling_difference
-from .recompute import MIN_BYTES, keeping_below, recomputable
+from .recompute import recomputable
 from .scaled_square import scaled_square_relu
-from .windows import count_pairs
+from .windows import WindowPlan, WindowRule, attention, check_natten, count_pairs, plan_for
 
 __all__ = [
     'MIN_BYTES',
+    'Decision',
+    'WindowPlan',
+    'WindowRule',
+    'attention',
+    'check_natten',
     'convolution',
     'count_pairs',
+    'describe',
     'group_norm1',
+    'is_global',
     'keeping_below',
     'layer_norm2d',
+    'plan_for',
     'pointwise',
     'pooling_difference',
     'recomputable',
     'scaled_square_relu',
+    'use_reference',
 ]

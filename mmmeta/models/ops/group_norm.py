@@ -1,4 +1,8 @@
-"""Group normalisation with one group."""
+"""Group normalisation with one group.
+
+Forms: ``reference``, PyTorch's operation on a contiguous map; ``fused``, on any map; ``joint``, which
+computes all gradients if it computes any; ``kernel``, for maps with channels last.
+"""
 
 from functools import partial
 from typing import Any
@@ -9,11 +13,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .kernels import has_kernels
-from .recompute import apply, is_captured, recomputable
-
-# Of a map. Below, PyTorch's group norm takes less time than the kernels to launch.
-MIN_ELEMENTS = 2**20
+from . import dispatch
+from .recompute import recomputable
+from .state import apply
 
 
 def group_norm1(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -28,13 +30,25 @@ def group_norm1(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> T
     Returns:
         Tensor: ``(B, C, H, W)``.
     """
-    if not is_captured() and x.numel() >= MIN_ELEMENTS and has_kernels(x):
+    form = dispatch.group_norm(x)
+    if form == 'kernel':
         # As PyTorch's autocast does.
         dtype = torch.float32 if torch.is_autocast_enabled('cuda') else x.dtype
-        y, stats = apply(_NormalisedMaps, x, weight, bias, eps, dtype)
-        return recomputable(y, partial(_normalise_maps_again, dtype=dtype), x, weight, bias, stats)
-    normalise = partial(_normalise_maps, eps=eps)
+        y, stats = apply(_KernelNorm, x, weight, bias, eps, dtype)
+        return recomputable(y, partial(_by_kernel_again, eps=eps, dtype=dtype), x, weight, bias, stats)
+    normalise = partial(_normalise, eps=eps, form=form)
     return recomputable(normalise(x, weight, bias), normalise, x, weight, bias)
+
+
+def _normalise(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, form: str) -> Tensor:
+    # On a CPU, PyTorch (seen in 2.12) writes the gradient of a map with channels last and fewer than 2048
+    # positions even where it is not needed, through a null pointer: the process ends with SIGSEGV behind
+    # frozen parts, or when gradients of the weight alone are asked for.
+    if form == 'reference':
+        x = x.contiguous()  # what is recorded has no node of ours
+    elif form == 'joint' and torch.is_grad_enabled():  # not when it is recomputed
+        x, weight, bias = apply(_JointGradients, x, weight, bias)
+    return F.group_norm(x, 1, weight, bias, eps)
 
 
 class _JointGradients(Function):
@@ -55,27 +69,14 @@ class _JointGradients(Function):
         return grads
 
 
-def _normalise_maps(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Normalisation over all of each ``(C, H, W)``."""
-    # On a CPU, PyTorch (seen in 2.12) writes the gradient of a map with channels last and fewer than 2048
-    # positions even where it is not needed, through a null pointer: the process ends with SIGSEGV behind
-    # frozen parts, or when gradients of the weight alone are asked for.
-    if x.device.type == 'cpu':
-        if torch.jit.is_tracing() or (torch.compiler.is_exporting() and torch.is_grad_enabled()):
-            x = x.contiguous()  # what is recorded has no node of ours
-        elif torch.is_grad_enabled():
-            x, weight, bias = apply(_JointGradients, x, weight, bias)
-    return F.group_norm(x, 1, weight, bias, eps)
-
-
-class _NormalisedMaps(Function):
-    """:func:`_normalise_maps` by kernels; also returns what it has to know to do so again."""
+class _KernelNorm(Function):
+    """Group norm by kernels; also returns what it has to know to do so again."""
 
     @staticmethod
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        from mmmeta.models.ops.kernels.group_norm import normalise_maps
+        from .kernels.group_norm import normalise_maps
 
         return normalise_maps(x, weight, bias, eps, dtype)
 
@@ -89,16 +90,18 @@ class _NormalisedMaps(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
-        from mmmeta.models.ops.kernels.group_norm import normalise_maps_gradients
+        from .kernels.group_norm import normalise_maps_gradients
 
         x, weight, stats = ctx.saved_tensors
         grad_x, of_weight, of_bias = normalise_maps_gradients(grad, x, weight, stats)
         return grad_x, of_weight.to(weight.dtype), ctx.of_bias and of_bias.to(ctx.of_bias), None, None
 
 
-def _normalise_maps_again(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stats: Tensor, dtype: torch.dtype
+def _by_kernel_again(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stats: Tensor, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    from mmmeta.models.ops.kernels.group_norm import normalise_maps_again
+    if torch.is_grad_enabled():  # a graph of the gradients goes through what they were computed from
+        return apply(_KernelNorm, x, weight, bias, eps, dtype)[0]
+    from .kernels.group_norm import normalise_maps_again
 
     return normalise_maps_again(x, weight, bias, stats, dtype)

@@ -1,11 +1,14 @@
-"""Layer normalisation over the channels of each position."""
+"""Layer normalisation over the channels of each position.
+
+Forms: ``reference``, PyTorch's fused operation; ``decomposed``, the same in steps.
+"""
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import dispatch
 from .recompute import recomputable
 
 
@@ -21,14 +24,13 @@ def layer_norm2d(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> 
     Returns:
         Tensor: ``(B, C, H, W)``, channels last in memory.
     """
-    normalise = partial(_normalise_channels, eps=eps)
+    normalise = partial(_normalise, eps=eps, form=dispatch.layer_norm())
     return recomputable(normalise(x, weight, bias), normalise, x, weight, bias)
 
 
-def _normalise_channels(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """Layer normalisation over the channels of ``(B, C, H, W)``."""
+def _normalise(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, form: str) -> Tensor:
     x, shape = x.permute(0, 2, 3, 1), weight.shape
-    if not torch.compiler.is_dynamo_compiling():
+    if form == 'reference':
         return F.layer_norm(x, shape, weight, bias, eps).permute(0, 3, 1, 2)
     # Inductor drops the stride of a batch of one in a permuted view, and convolutions then treat it as
     # channels first; the result of an operation on (B, C, H, W) has its strides.

@@ -3,19 +3,31 @@
 A norm or an activation in front of a linear map is read again in backward, for the gradient of the weights.
 It takes as much memory as what it was computed from, which is kept anyway, and a fraction of the map's time.
 
-A layer with a cheap output registers its recipe, by :func:`recomputable`; a linear map with such an input
-saves the inputs of the recipe instead. Anything in between (a hook that replaces the
-tensor, an in-place operation) leaves a tensor without a valid recipe, which is saved as usual.
+The contract, of those who compute (norms and activations) and those who read (linear maps):
+
+- Who computes ``y = function(*inputs)`` passes that to :func:`recomputable`. The function is deterministic
+  and calls no module; its inputs are kept for backward in any case. Called in backward it returns the same
+  bits, and with gradients enabled (``create_graph=True``) a result with a graph.
+- Who reads asks :func:`recipe_of`, saves the inputs of the recipe instead of ``y``, and calls it in backward;
+  it runs under the autocast of the forward pass.
+- Anything in between that makes it untrue (a hook that replaces the tensor, an in-place operation on it or on
+  an input) leaves no recipe: the tensor is saved as usual.
+- :func:`~mmmeta.models.ops.dispatch.recompute` decides whether there is a recipe at all. Nothing of this is
+  seen by modules or hooks, or recorded by a compiler.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from . import dispatch
+from .state import autocast_dtype
+
+# Not in an attribute of the tensors, which would be pickled with them.
+_recipes: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 class Recipe(NamedTuple):
@@ -37,7 +49,7 @@ class Recipe(NamedTuple):
 
     def __call__(self, *inputs: Tensor | float | None) -> Tensor:
         """Recompute the tensor, from the inputs that were saved for backward."""
-        device, dtype = self.device, _autocast_dtype(self.device)
+        device, dtype = self.device, autocast_dtype(self.device)
         if dtype == self.autocast:
             return self.function(*inputs)
         # As `torch.autocast` does, whose objects take longer to make than a kernel to launch. A weight cast
@@ -52,45 +64,6 @@ class Recipe(NamedTuple):
             torch.set_autocast_cache_enabled(cache)
             torch.set_autocast_enabled(device, dtype is not None)
             torch.set_autocast_dtype(device, default)
-
-
-# On a GPU, what is smaller is kept: to prepare and launch its kernel again takes a processor 50 microseconds
-# and more, in which memory of 1 TB/s reads and writes as much. A GPU that waits for launches has memory left.
-MIN_BYTES = 32 * 2**20
-
-_min_bytes: float = MIN_BYTES
-
-# Not in an attribute of the tensors, which would be pickled with them.
-_recipes: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-class LinearMap(Protocol):
-    """An operation that is linear in its input and in its weight."""
-
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Compute the output."""
-
-    def backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Compute those gradients of input, weight and bias that are needed."""
-
-
-def is_captured() -> bool:
-    """Whether operations are recorded by a compiler or tracer, which decides itself how they run."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def is_recompute_disabled() -> bool:
-    """Whether nothing is saved for backward, or a compiler decides what is saved."""
-    return not torch.is_grad_enabled() or is_captured()
-
-
-def _autocast_dtype(device: str) -> torch.dtype | None:
-    """Of the autocast in force, if there is one."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return None
 
 
 def _versions(*values: Tensor | float | None) -> tuple[int, ...]:
@@ -108,80 +81,19 @@ def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | f
     Returns:
         Tensor: ``y``.
     """
-    device = y.device.type
-    worthwhile = device == 'cpu' or y.nbytes >= _min_bytes
-    if worthwhile and y.requires_grad and not is_recompute_disabled():
-        _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), device, _autocast_dtype(device))
+    if dispatch.recompute(y):
+        device = y.device.type
+        _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), device, autocast_dtype(device))
     return y
 
 
-@contextmanager
-def keeping_below(size: float) -> Iterator[None]:
-    """Keep what takes fewer bytes than ``size`` on a GPU, instead of :data:`MIN_BYTES`, to count memory."""
-    global _min_bytes
-    previous, _min_bytes = _min_bytes, size
-    try:
-        yield
-    finally:
-        _min_bytes = previous
-
-
-def apply(function: type[Function], *args: Any) -> Any:
-    """``function.apply(*args)``, without what PyTorch does there in each call to bind default arguments.
-
-    That takes longer than to launch a kernel, and is needed under transforms of :mod:`torch.func` alone.
-    """
-    if is_captured() or torch._C._are_functorch_transforms_active():
-        return function.apply(*args)
-    return super(Function, function).apply(*args)
-
-
-class _RecomputingMap(Function):
-    """A linear map that saves the inputs of its input's recipe for backward."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, op: LinearMap, recipe: Recipe, *inputs: Any
-    ) -> Tensor:
-        return op.forward(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, weight, _, ctx.op, ctx.recipe, *values = inputs
-        ctx.dtype = x.dtype
-        ctx.constants = [None if isinstance(value, Tensor) else value for value in values]
-        ctx.save_for_backward(weight, *(value if isinstance(value, Tensor) else None for value in values))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *tensors = ctx.saved_tensors
-        pairs = zip(tensors, ctx.constants, strict=True)
-        x = ctx.recipe(*(constant if tensor is None else tensor for tensor, constant in pairs))
-        needed = ctx.needs_input_grad
-        grads = ctx.op.backward(grad, x.to(ctx.dtype), weight, needed[:3])
-        return (*grads, *[None] * (len(needed) - 3))
-
-
-def linear_map(op: LinearMap, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute ``op.forward(x, weight, bias)``; saves the inputs of the recipe of ``x``, if it has one.
+def recipe_of(x: Tensor) -> Recipe | None:
+    """Return how to recompute a tensor, or None if that is unknown or no longer true.
 
     Args:
-        op (LinearMap): The operation.
-        x (Tensor): Its input.
-        weight (Tensor): Its weight.
-        bias (Tensor | None): Its bias.
+        x (Tensor): What backward would have to keep.
     """
-    # Without a gradient of the weight, backward does not need the input.
-    recipe = None if is_recompute_disabled() or not weight.requires_grad else _recipes.get(x)
+    recipe = _recipes.get(x) if dispatch.can_recompute() else None
     if recipe is None or recipe.versions != _versions(x, *recipe.inputs):
-        return op.forward(x, weight, bias)
-    # As autocast does around a convolution; inside the function its cache would keep casts without gradients.
-    dtype = _autocast_dtype(recipe.device)
-    if dtype is not None:
-        x, weight, bias = (
-            tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
-            for tensor in (x, weight, bias)
-        )
-    return apply(_RecomputingMap, x, weight, bias, op, recipe._replace(inputs=()), *recipe.inputs)
+        return None
+    return recipe

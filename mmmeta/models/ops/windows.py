@@ -1,8 +1,12 @@
-"""Windowed attention by fused attention kernels, over gathered keys and a mask.
+"""Attention over all positions of a map, or in windows.
 
-The map is cut into tiles of queries. The keys of the queries of a tile form one rectangle around it,
-the span; they are gathered once for the tile, and a mask selects each query's own. Time and memory are
-linear in the number of tokens; the mask is the same for all heads.
+Forms: ``global``, PyTorch's fused attention over all positions; ``reference``, the same over gathered keys
+with a mask, by autograd; ``tiles``, the same for a group of tiles at a time; ``kernel``, a flash kernel that
+gathers nothing; ``natten``, the kernels of NATTEN.
+
+``reference`` and ``tiles`` cut the map into tiles of queries. The keys of the queries of a tile form one
+rectangle around it, the span; they are gathered once for the tile, and a mask selects each query's own. Time
+and memory are linear in the number of tokens; the mask is the same for all heads.
 """
 
 import re
@@ -16,8 +20,8 @@ from torch import Tensor
 
 from mmmeta.utils.errors import UsageError
 
-from .kernels import has_kernels
-from .recompute import apply, is_captured
+from . import dispatch
+from .state import apply, autocast_dtype
 
 # Side of a tile of queries. A larger one gathers less but multiplies more keys that the mask then discards:
 # with a window of 13 on 50x84 tokens and two CPU threads 8 was as fast as 14, faster than 4, 6, 10, 12, 16.
@@ -26,11 +30,26 @@ TILE = 8
 # large the map is. On a CPU groups of two tiles stay in the cache: the fastest of 1, 2, 4, 8 and 16 at 50x84.
 GROUPS = 16
 CPU_TILES = 2
-# Of a head, for the kernel of GPUs.
-MAX_HEAD_BYTES = 256
 # Earlier versions compute wrong gradients of the values.
 MIN_NATTEN_VERSION = (0, 21, 7)
 NATTEN_DEVICE = 'cuda'
+
+
+class WindowRule(NamedTuple):
+    """What attention in windows depends on besides the map.
+
+    Attributes:
+        window (tuple[int, int] | None): Height and width of the window in tokens; None for attention over all
+            positions.
+        mode (str): ``'slide'`` or ``'block'``.
+        border (str): ``'shift'`` or ``'truncate'``.
+        backend (str): ``'sdpa'`` or ``'natten'``.
+    """
+
+    window: tuple[int, int] | None
+    mode: str = 'slide'
+    border: str = 'shift'
+    backend: str = 'sdpa'
 
 
 class WindowPlan(NamedTuple):
@@ -144,6 +163,58 @@ def plan_windows(
     )
 
 
+def plan_for(x: Tensor, rule: WindowRule, head_dim: int) -> WindowPlan | None:
+    """Plan the windows of a map; None where attention runs without a plan.
+
+    Args:
+        x (Tensor): ``(B, C, H, W)``.
+        rule (WindowRule): Its windows.
+        head_dim (int): Channels of a head.
+    """
+    batch, _, *size = x.shape
+    # Queries, keys and values are computed by a linear map.
+    dtype = autocast_dtype(x.device.type) or x.dtype
+    if not dispatch.needs_plan(x, dtype, size, rule.window, rule.backend, head_dim):
+        return None
+    return plan_windows(size, rule.window, rule.mode, rule.border, batch, device=x.device)
+
+
+def attention(qkv: Tensor, rule: WindowRule, head_dim: int, plan: WindowPlan | None = None) -> Tensor:
+    """Multi-head attention over all positions of a map, or in windows.
+
+    Args:
+        qkv (Tensor): Concatenated queries, keys and values, ``(B, H, W, 3 * C)``.
+        rule (WindowRule): The windows.
+        head_dim (int): Channels of a head.
+        plan (WindowPlan | None): Result of :func:`plan_for` for a map of that size. Defaults to None: it is
+            made where it is needed.
+
+    Returns:
+        Tensor: ``(B, H, W, C)``.
+    """
+    batch, height, width, _ = qkv.shape
+    form = dispatch.attention(qkv, qkv.dtype, (height, width), rule.window, rule.backend, head_dim)
+    if form == 'global':
+        qkv = qkv.reshape(batch, height * width, 3, -1, head_dim)
+        out = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
+    elif form == 'natten':
+        q, k, v = qkv.reshape(batch, height, width, 3, -1, head_dim).unbind(3)
+        out = natten_attention(q, k, v, rule.window)
+    else:
+        rows = qkv.reshape(batch * height * width, -1)
+        if form == 'kernel':
+            from .kernels.windows import attend_in_windows
+
+            out = attend_in_windows(rows, (height, width), rule.window, rule.mode, rule.border, head_dim)
+        else:
+            plan = plan or plan_windows(
+                (height, width), rule.window, rule.mode, rule.border, batch, device=qkv.device
+            )
+            attend = windowed_attention if form == 'tiles' else gathered_attention
+            out = attend(rows, plan, head_dim)
+    return out.reshape(batch, height, width, -1)
+
+
 def count_pairs(
     size: tuple[int, int], window: tuple[int, int], mode: str = 'slide', border: str = 'shift'
 ) -> tuple[int, int]:
@@ -236,12 +307,11 @@ def _groups(
     return zip(*(tensor.split(count * size) for tensor, size in splits), strict=True)
 
 
-def runs_as_kernel(x: Tensor, head_dim: int) -> bool:
-    """Whether windows run as one kernel, without a plan; exported graphs hold PyTorch's operators."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return False
-    # Larger ones do not fit the shared memory of all GPUs.
-    return head_dim * x.element_size() <= MAX_HEAD_BYTES and has_kernels(x)
+def gathered_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
+    """:func:`windowed_attention` by autograd, whose gathered keys and values are kept for backward."""
+    # One group: a compiler decides what is kept, and sizes may be symbolic.
+    out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
+    return out.index_select(0, plan.places)
 
 
 def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
@@ -255,10 +325,6 @@ def windowed_attention(qkv: Tensor, plan: WindowPlan, head_dim: int) -> Tensor:
     Returns:
         Tensor: ``(B * H * W, C)``.
     """
-    if is_captured():
-        # One group: a compiler decides what is kept, and sizes may be symbolic.
-        out = _attend(*_gather(qkv, plan.queries, plan.keys), plan.mask, head_dim)
-        return out.index_select(0, plan.places)
     return apply(_WindowedAttention, qkv, *plan, head_dim)
 
 
