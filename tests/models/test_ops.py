@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mmmeta import models
-from mmmeta.models import MetaFormer
+from mmmeta.models import CAFormer, MetaFormer
 from mmmeta.models.layers import (
     Attention,
     Conv2d,
@@ -23,7 +23,7 @@ from mmmeta.models.layers import (
     StarReLU,
     build_activation,
 )
-from mmmeta.models.ops import describe, dispatch, recomputable, state, use_reference
+from mmmeta.models.ops import describe, dispatch, recomputable, state, use_reference, windows
 from mmmeta.utils.errors import UsageError
 
 TINY = dict(depths=(1, 1, 2, 1), dims=(32, 32, 64, 64))
@@ -338,3 +338,29 @@ def test_second_derivatives_with_kernels(first, monkeypatch):
     with dispatch.keeping_below(0):
         for found, other in zip(second(), expected, strict=True):
             torch.testing.assert_close(found, other, rtol=1e-4, atol=1e-5)
+
+
+class OwnForward(Attention):
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'plans'), [(Attention, 1), (type('Plain', (Attention,), {}), 1), (OwnForward, 2)]
+)
+def test_windows_of_subclasses_are_planned_where_they_are_used(kind, plans, monkeypatch):
+    model = CAFormer(dict(TINY, base='s18'), window=(None, None, 3, None)).eval()
+    for block in model.stages[2].blocks:
+        block.token_mixer.__class__ = kind
+    planned, plan_windows = [], windows.plan_windows
+    monkeypatch.setattr(
+        windows, 'plan_windows', lambda *args, **kwargs: planned.append(args) or plan_windows(*args, **kwargs)
+    )
+    model(IMAGE)
+    assert len(planned) == plans
+
+
+def test_a_pruned_block_may_be_an_identity():
+    model = tiny('CAFormer', window=3)
+    model.stages[2].blocks[0] = nn.Identity()
+    assert model(IMAGE)[2].shape == (2, 64, 5, 4)

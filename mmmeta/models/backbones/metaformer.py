@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mmmeta.models.layers import (
     TOKEN_MIXERS,
-    Attention,
     Conv2d,
     MetaFormerBlock,
     build_norm,
@@ -28,6 +27,7 @@ from mmmeta.models.layers.checks import (
     parse_cfg,
     resolve_window,
 )
+from mmmeta.models.layers.token_mixers import takes_plan
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import OURS, as_location, load, recognise, translate
@@ -122,11 +122,14 @@ class Stage(nn.Module):
         x = self.downsample(x)
         plan, rule = None, None
         for block in self.blocks:
-            mixer = block.token_mixer
-            # Planned once for all blocks with the same windows.
-            if isinstance(mixer, Attention) and mixer.window_rule != rule:
-                plan, rule = mixer.plan(x), mixer.window_rule
-            x = _checkpointed(block, x, plan) if with_cp else block(x, plan)
+            mixer = getattr(block, 'token_mixer', None)  # a pruned block may be an identity
+            inputs = (x,)
+            if takes_plan(mixer):
+                # Planned once for all blocks with the same windows.
+                if mixer.window_rule != rule:
+                    plan, rule = mixer.plan(x), mixer.window_rule
+                inputs = (x, plan)
+            x = _checkpointed(block, *inputs) if with_cp else block(*inputs)
         return x
 
 
@@ -254,7 +257,9 @@ class MetaFormer(BaseModule):
         check_choice('backend', backend, BACKENDS)
         for side in self.window:
             resolve_window(1 if side is None else side, window_mode, border)
-        self.window_rule = dict(border=border, window_mode=window_mode, backend=backend)
+        self.border = border
+        self.window_mode = window_mode
+        self.backend = backend
 
         stem = arch['stem']
         stem_dims = (in_channels, *stem['dims'], self.dims[0])
@@ -305,7 +310,7 @@ class MetaFormer(BaseModule):
         arch, dim = self.arch, self.dims[i]
         windows = dict(window=self.window[i])
         if self.window[i] is not None:
-            windows.update(self.window_rule)
+            windows.update(border=self.border, window_mode=self.window_mode, backend=self.backend)
         downsample, dilation = nn.Identity(), 1
         if i:
             # As in a network with all strides, kernels reach as far on the image.

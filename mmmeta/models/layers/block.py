@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from mmmeta.models.ops.windows import WindowPlan
+from mmmeta.models.ops import WindowPlan
 
 from .activations import build_activation
 from .linear_maps import Pointwise
 from .norms import build_norm
-from .token_mixers import Attention
 
 
 class Mlp(nn.Module):
@@ -115,10 +114,10 @@ class MetaFormerBlock(nn.Module):
 
         Args:
             x (Tensor): Features.
-            plan (WindowPlan | None): Window plan of an attention mixer for this map. Defaults to None.
+            plan (WindowPlan | None): Window plan for this map, of a token mixer that takes one. Defaults to
+                None.
         """
-        # Mixers of other classes take no plan.
-        planned = {} if plan is None or type(self.token_mixer) is not Attention else dict(plan=plan)
+        planned = {} if plan is None else dict(plan=plan)
         branch = self.drop_path(self.token_mixer(self.norm1(x), **planned))
         x = _add_branch(x, self.res_scale1, branch, self.layer_scale1)
         branch = self.drop_path(self.mlp(self.norm2(x)))

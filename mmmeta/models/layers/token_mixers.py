@@ -246,6 +246,14 @@ class Attention(nn.Module):
         return f'{text}, window={self.window[0]}x{self.window[1]}, {rule}, {self.backend}'
 
 
+def takes_plan(mixer: nn.Module | None) -> bool:
+    """Return whether a token mixer runs :meth:`Attention.forward`, which takes the plan of its windows.
+
+    Subclasses with a ``forward`` of their own need not take one: they plan their windows themselves.
+    """
+    return isinstance(mixer, Attention) and type(mixer).forward is Attention.forward
+
+
 TOKEN_MIXERS = {
     'identity': Identity,
     'pooling': Pooling,
