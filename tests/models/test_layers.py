@@ -3,10 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mmmeta.models.layers import (
     NORMS,
     Attention,
+    Conv2d,
     DropPath,
     GroupNorm1,
     LayerNorm2d,
@@ -259,3 +261,17 @@ def test_the_layers_room_imports_no_openmmlab_package():
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('arguments', [dict(padding=1, padding_mode='reflect'), dict(padding='same')])
+def test_a_convolution_pads_as_pytorchs(arguments):
+    norm, ours, theirs = LayerNorm2d(3), Conv2d(3, 5, 3, **arguments), nn.Conv2d(3, 5, 3, **arguments)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, 6, 7)
+    outs = [layer(norm(x)) for layer in (ours, theirs)]
+    assert torch.equal(*outs)
+    found, expected = (
+        torch.autograd.grad(out.sin().sum(), layer.weight)
+        for out, layer in zip(outs, (ours, theirs), strict=True)
+    )
+    torch.testing.assert_close(found, expected)

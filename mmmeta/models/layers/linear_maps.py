@@ -24,4 +24,6 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
+        if self.padding_mode != 'zeros' or isinstance(self.padding, str):
+            return super().forward(x)
         return convolution(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
