@@ -1,3 +1,3 @@
-"""The version of mmmeta, kept apart so that ``setup.py`` can read it without importing torch."""
+"""The version of mmmeta, which `pyproject.toml` reads without importing the package."""
 
 __version__ = '0.1.0'

@@ -21,13 +21,9 @@ class Mutation(NamedTuple):
     tests: tuple[str, ...]
 
 
-BACKBONES, LAYERS = 'mmmeta/models/backbones', 'mmmeta/models/layers'
-NORMS, WINDOWS, MIXERS = f'{LAYERS}/norms.py', f'{LAYERS}/windows.py', f'{LAYERS}/token_mixers.py'
-ACTIVATIONS, BLOCK, METAFORMER = (
-    f'{LAYERS}/activations.py',
-    f'{LAYERS}/block.py',
-    f'{BACKBONES}/metaformer.py',
-)
+BACKBONES, LAYERS, OPS = 'mmmeta/models/backbones', 'mmmeta/models/layers', 'mmmeta/models/ops'
+ACTIVATIONS, WINDOWS, POOLING = f'{OPS}/scaled_square.py', f'{OPS}/windows.py', f'{OPS}/pooling.py'
+NORMS, BLOCK, METAFORMER = f'{LAYERS}/norms.py', f'{LAYERS}/block.py', f'{BACKBONES}/metaformer.py'
 OF_LAYERS, OF_METAFORMER = 'tests/models/test_layers.py', 'tests/models/test_metaformer.py'
 OF_WINDOWS = 'tests/models/test_windows.py'
 MODELS = [
@@ -54,7 +50,7 @@ MODELS = [
     ),
     Mutation(
         'models: zeros beyond the border count in pooling',
-        MIXERS,
+        POOLING,
         'count_include_pad=False',
         'count_include_pad=True',
         (f'{OF_LAYERS}::test_pooling_leaves_the_border_out_of_the_mean',),
