@@ -28,8 +28,8 @@ def main() -> None:
     if cfg.get('default_scope') != 'mmseg':
         raise UsageError(f"'{args.config}' is no segmentor: give a config of MMSegmentation")
     metric = dict(type='mmmeta.ConfusionMatrix', out_dir=cfg.work_dir, largest=args.largest)
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    cfg.test_evaluator = [*evaluators, metric]
+    given = cfg.get('test_evaluator') or []
+    cfg.test_evaluator = [*(given if isinstance(given, list) else [given]), metric]
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     evaluate(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint)
     print(f'written: {cfg.work_dir}/confusion_matrix.csv and .png')
