@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip('mmseg', reason='the head is its own')
 
+from mmengine.registry import init_default_scope
 from mmseg.models.decode_heads import UPerHead
 
 from mmmeta.deploy.uper_head import MergedUPerHead
@@ -15,6 +16,7 @@ MAPS = tuple(torch.randn(2, c, -(-60 // s), -(-84 // s)) for c, s in ((8, 4), (1
 
 
 def build(**arguments):
+    init_default_scope('mmseg')
     defaults = dict(norm_cfg=dict(type='BN'), in_channels=[8, 16, 24, 32], in_index=[0, 1, 2, 3], channels=12)
     head = UPerHead(num_classes=5, dropout_ratio=0.1, **defaults | arguments).eval()
     generator = torch.Generator().manual_seed(0)

@@ -134,7 +134,7 @@ class TestBadData:
         config = tmp_path / 'two_classes.py'
         config.write_text(
             f"_base_ = '{ROOT}/{det_tools.config}'\n"
-            "metainfo = dict(classes=('tv', 'kite'))\n"
+            "metainfo = dict(classes=('kite', 'tv'))\n"  # in the order of the file
             'train_dataloader = dict(dataset=dict(metainfo=metainfo))\n'
             'val_dataloader = test_dataloader = dict(dataset=dict(metainfo=metainfo))\n'
             'model = dict(roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))\n'
