@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
-from mmengine.fileio import load
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -129,8 +128,8 @@ class CocoCheckHook(Hook):
         remedy = 'or name the classes to train on in metainfo=dict(classes=...) of the data set'
         if len(dataset.cat_ids) != len(classes):
             # Read again, since the data set keeps no names; only where a run ends anyway.
-            content = load(dataset.ann_file, backend_args=dataset.backend_args)
-            there = {category['name'] for category in content['categories']}
+            categories = read_categories(dataset.ann_file, dataset.backend_args)
+            there = {category['name'] for category in categories}
             meant = {one: nearest(one, there - set(classes)) for one in classes if one not in there}
             missing = (f"'{one}'" + (f" (is it '{other}'?)" if other else '') for one, other in meant.items())
             raise UsageError(

@@ -424,12 +424,12 @@ class TestLastCheckpoint:
 
     def test_checkpoints_in_another_folder(self, tmp_path, work):
         (work / 'last_checkpoint').write_text('/data/run/iter_8.pth')
-        (tmp_path / 'disk/work').mkdir(parents=True)
-        (tmp_path / 'disk/work/iter_8.pth').write_text('weights')
+        (tmp_path / 'disk' / work.name).mkdir(parents=True)
+        (tmp_path / 'disk' / work.name / 'iter_8.pth').write_text('weights')
         hooks = dict(checkpoint=dict(out_dir=str(tmp_path / 'disk')))
         cfg = Config(dict(work_dir=str(work), default_hooks=hooks))
         resume_from(cfg, None)
-        assert cfg.load_from == str(tmp_path / 'disk/work/iter_8.pth')
+        assert cfg.load_from == str(tmp_path / 'disk' / work.name / 'iter_8.pth')
 
     def test_the_folder_of_a_relative_work_directory(self, work, monkeypatch):
         """MMEngine compares ``out_dir`` with the absolute work directory."""
