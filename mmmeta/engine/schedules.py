@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
@@ -42,7 +43,7 @@ class LearningRates:
 
 
 def follow_schedule(
-    schedulers: dict | Sequence[dict], base: float, iterations: int, epoch_length: int
+    schedulers: dict | Sequence[dict], base: float, iterations: int, epoch_length: int, by_epoch: bool = True
 ) -> LearningRates:
     """Return the learning rates of a training, by running its schedulers on an optimizer without a network.
 
@@ -51,23 +52,32 @@ def follow_schedule(
         base (float): Learning rate of the optimizer; groups with a multiplier have as many times as much.
         iterations (int): Iterations of the training.
         epoch_length (int): Iterations of an epoch.
+        by_epoch (bool): Whether the loop counts epochs; else schedules that count them never act. Defaults to
+            True.
     """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base, momentum=0.9)
     built = []
     for config in [schedulers] if isinstance(schedulers, dict) else schedulers:
-        if str(config.get('type')).startswith('ReduceOnPlateau'):
-            continue  # steps by metrics
         end = -(-iterations // epoch_length) if config.get('by_epoch', True) else iterations
         default = dict(optimizer=optimizer, epoch_length=epoch_length)
         built.append(PARAM_SCHEDULERS.build({'end': end, **config}, default_args=default))
-    optimizer.step()  # schedulers warn of one that has made none
+    optimizer.step()  # schedules warn of one that has made none
     rates = []
-    for i in range(iterations):
+    for _ in _steps(built, iterations, epoch_length if by_epoch else None):
         rates.append(optimizer.param_groups[0]['lr'])
-        for scheduler in built:
-            if not scheduler.by_epoch or (i + 1) % epoch_length == 0:
-                scheduler.step()
     return LearningRates(base, rates[0], max(rates), rates[-1], sum(rates) / iterations)
+
+
+def _steps(schedules: Sequence, iterations: int, epoch_length: int | None) -> Iterator[None]:
+    """Yield in each iteration, and let schedules make its step afterwards; without epochs some make none."""
+    # Others step by metrics.
+    followed = [one for one in schedules if not isinstance(one, ReduceOnPlateauParamScheduler)]
+    for i in range(iterations):
+        yield
+        ends_epoch = epoch_length is not None and (i + 1) % epoch_length == 0
+        for schedule in followed:
+            if not schedule.by_epoch or ends_epoch:
+                schedule.step()
 
 
 def adopt_schedules(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
@@ -84,20 +94,18 @@ def adopt_schedules(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
         list[str]: What differs.
     """
     wrapper, schedules, given = runner.optim_wrapper, runner.param_schedulers, checkpoint['optimizer']
-    states = checkpoint.get('param_schedulers')
+    states, iteration = checkpoint.get('param_schedulers'), checkpoint['meta']['iter']
     if not isinstance(wrapper, OptimWrapperDict):
-        found = list(_differences(wrapper, schedules or [], given, states))
+        found = _adopt(runner, iteration, wrapper, schedules or [], given, states)
         if found:
-            _follow(runner, schedules or [], checkpoint['meta']['iter'])
-            checkpoint['param_schedulers'] = _adopt(wrapper, schedules or [], given)
+            checkpoint['param_schedulers'] = _states(schedules or [])
         return found
     found = []
     for name, inner in wrapper.items():
         own = (schedules or {}).get(name, [])
-        differences = list(_differences(inner, own, given[name], (states or {}).get(name)))
+        differences = _adopt(runner, iteration, inner, own, given[name], (states or {}).get(name))
         if differences:
-            _follow(runner, own, checkpoint['meta']['iter'])
-            checkpoint['param_schedulers'][name] = _adopt(inner, own, given[name])
+            checkpoint['param_schedulers'][name] = _states(own)
         found += [f'{name}: {difference}' for difference in differences]
     return found
 
@@ -131,26 +139,25 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _follow(runner: Runner, schedules: Sequence, iterations: int) -> None:
-    """Bring schedules and their optimizer to an iteration."""
+def _adopt(
+    runner: Runner, iterations: int, wrapper: OptimWrapper, schedules: Sequence, given: dict, states: Any
+) -> list[str]:
+    """Bring schedules and settings that differ from a checkpoint to its iteration; return how they differ."""
+    found = list(_differences(wrapper, schedules, given, states))
+    if not found:
+        return found
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    length = len(runner.train_dataloader)
-    followed = [
-        schedule for schedule in schedules if not type(schedule).__name__.startswith('ReduceOnPlateau')
-    ]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # that the optimizer has made no step
-        for i in range(iterations):
-            for schedule in followed:
-                if not schedule.by_epoch or (by_epoch and (i + 1) % length == 0):
-                    schedule.step()
-
-
-def _adopt(wrapper: OptimWrapper, schedules: Sequence, given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Put the settings of an optimizer into its state, and return the states of its schedules."""
+        for _ in _steps(schedules, iterations, len(runner.train_dataloader) if by_epoch else None):
+            pass
     own = wrapper.state_dict()
     for group, old in zip(own['param_groups'], given['param_groups'], strict=True):
         old.update({key: value for key, value in group.items() if key not in IMPLEMENTATION})
     if 'base_param_settings' in own:
         given['base_param_settings'] = own['base_param_settings']
+    return found
+
+
+def _states(schedules: Sequence) -> list[dict[str, Any]]:
     return [copy.deepcopy(schedule.state_dict()) for schedule in schedules]

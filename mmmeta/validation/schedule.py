@@ -111,13 +111,12 @@ def _check_scheduler(key: str, scheduler: dict, by_epoch: bool, last: int | None
         )
 
 
-def learning_rates(cfg: Config, images: int, processes: int = 1) -> LearningRates | None:
-    """Return the learning rates of a training, or None if its loop or its optimizer is of another kind.
+def learning_rates(cfg: Config, images: int) -> LearningRates | None:
+    """Return learning rates on one process, or None if the loop or the optimizer is of another kind.
 
     Args:
         cfg (Config): The config.
         images (int): Images of the training set.
-        processes (int): Processes that share them. Defaults to 1.
     """
     loop, loader = cfg.get('train_cfg'), cfg.get('train_dataloader') or {}
     by_epoch = _counts_epochs(loop) if isinstance(loop, dict) else None
@@ -129,9 +128,10 @@ def learning_rates(cfg: Config, images: int, processes: int = 1) -> LearningRate
         return None
     if not is_single or not last:
         return None
-    batches = images / ((loader.get('batch_size') or 1) * processes)
+    batches = images / (loader.get('batch_size') or 1)
     epoch_length = max(math.floor(batches) if loader.get('drop_last') else math.ceil(batches), 1)
-    return follow_schedule(schedulers, base, last * epoch_length if by_epoch else last, epoch_length)
+    iterations = last * epoch_length if by_epoch else last
+    return follow_schedule(schedulers, base, iterations, epoch_length, by_epoch)
 
 
 def check_learning_rates(cfg: Config, images: int, facts: list[str]) -> Iterator[Finding]:

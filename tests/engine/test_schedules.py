@@ -19,6 +19,11 @@ SCHEDULES = {
         True,
         [WARMUP, dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, end=4)],
     ),
+    'epochs without a loop that counts them': (
+        False,
+        [dict(type='MultiStepLR', by_epoch=True, milestones=[1], gamma=0.1, end=9)],
+    ),
+    'a metric': (True, [WARMUP, dict(type='ReduceOnPlateauLR', monitor='loss', by_epoch=True)]),
     'one': (False, dict(type='ExponentialLR', gamma=0.9, by_epoch=False)),
 }
 
@@ -72,7 +77,7 @@ def train(folder, schedule, iterations=20, by_epoch=False, lr=0.1, resume=False,
 def test_they_are_those_of_a_run(name, tmp_path):
     by_epoch, schedule = SCHEDULES[name]
     own, _ = train(tmp_path, schedule, by_epoch=by_epoch)
-    rates = follow_schedule(schedule, 0.1, 20, 5)
+    rates = follow_schedule(schedule, 0.1, 20, 5, by_epoch)
     assert len(own) == 20
     assert (rates.first, rates.highest, rates.last) == (own[0], max(own), own[-1])
     assert rates.mean == pytest.approx(sum(own) / 20)
