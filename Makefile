@@ -9,7 +9,7 @@ FAST := tests/models tests/weights tests/datasets tests/engine tests/utils \
 	tests/test_layering.py tests/test_project.py tests/test_setup_env.py tests/test_stack.py
 INSTALL := -m pip --disable-pip-version-check install -q $(patsubst %,-c %,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo demo-det test test-fast test-avx2 nightly fuzz lint format docs gpu clean
+.PHONY: help setup demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
@@ -17,6 +17,8 @@ help:
 	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
 	@echo "make test-fast [ARGS=...]         run the unit tests that need PyTorch and MMEngine alone, in 3 minutes"
 	@echo "make test-avx2 [ARGS=...]         test models and weights as on a processor without AVX-512"
+	@echo "make test-frameworks [ARGS=...]   test the networks with PEFT, torchao, Quanto and THOP, in an environment"
+	@echo "                                  of their own"
 	@echo "make nightly [ARGS=...]           run the sweeps that are too long for the tests"
 	@echo "make fuzz [ARGS=...]              use all commands wrongly for ten minutes"
 	@echo "make lint                         check style and format"
@@ -49,6 +51,10 @@ test-avx2: export MKL_ENABLE_INSTRUCTIONS = AVX2
 test-avx2: setup
 	@$(BIN)/python -m pytest tests/models tests/weights $(ARGS)
 
+# Without MMPretrain, which cannot be imported beside their transformers.
+test-frameworks: .cache/frameworks/ready
+	@.cache/frameworks/bin/python -m pytest -n 0 tests/models/frameworks.py $(ARGS)
+
 nightly: setup
 	@$(BIN)/python -m pytest --nightly $(ARGS)
 
@@ -71,6 +77,11 @@ format: $(if $(filter .cache/%,$(RUFF)),.cache/lint/ready)
 .cache/unit/ready: pyproject.toml $(wildcard requirements/*.txt)
 	@$(PYTHON) -m venv .cache/unit
 	@.cache/unit/bin/python $(INSTALL) -e . mmengine pytest pytest-xdist
+	@touch $@
+
+.cache/frameworks/ready: pyproject.toml $(wildcard requirements/*.txt)
+	@$(PYTHON) -m venv .cache/frameworks
+	@.cache/frameworks/bin/python $(INSTALL) -e . mmengine timm peft torchao optimum-quanto thop pytest pytest-xdist
 	@touch $@
 
 docs: setup

@@ -224,11 +224,11 @@ def _windows_are_exact(device: Device) -> Iterator[Row]:
         mask = _dense_mask(places, size).to(device.type)
 
         def masked(x: Tensor, layer: Attention, mask: Tensor) -> Tensor:
-            qkv = layer.qkv(x).permute(0, 2, 3, 1).flatten(1, 2)
+            qkv = layer.qkv(x.permute(0, 2, 3, 1)).flatten(1, 2)
             q, k, v = qkv.unflatten(2, (3, -1, 32)).permute(2, 0, 3, 1, 4)
             scores = (q @ k.transpose(-1, -2) / 32**0.5).masked_fill(~mask, -torch.inf)
             out = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
-            return layer.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
+            return layer.proj(out.unflatten(1, x.shape[2:])).permute(0, 3, 1, 2)
 
         grad = torch.randn_like(x)
         given = x.detach().double().requires_grad_()

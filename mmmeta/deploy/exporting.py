@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.models import MetaFormer
+from mmmeta.models.layers import Mlp, SepConv
 from mmmeta.runtime import run
 from mmmeta.runtime.run import VERSION, Network, RuntimeProblem, read_image
 from mmmeta.utils.errors import UsageError
@@ -25,6 +26,7 @@ from mmmeta.weights import MEAN, STD
 
 from . import formats
 from .comparing import Difference, compare, compare_images
+from .linear_maps import ConvMlp, ConvSepConv
 from .networks import Classification, Features, Normalized, Segmentation, normalization_of
 from .pooling import MatrixAdaptiveAvgPool2d
 from .preprocessing import Preprocessing, read_preprocessing
@@ -188,7 +190,7 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
 
 def _replacements(about: dict[str, Any]) -> dict[type[nn.Module], type[nn.Module]]:
     """What computes the same in a form that exports better, by exact type."""
-    replacements = {nn.AdaptiveAvgPool2d: MatrixAdaptiveAvgPool2d}
+    replacements = {nn.AdaptiveAvgPool2d: MatrixAdaptiveAvgPool2d, Mlp: ConvMlp, SepConv: ConvSepConv}
     if about['task'] == 'segmentation':
         from .upsampling import SymbolicUpsample, Upsample
 

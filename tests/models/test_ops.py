@@ -15,10 +15,9 @@ from mmmeta import models
 from mmmeta.models import CAFormer, MetaFormer
 from mmmeta.models.layers import (
     Attention,
-    Conv2d,
     GroupNorm1,
     LayerNorm2d,
-    Pointwise,
+    Mlp,
     Pooling,
     StarReLU,
     build_activation,
@@ -54,7 +53,6 @@ CHOICES = dict(
     layer_norm=lambda x: dispatch.layer_norm(),
     group_norm=dispatch.group_norm,
     scaled_square=dispatch.scaled_square,
-    pointwise=dispatch.pointwise,
     pooling=lambda x: dispatch.pooling(),
     attention=attention,
     recompute=dispatch.recompute,
@@ -89,10 +87,6 @@ CPU, GPU, OLD, META = ('cpu', True), ('cuda', True), ('cuda', False), ('meta', T
         ('scaled_square', GPU, 'eager', SMALL, DOUBLE, {}, 'function'),
         ('scaled_square', GPU, 'compiled', SMALL, HALF, {}, 'reference'),
         ('scaled_square', OLD, 'eager', SMALL, HALF, {}, 'function'),
-        ('pointwise', CPU, 'eager', SMALL, FLOAT, {}, 'convolution'),
-        ('pointwise', CPU, 'exported', SMALL, FLOAT, {}, 'convolution'),
-        ('pointwise', GPU, 'eager', SMALL, FLOAT, {}, 'reference'),
-        ('pointwise', META, 'eager', SMALL, FLOAT, {}, 'reference'),
         ('pooling', GPU, 'eager', SMALL, FLOAT, {}, 'transposed'),
         ('attention', CPU, 'eager', SMALL, FLOAT, {}, 'tiles'),
         ('attention', CPU, 'compiled', SMALL, FLOAT, {}, 'reference'),
@@ -251,7 +245,7 @@ def test_describe(capsys):
     for (module, operation), form in {
         ('stages.0.blocks.0.norm1', 'group_norm'): 'joint',
         ('stages.0.blocks.0.token_mixer', 'pooling'): 'transposed',
-        ('stages.1.blocks.0.token_mixer.pwconv1', 'pointwise'): 'convolution',
+        ('stages.1.blocks.0.token_mixer.pwconv1', '-'): 'Linear',
         ('stages.1.blocks.0.token_mixer.act', 'scaled_square'): 'function',
         ('stages.1.blocks.0.token_mixer.act', 'recompute'): 'recomputed',
         ('stages.1.blocks.0.token_mixer.dwconv', '-'): 'Conv2d',
@@ -275,10 +269,10 @@ def test_one_graph_for_several_sizes_where_there_is_no_cpu():
     """Sizes are symbolic from the second one on, and nothing may ask how many bytes that is."""
     parts = (
         LayerNorm2d(4),
-        Pointwise(4, 4),
+        Mlp(4),
         StarReLU(),
         GroupNorm1(4),
-        Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 3),
         build_activation('GELU'),
     )
     counter = CompileCounterWithBackend('aot_eager')
@@ -321,16 +315,16 @@ def test_second_derivatives_with_kernels(first, monkeypatch):
     """What is recomputed for a graph of the gradients has a graph itself."""
     pytest.importorskip('triton', reason='the kernels are written in Triton')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    network = nn.Sequential(first(), Pointwise(4, 3)).to(device)
+    network = nn.Sequential(first(), Mlp(4)).to(device)
     randomise(network)
     x = torch.randn(2, 4, 3, 5, device=device)
 
     def second():
-        (gradient,) = torch.autograd.grad(network(x).sin().sum(), network[1].weight, create_graph=True)
+        (gradient,) = torch.autograd.grad(network(x).sin().sum(), network[1].fc1.weight, create_graph=True)
         # Of the first layer, through what the second one read.
         return torch.autograd.grad((gradient * weight).sum(), network[0].parameters(), allow_unused=True)
 
-    weight = torch.randn_like(network[1].weight)
+    weight = torch.randn_like(network[1].fc1.weight)
     with use_reference():
         expected = second()
     monkeypatch.setattr(dispatch, 'kernel_obstacle', lambda x, dtype=None: '')

@@ -10,11 +10,13 @@ from timm_peer import FAMILIES, randomise
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from mmmeta import models
 from mmmeta.models import CAFormer, ConvFormer, MetaFormer
-from mmmeta.models.layers import Attention, Mlp, SepConv, StarReLU
+from mmmeta.models.layers import Attention, SepConv, StarReLU
 from mmmeta.registry import MODELS
+from mmmeta.utils.errors import UsageError
 
 TINY = dict(depths=(1, 1, 2, 1), dims=(32, 32, 64, 64))
 IMAGE = torch.randn(2, 3, 72, 64, generator=torch.Generator().manual_seed(0))
@@ -86,7 +88,7 @@ def test_hooks_see_each_module_once_and_whole(family):
             if isinstance(out, torch.Tensor):
                 assert len(out) == len(IMAGE)
                 assert torch.equal(out, expected), name
-    assert seen['stages.0.blocks.0.mlp.fc1'][0].shape == (2, 128, 18, 16)
+    assert seen['stages.0.blocks.0.mlp.fc1'][0].shape == (2, 18, 16, 128)
 
 
 @pytest.mark.parametrize('grad', [False, True])
@@ -183,7 +185,7 @@ def test_an_activation_over_the_whole_map():
     mlp.act = nn.Softmax(dim=2)
     with torch.no_grad():
         x = torch.randn(1, 32, 96, 80)
-        expected = mlp.fc2(mlp.fc1(x).softmax(2))
+        expected = mlp.fc2(mlp.fc1(x.permute(0, 2, 3, 1)).softmax(2)).permute(0, 3, 1, 2)
         assert torch.equal(mlp(x), expected)
 
 
@@ -314,12 +316,82 @@ def test_no_warning_of_strides_from_several_processes(process_group):
     assert not [str(w.message) for w in caught if 'strides' in str(w.message)]
 
 
-def test_layers_are_known_by_their_types():
-    """Tools that look for PyTorch's classes find them."""
-    block = tiny('ConvFormer').stages[0].blocks[0]
-    assert isinstance(block.mlp, Mlp)
-    assert isinstance(block.mlp.fc1, nn.Linear)
-    assert isinstance(block.token_mixer.dwconv, nn.Conv2d)
-    assert isinstance(block.norm1, nn.LayerNorm)
+@pytest.mark.parametrize('family', sorted(FAMILIES.values()))
+def test_linear_maps_and_convolutions_are_pytorchs(family):
+    """Tools go by the exact type: what quantizes, counts, prunes or adapts layers."""
+    model = tiny(family)
+    matrices = {name for name, p in model.named_parameters() if p.ndim > 1 and 'random_matrix' not in name}
+    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Linear, nn.Conv2d)}
+    assert matrices == {f'{name}.weight' for name in layers}
+    block = model.stages[0].blocks[0]
+    assert isinstance(block.norm1, (nn.LayerNorm, nn.GroupNorm))
     assert MODELS.get('mmmeta.ConvFormer') is ConvFormer
     assert MODELS.get('mmmeta.CAFormer') is CAFormer
+
+
+class LowRank(nn.Module):
+    """An adapter (LoRA, arXiv:2106.09685) around a layer, called as that."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Linear(layer.in_features, 2, bias=False)
+        self.up = nn.Linear(2, layer.out_features, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
+def test_adapters_around_linear_maps():
+    """At first they change nothing; their gradients are those of the merged weight."""
+    model = tiny(window=3)
+    expected, outs = gradients(model), model(IMAGE)
+    model.requires_grad_(False)
+    adapted = {}
+    for name, module in list(model.named_modules()):
+        if name.rpartition('.')[2] in ('fc1', 'fc2', 'qkv', 'proj'):
+            adapted[name] = LowRank(module)
+            model.set_submodule(name, adapted[name])
+    assert len(adapted) == 16
+    for out, plain in zip(model(IMAGE), outs, strict=True):
+        assert torch.equal(out, plain)
+    gradients(model)
+    for name, adapter in adapted.items():
+        of_merged = expected[f'{name}.weight'] @ adapter.down.weight.T
+        torch.testing.assert_close(adapter.up.weight.grad, of_merged, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.ao.quantization')
+def test_quantized_linear_maps():
+    model = tiny().eval()
+    linear = sum(type(module) is nn.Linear for module in model.modules())
+    quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, torch.qint8)
+    assert linear == 20
+    assert sum(type(module) is nn.Linear for module in quantized.modules()) == 0
+    with torch.no_grad():
+        for out, expected in zip(quantized(IMAGE), model(IMAGE), strict=True):
+            assert (out - expected).norm() < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize('family', sorted(FAMILIES.values()))
+@pytest.mark.parametrize('training', [False, True])
+def test_symbolic_traces(family, training):
+    """One graph for images of all sizes."""
+    model = tiny(family, window=3) if family == 'CAFormer' else tiny(family)
+    traced = torch.fx.symbolic_trace(model.train(training))
+    for image in (IMAGE, torch.randn(1, 3, 100, 129)):
+        for out, expected in zip(traced(image), model(image), strict=True):
+            assert torch.equal(out, expected)
+    assert_same(gradients(traced), gradients(model))
+    with pytest.raises(UsageError, match='an image of 16x64 pixels is smaller than the stride 32'):
+        traced(IMAGE[:, :, :16])
+
+
+def test_features_by_torchvision():
+    model = tiny().eval()
+    name = 'stages.2.blocks.1.mlp.fc1'
+    extract = create_feature_extractor(model, [name, 'stages.3'])
+    found = extract(IMAGE)
+    assert found[name].shape == (2, 5, 4, 256)
+    torch.testing.assert_close(model.norms['3'](found['stages.3']), model(IMAGE)[3], rtol=0, atol=0)

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
+import torch.fx
 from mmengine.model import BaseModule, PretrainedInit, update_init_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -13,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mmmeta.models.layers import (
     TOKEN_MIXERS,
-    Conv2d,
     MetaFormerBlock,
     build_norm,
     frozen_running_stats,
@@ -28,6 +28,7 @@ from mmmeta.models.layers.checks import (
     resolve_window,
 )
 from mmmeta.models.layers.token_mixers import takes_plan
+from mmmeta.models.ops import call_linear
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import OURS, as_location, load, recognise, translate
@@ -88,12 +89,26 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.pre_norm = build_norm(pre_norm, in_channels)
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation)
         self.post_norm = build_norm(post_norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
-        return self.post_norm(self.conv(self.pre_norm(x)))
+        return self.post_norm(call_linear(self.conv, self.pre_norm(x)))
+
+
+def _check_size(x: Tensor, stride: int, name: str) -> Tensor:
+    """Return images that are not smaller than the stride of a network."""
+    height, width = x.shape[-2:]
+    if height < stride or width < stride:
+        raise UsageError(
+            f'an image of {height}x{width} pixels is smaller than the stride {stride} of {name}: resize or '
+            f'pad it to at least {stride}x{stride}'
+        )
+    return x
+
+
+torch.fx.wrap('_check_size')  # one node in what torch.fx traces
 
 
 def _checkpointed(block: nn.Module, *inputs: Tensor | tuple | None) -> Tensor:
@@ -349,13 +364,7 @@ class MetaFormer(BaseModule):
         Raises:
             UsageError: The image is smaller than the network's stride.
         """
-        height, width = x.shape[-2:]
-        stride = self.strides[-1]
-        if height < stride or width < stride:
-            raise UsageError(
-                f'an image of {height}x{width} pixels is smaller than the stride {stride} of '
-                f'{type(self).__name__}: resize or pad it to at least {stride}x{stride}'
-            )
+        x = _check_size(x, self.strides[-1], type(self).__name__)
         # Channels last inside: norms over channels and pointwise maps need no transposed copies. Not outside:
         # MMCV's operators, such as RoIAlign, assume contiguous memory and would read wrong values.
         x = self.stem(x.contiguous(memory_format=torch.channels_last))

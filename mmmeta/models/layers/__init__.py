@@ -2,7 +2,6 @@
 
 from .activations import ACTIVATIONS, SquaredReLU, StarReLU, build_activation
 from .block import DropPath, MetaFormerBlock, Mlp
-from .linear_maps import Conv2d, Pointwise
 from .norms import NORMS, GroupNorm1, LayerNorm2d, build_norm, frozen_running_stats
 from .token_mixers import TOKEN_MIXERS, Attention, Identity, Pooling, RandomMixing, SepConv
 
@@ -11,14 +10,12 @@ __all__ = [
     'NORMS',
     'TOKEN_MIXERS',
     'Attention',
-    'Conv2d',
     'DropPath',
     'GroupNorm1',
     'Identity',
     'LayerNorm2d',
     'MetaFormerBlock',
     'Mlp',
-    'Pointwise',
     'Pooling',
     'RandomMixing',
     'SepConv',

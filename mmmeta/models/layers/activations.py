@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,8 @@ from mmmeta.models.ops import recomputable, scaled_square_relu
 from mmmeta.utils.errors import UsageError
 
 from .checks import check, is_number, parse_cfg
+
+torch.fx.wrap('scaled_square_relu')
 
 
 class SquaredReLU(nn.Module):

@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from mmmeta.models.ops import WindowPlan
+from mmmeta.models.ops import WindowPlan, call_linear, channels_first, channels_last
 
 from .activations import build_activation
-from .linear_maps import Pointwise
 from .norms import build_norm
 
 
 class Mlp(nn.Module):
-    """Channel MLP: linear, activation, linear.
+    """Channel MLP: linear, activation, linear, over the channels of each position.
 
     Args:
         dim (int): Channels C.
@@ -23,13 +22,14 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, ratio: float = 4, act: str | dict = 'StarReLU', bias: bool = False) -> None:
         super().__init__()
         hidden = int(ratio * dim)
-        self.fc1 = Pointwise(dim, hidden, bias=bias)
+        self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = build_activation(act)
-        self.fc2 = Pointwise(hidden, dim, bias=bias)
+        self.fc2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        return self.fc2(self.act(self.fc1(x)))
+        hidden = self.act(call_linear(self.fc1, channels_last(x)))
+        return channels_first(call_linear(self.fc2, hidden))
 
 
 class DropPath(nn.Module):
@@ -44,11 +44,11 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop along the first dimension of ``x``; nothing happens outside training."""
+        """Drop images of ``(B, C, H, W)``; nothing happens outside training."""
         if not self.training or self.drop_prob == 0.0:
             return x
         keep_prob = 1.0 - self.drop_prob
-        mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep_prob)
+        mask = x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep_prob)
         return x * (mask / keep_prob)
 
     def extra_repr(self) -> str:

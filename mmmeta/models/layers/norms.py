@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,6 +13,10 @@ from mmmeta.models.ops import group_norm1, layer_norm2d
 from mmmeta.utils.errors import UsageError
 
 from .checks import check, is_number, parse_cfg
+
+# One node each in what torch.fx traces, whose symbols have neither device nor size.
+torch.fx.wrap('layer_norm2d')
+torch.fx.wrap('group_norm1')
 
 
 class LayerNorm2d(nn.LayerNorm):

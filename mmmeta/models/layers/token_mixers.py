@@ -7,6 +7,7 @@ of channels as its first argument, ``dim``; the backbone normalises before it an
 import math
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from mmmeta.models.ops import (
     WindowPlan,
     WindowRule,
     attention,
+    call_linear,
+    channels_first,
+    channels_last,
     check_natten,
     is_global,
     plan_for,
@@ -23,7 +27,12 @@ from mmmeta.utils.errors import UsageError
 
 from .activations import build_activation
 from .checks import BACKENDS, check_choice, is_integer, is_number, resolve_window
-from .linear_maps import Conv2d, Pointwise
+
+# One node each in what torch.fx traces.
+torch.fx.wrap('attention')
+torch.fx.wrap('plan_for')
+torch.fx.wrap('pooling_difference')
+torch.fx.wrap('_mix_randomly')
 
 
 class Identity(nn.Module):
@@ -103,20 +112,23 @@ class RandomMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        size = x.shape[-2:]
-        grid = (self.grid_size, self.grid_size)
-        if size != grid:
-            x = F.adaptive_avg_pool2d(x, grid)
-        tokens = x.flatten(2).transpose(1, 2)
-        # In this order the strides identify even a single image as channels last.
-        x = (self.random_matrix @ tokens).unflatten(1, grid).permute(0, 3, 1, 2)
-        if size != grid:
-            x = F.interpolate(x, size, mode='bilinear', align_corners=False)
-        return x
+        return _mix_randomly(x, self.random_matrix, self.grid_size)
 
     def extra_repr(self) -> str:
         """Show the grid in ``print(model)``."""
         return f'grid={self.grid_size}x{self.grid_size}'
+
+
+def _mix_randomly(x: Tensor, matrix: Tensor, side: int) -> Tensor:
+    size, grid = x.shape[-2:], (side, side)
+    if size != grid:
+        x = F.adaptive_avg_pool2d(x, grid)
+    tokens = x.flatten(2).transpose(1, 2)
+    # In this order the strides identify even a single image as channels last.
+    x = (matrix @ tokens).unflatten(1, grid).permute(0, 3, 1, 2)
+    if size != grid:
+        x = F.interpolate(x, size, mode='bilinear', align_corners=False)
+    return x
 
 
 class SepConv(nn.Module):
@@ -153,17 +165,19 @@ class SepConv(nn.Module):
                 f'expansion_ratio={expansion_ratio!r} leaves no channels of {dim}: give a positive number'
             )
         hidden = int(expansion_ratio * dim)
-        self.pwconv1 = Pointwise(dim, hidden, bias=bias)
+        self.pwconv1 = nn.Linear(dim, hidden, bias=bias)
         self.act = build_activation(act)
         padding = dilation * (kernel_size // 2)
-        self.dwconv = Conv2d(
+        self.dwconv = nn.Conv2d(
             hidden, hidden, kernel_size, padding=padding, dilation=dilation, groups=hidden, bias=bias
         )
-        self.pwconv2 = Pointwise(hidden, dim, bias=bias)
+        self.pwconv2 = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``(B, C, H, W)``."""
-        return self.pwconv2(self.dwconv(self.act(self.pwconv1(x))))
+        hidden = self.act(call_linear(self.pwconv1, channels_last(x)))
+        mixed = call_linear(self.dwconv, channels_first(hidden))
+        return channels_first(self.pwconv2(channels_last(mixed)))
 
 
 class Attention(nn.Module):
@@ -212,8 +226,8 @@ class Attention(nn.Module):
         check_choice('backend', backend, BACKENDS)
         if backend == 'natten':
             check_natten(self.window, window_mode, border)
-        self.qkv = Pointwise(dim, 3 * dim, bias=bias)
-        self.proj = Pointwise(dim, dim, bias=bias)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
+        self.proj = nn.Linear(dim, dim, bias=bias)
 
     @property
     def window_rule(self) -> WindowRule:
@@ -233,9 +247,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: WindowPlan | None = None) -> Tensor:
         """Mix ``(B, C, H, W)``, with the plan of a layer with the same windows or its own."""
-        qkv = self.qkv(x).permute(0, 2, 3, 1)
-        out = attention(qkv, self.window_rule, self.head_dim, plan)
-        return self.proj(out.permute(0, 3, 1, 2))
+        qkv = call_linear(self.qkv, channels_last(x))
+        return channels_first(self.proj(attention(qkv, self.window_rule, self.head_dim, plan)))
 
     def extra_repr(self) -> str:
         """Show the head width and the windows in ``print(model)``."""

@@ -8,9 +8,9 @@ from .describing import Decision, describe
 from .dispatch import MIN_BYTES, is_global, keeping_below, use_reference
 from .group_norm import group_norm1
 from .layer_norm import layer_norm2d
-from .linear import convolution, pointwise
+from .linear import call_linear
 from .pooling import pooling_difference
-from .recompute import recomputable
+from .recompute import channels_first, channels_last, recomputable
 from .scaled_square import scaled_square_relu
 from .windows import WindowPlan, WindowRule, attention, check_natten, count_pairs, plan_for
 
@@ -20,8 +20,10 @@ __all__ = [
     'WindowPlan',
     'WindowRule',
     'attention',
+    'call_linear',
+    'channels_first',
+    'channels_last',
     'check_natten',
-    'convolution',
     'count_pairs',
     'describe',
     'group_norm1',
@@ -29,7 +31,6 @@ __all__ = [
     'keeping_below',
     'layer_norm2d',
     'plan_for',
-    'pointwise',
     'pooling_difference',
     'recomputable',
     'scaled_square_relu',

@@ -16,8 +16,6 @@ all                the reference is switched on                ``reference``; no
 ``scaled_square``  captured                                    ``reference``
 ..                 kernels run                                 ``kernel``
 ..                 otherwise                                   ``function``
-``pointwise``      on a CPU                                    ``convolution``
-..                 otherwise                                   ``reference``
 ``pooling``        otherwise                                   ``transposed``
 ``attention``      no window, or one that covers the map       ``global``, before the switch
 ..                 ``backend='natten'``                        ``natten``
@@ -172,19 +170,6 @@ def scaled_square(x: Tensor) -> str:
     if obstacle:
         return _choose('scaled_square', 'function', obstacle)
     return _choose('scaled_square', 'kernel', KERNEL)
-
-
-def pointwise(x: Tensor) -> str:
-    """Choose a form of a linear map over channels.
-
-    Args:
-        x (Tensor): The map.
-    """
-    if _reference:
-        return _choose('pointwise', 'reference', SWITCHED)
-    if x.device.type == 'cpu':
-        return _choose('pointwise', 'convolution', "oneDNN's convolution takes half the time of its product")
-    return _choose('pointwise', 'reference', 'a matrix product, since this is not a CPU')
 
 
 def pooling() -> str:

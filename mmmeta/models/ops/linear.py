@@ -1,64 +1,75 @@
-"""Linear maps: over the channels of each position, and convolutions.
+"""Call linear maps and convolutions so that backward recomputes what they read, see :mod:`.recompute`.
 
-What they read is recomputed in backward where that is possible, see :mod:`mmmeta.models.ops.recompute`.
+The modules are PyTorch's own. While one is called, its ``F.linear`` or ``F.conv2d`` is replaced by a function
+that computes the same and saves less; whatever else a module or what took its place does, such as an adapter
+around it, stays as it is.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
+from torch.overrides import TorchFunctionMode, has_torch_function
 
 from . import dispatch
 from .recompute import Recipe, recipe_of
 from .state import apply, autocast_dtype
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map the channels of each position.
+def call_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call a layer; where that is possible, backward recomputes the input instead of keeping it.
 
     Args:
-        x (Tensor): ``(B, C_in, H, W)``.
-        weight (Tensor): ``(C_out, C_in)``.
-        bias (Tensor | None): ``(C_out,)``.
-
-    Returns:
-        Tensor: ``(B, C_out, H, W)``.
+        layer (nn.Module): ``nn.Linear``, ``nn.Conv2d``, or what took its place.
+        x (Tensor): Its input.
     """
-    if dispatch.pointwise(x) == 'convolution':
-        return _map(_Convolution(), x, weight[:, :, None, None], bias)
-    return _map(_MatrixProduct(), x, weight, bias)
+    if dispatch.can_recompute() and (recipe_of(x) is not None or _is_depthwise(layer)):
+        with _Recomputing(x):
+            return layer(x)
+    return layer(x)
 
 
-def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> Tensor:
-    """Convolve, as :func:`torch.nn.functional.conv2d`, whose arguments these are.
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.in_channels == layer.groups
+
+
+class _Recomputing(TorchFunctionMode):
+    """Replace what maps one tensor linearly.
 
     Args:
-        x (Tensor): ``(B, C_in, H, W)``.
-        weight (Tensor): ``(C_out, C_in / groups, kernel height, kernel width)``.
-        bias (Tensor | None): ``(C_out,)``.
-        stride (tuple[int, int]): Along height and width, as the following two.
-        padding (tuple[int, int]): Zeros around the map.
-        dilation (tuple[int, int]): Distance of the positions that are read.
-        groups (int): Groups of channels.
-
-    Returns:
-        Tensor: ``(B, C_out, H', W')``.
+        x (Tensor): The tensor.
     """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of PyTorch, or what stands for it."""
+        if kwargs or not args or args[0] is not self.x or has_torch_function(args):
+            return func(*args, **(kwargs or {}))
+        if func is F.linear:
+            return _map(_MatrixProduct(), *args)
+        if func is F.conv2d and not isinstance(args[4], str):
+            return _convolve(*args)
+        return func(*args)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     if weight.shape[1] == 1:
         # Reshaped twice, so that the gradient has the strides of the weight: kernels change
         # strides of dimensions of size one, for which DistributedDataParallel warns and copies.
         weight = weight.flatten().view(weight.shape)
-    return _map(_Convolution(stride, padding, dilation, groups), x, weight, bias)
+    return _map(_Convolution(*geometry), x, weight, bias)
 
 
 class _Convolution(NamedTuple):
@@ -80,21 +91,20 @@ class _Convolution(NamedTuple):
 
 
 class _MatrixProduct:
-    """The reference of a linear map over the channels of each position."""
+    """A linear map of the last dimension; see :func:`torch.nn.functional.linear`."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(
         grad: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        grad = grad.permute(0, 2, 3, 1)
-        rows = grad.flatten(0, 2)
+        rows = grad.flatten(0, -2)
         return (
-            (grad @ weight).permute(0, 3, 1, 2) if needed[0] else None,
-            rows.t() @ x.permute(0, 2, 3, 1).flatten(0, 2) if needed[1] else None,
+            grad @ weight if needed[0] else None,
+            rows.t() @ x.flatten(0, -2) if needed[1] else None,
             rows.sum(0) if needed[2] else None,
         )
 

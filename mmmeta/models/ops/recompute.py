@@ -17,6 +17,7 @@ The contract, of those who compute (norms and activations) and those who read (l
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -81,7 +82,7 @@ def recomputable(y: Tensor, function: Callable[..., Tensor], *inputs: Tensor | f
     Returns:
         Tensor: ``y``.
     """
-    if dispatch.recompute(y):
+    if isinstance(y, Tensor) and dispatch.recompute(y):  # torch.fx traces with symbols
         device = y.device.type
         _recipes[y] = Recipe(function, inputs, _versions(y, *inputs), device, autocast_dtype(device))
     return y
@@ -97,3 +98,26 @@ def recipe_of(x: Tensor) -> Recipe | None:
     if recipe is None or recipe.versions != _versions(x, *recipe.inputs):
         return None
     return recipe
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """View ``(B, C, H, W)`` as ``(B, H, W, C)``; what is recomputable stays so."""
+    return _permute(x, (0, 2, 3, 1))
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """View ``(B, H, W, C)`` as ``(B, C, H, W)``; what is recomputable stays so."""
+    return _permute(x, (0, 3, 1, 2))
+
+
+def _permute(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    y, recipe = x.permute(dims), recipe_of(x)
+    if recipe is not None:  # a view has the version of what it views
+        _recipes[y] = recipe._replace(function=partial(_permuted, function=recipe.function, dims=dims))
+    return y
+
+
+def _permuted(
+    *inputs: Tensor | float | None, function: Callable[..., Tensor], dims: tuple[int, ...]
+) -> Tensor:
+    return function(*inputs).permute(dims)
