@@ -94,16 +94,17 @@ def build_backbone(spec: str) -> nn.Module:
     """Build a backbone that returns features at several strides, from its specification on a command line.
 
     Args:
-        spec (str): One of ours as :func:`backbone_config` takes it, without its weights; one of timm's,
+        spec (str): One of ours as :func:`backbone_config` takes it: with published weights, which are loaded,
+            if it begins with ``mmmeta://``, else with random ones; one of timm's,
             such as ``timm/caformer_s18``, or ``timm/identityformer_s12`` and ``timm/randformer_s12``, which
             are timm's blocks with these mixers; or the backbone of one of MMPretrain's, such as
             ``mmpretrain/poolformer-s12_3rdparty_32xb128_in1k``, with the outputs of that classifier.
 
     Returns:
-        nn.Module: The backbone in eval mode, with random weights.
+        nn.Module: The backbone in eval mode; timm's and MMPretrain's have random weights.
 
     Raises:
-        UsageError: There is no such backbone, or the package is not installed.
+        UsageError: There is no such backbone, the package is not installed, or weights cannot be loaded.
     """
     name = spec.partition(',')[0]
     package, _, foreign = name.rpartition('/')
@@ -112,8 +113,14 @@ def build_backbone(spec: str) -> nn.Module:
             raise UsageError(f"'{spec}' needs {package}, which is not installed: pip install {package}")
         return {'timm': _timm_features, 'mmpretrain': _mmpretrain_backbone}[package](foreign)
     config = backbone_config(spec)
-    config.pop('init_cfg', None)
-    return MODELS.build(config).eval()
+    if not spec.startswith(SCHEME):
+        config.pop('init_cfg', None)
+        return MODELS.build(config).eval()
+    if 'init_cfg' not in config:
+        raise UsageError(f"'{spec}': weights of another architecture do not fit, leave {SCHEME} out")
+    backbone = MODELS.build(config)
+    backbone.init_weights()
+    return backbone.eval()
 
 
 class _Stages(nn.Module):

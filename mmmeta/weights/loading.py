@@ -366,10 +366,9 @@ def format_differences(problems: Mapping[str, Sequence[str]]) -> str:
 
 def _is_spare(name: str, own: Mapping[str, Tensor]) -> bool:
     """Whether a tensor is of a stage after the last of ``out_indices``, or of a norm that is not in it."""
-    if name.startswith('norms.'):
-        return name not in own
-    stages = {other.split('.')[1] for other in own if other.startswith('stages.')}
-    return name.startswith('stages.') and name.split('.')[1] not in stages
+    kind, _, rest = name.partition('.')
+    indices = {other.split('.')[1] for other in own if other.startswith(f'{kind}.')}
+    return kind in ('norms', 'stages') and rest.partition('.')[0] not in indices
 
 
 def _named_archs(backbone: nn.Module) -> dict[str, dict]:

@@ -1,5 +1,6 @@
 """Weights load from every kind of place, completely or not at all."""
 
+import copy
 import errno
 import io
 import logging
@@ -18,12 +19,14 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import save_file
 from timm_peer import randomise
 
+from mmmeta.apis import build_backbone
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.models import CAFormer, ConvFormer, IdentityFormer, MetaFormer, PoolFormer, RandFormer
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import ZOO, get_weights, read, translate
 from mmmeta.weights.fetch import fetch
 
+TINY = dict(base='s18', depths=(1, 1, 1, 1), dims=(8, 8, 32, 32))
 HUB_NAME = 'caformer_s18.sail_in1k'
 
 
@@ -296,6 +299,13 @@ class TestMisfits:
         message = self.refused(peer.state_dict(), tmp_path, ConvFormer)
         assert message.endswith("It matches CAFormer arch='s18'")
 
+    def test_statistics_of_a_norm_that_has_none(self, tmp_path):
+        """Weight and bias of a batch norm fit a group norm, and do something else there."""
+        arch = dict(base='s12', depths=(1, 1, 1, 1), dims=(8, 8, 16, 16))
+        state = PoolFormer(arch, output_norm='BN').state_dict()
+        message = self.refused(state, tmp_path, PoolFormer, arch)
+        assert 'tensors 12 unexpected (norms.0.running_mean, norms.0.running_var, ' in message
+
     def test_families_that_only_the_name_tells_apart(self):
         with pytest.raises(
             UsageError, match="is of another family than IdentityFormer: it fits PoolFormerV2 arch='s12'"
@@ -369,6 +379,43 @@ class TestMisfits:
         model = CAFormer('s18', init_cfg=dict(type='Pretrained', checkpoint='x.pth', strickt=False))
         with pytest.raises(UsageError, match='Pretrained takes checkpoint, strict, prefix and map_l'):
             model.init_weights()
+
+
+class TestRandomWeights:
+    """A network whose weights were named and not loaded says so, once."""
+
+    def build(self, path):
+        return CAFormer(TINY, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+
+    def test_named_and_not_loaded(self):
+        model = self.build('nowhere.pth')
+        with pytest.warns(
+            UserWarning, match="random weights: 'nowhere.pth', which init_cfg names, is loaded by"
+        ):
+            model(torch.randn(1, 3, 32, 32))
+
+    @pytest.mark.filterwarnings('error:.*random weights')
+    @pytest.mark.parametrize('how', ['init_weights', 'load_state_dict', 'of a copy', 'none named', 'again'])
+    def test_loaded_or_none_named(self, how, tmp_path):
+        torch.save(CAFormer(TINY).state_dict(), tmp_path / 'w.pth')
+        model = self.build(tmp_path / 'w.pth')
+        if how == 'load_state_dict':
+            torch.nn.Sequential(model).load_state_dict(torch.nn.Sequential(CAFormer(TINY)).state_dict())
+        elif how == 'none named':
+            model = CAFormer(TINY)
+        elif how == 'again':
+            with pytest.warns(UserWarning, match='random weights'):
+                model(torch.randn(1, 3, 32, 32))
+        else:
+            model.init_weights()
+        (copy.deepcopy(model) if how == 'of a copy' else model)(torch.randn(1, 3, 32, 32))
+
+    def test_backbones_by_the_name_of_weights(self, hub_cache, expected):
+        assert is_loaded(build_backbone('mmmeta://caformer_s18'), expected)
+        with pytest.raises(
+            UsageError, match='weights of another architecture do not fit, leave mmmeta:// out'
+        ):
+            build_backbone("mmmeta://caformer_s18,act='GELU'")
 
 
 class TestVariants:

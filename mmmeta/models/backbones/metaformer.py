@@ -1,6 +1,7 @@
 """The MetaFormer backbone."""
 
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -95,6 +96,10 @@ class Embedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H / stride, W / stride)``."""
         return self.post_norm(call_linear(self.conv, self.pre_norm(x)))
+
+
+def _is_pretrained(cfg: dict[str, Any]) -> bool:
+    return cfg['type'] in ('Pretrained', PretrainedInit)
 
 
 def _check_size(x: Tensor, stride: int, name: str) -> Tensor:
@@ -308,6 +313,9 @@ class MetaFormer(BaseModule):
                 "norm='BN' in the arch"
             )
         self._freeze()
+        cfgs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg
+        #: Weights that ``init_cfg`` names, as long as nothing has been loaded.
+        self._missing = next((cfg.get('checkpoint') for cfg in cfgs if _is_pretrained(cfg)), None)
 
     @classmethod
     def resolve_arch(cls, arch: str | dict) -> dict[str, Any]:
@@ -364,6 +372,13 @@ class MetaFormer(BaseModule):
         Raises:
             UsageError: The image is smaller than the network's stride.
         """
+        if self._missing is not None and not torch.compiler.is_compiling():
+            warnings.warn(
+                f"{type(self).__name__} computes with random weights: '{self._missing}', which init_cfg "
+                'names, is loaded by init_weights()',
+                stacklevel=2,
+            )
+            self._missing = None
         x = _check_size(x, self.strides[-1], type(self).__name__)
         # Channels last inside: norms over channels and pointwise maps need no transposed copies. Not outside:
         # MMCV's operators, such as RoIAlign, assume contiguous memory and would read wrong values.
@@ -391,7 +406,7 @@ class MetaFormer(BaseModule):
         """
         init_cfg = self.init_cfg
         cfgs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
-        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        pretrained = [cfg for cfg in cfgs if _is_pretrained(cfg)]
         if self._is_init:
             pretrained = []
         # MMEngine would load what fits, and log a warning.
@@ -412,7 +427,7 @@ class MetaFormer(BaseModule):
             load(self, location, 'backbone', trusted=location in self.trusted_checkpoints, **arguments)
             if hasattr(self, '_params_init_info'):
                 update_init_info(self, init_info=f'PretrainedInit: load from {location}')
-        self._is_init = True
+        self._is_init, self._missing = True, None
 
     @staticmethod
     def named_archs() -> dict[str, dict]:
@@ -426,6 +441,7 @@ class MetaFormer(BaseModule):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Load tensors of any layout, wherever in a model the backbone is."""
         own = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+        self._missing = None if own else self._missing
         found = recognise([name.removeprefix(prefix) for name in own])
         if found is not None and found[0] is not OURS:
             state, _ = translate(
