@@ -167,7 +167,7 @@ def relative_path(path: Path) -> str:
 # Arguments of ``new`` that are passed on by their names.
 NEW_OPTIONS = (
     *('backbone', 'weights', 'method', 'classes', 'ignore', 'val_images', 'val_labels', 'val_fraction'),
-    *('size', 'batch_size', 'epochs', 'skip_missing'),
+    *('test_images', 'test_labels', 'size', 'batch_size', 'epochs', 'skip_missing'),
 )
 
 
@@ -176,32 +176,34 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
     tasks = command.add_subparsers(required=True, metavar='TASK', dest='task')
     seg = tasks.add_parser('seg', help='semantic segmentation: images and annotation maps')
     seg.add_argument(
-        '--images', required=True, metavar='DIR', help='images, or folders train and val of them'
+        '--images', required=True, metavar='DIR', help='images, or folders train, val and test of them'
     )
     seg.add_argument(
         '--masks', required=True, metavar='DIR', dest='labels', help='maps, laid out as the images'
     )
     seg.add_argument('--val-images', metavar='DIR')
     seg.add_argument('--val-masks', metavar='DIR', dest='val_labels')
+    seg.add_argument('--test-images', metavar='DIR')
+    seg.add_argument('--test-masks', metavar='DIR', dest='test_labels')
     seg.add_argument(
         '--ignore', nargs='+', metavar='LABEL', help='labels or colours (R,G,B) that are no class, or none'
     )
     seg.add_argument('--skip-missing', action='store_true', help='leave images without a map out')
     det = tasks.add_parser('det', help='detection: images and annotations in the format of COCO, VOC or YOLO')
-    det.add_argument(
-        '--images', required=True, metavar='DIR', help='images, or folders train and val of them'
-    )
+    det.add_argument('--images', metavar='DIR', help='images, or folders train, val and test of them')
     det.add_argument(
         '--annotations',
         required=True,
         metavar='FILE',
         dest='labels',
-        help="COCO's file, or a folder of others",
+        help="COCO's file, a folder of VOC's or YOLO's, or YOLO's data.yaml, which names the images",
     )
     det.add_argument('--val-images', metavar='DIR')
     det.add_argument('--val-annotations', metavar='FILE', dest='val_labels')
+    det.add_argument('--test-images', metavar='DIR')
+    det.add_argument('--test-annotations', metavar='FILE', dest='test_labels')
     cls = tasks.add_parser('cls', help='classification: a folder for each class')
-    cls.add_argument('images', metavar='DIR', help='folders of the classes, or train and val with them')
+    cls.add_argument('images', metavar='DIR', help='folders of the classes, or train, val and test with them')
     for parser, methods in ((seg, METHODS['seg']), (det, METHODS['det']), (cls, ())):
         if methods:
             parser.add_argument('--method', choices=methods)

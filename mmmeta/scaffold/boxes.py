@@ -11,12 +11,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmmeta.utils.errors import UsageError, shorten
 from mmmeta.validation.objects import find_missing_values, find_object_errors, read_json
 
 from .folders import MOST_CLASSES, check_names, image_size, read_text
+from .parts import find_yaml, read_yaml
 
 OPTION = '--annotations'
 
@@ -218,15 +217,14 @@ def _yolo_names(annotations: Path) -> list[str] | None:
         if path.is_file():
             names = read_text(path).rstrip().splitlines()
             return _checked([name.strip() for name in names], path)
-        for path in sorted([*folder.glob('*.yaml'), *folder.glob('*.yml')]):
-            try:
-                # All scalars as they are written: to YAML "no" is False. Aliases and merges stay references.
-                content = yaml.load(read_text(path), yaml.BaseLoader)
-            except (yaml.YAMLError, RecursionError):  # of something else
-                continue
-            if isinstance(content, dict) and content.get('names'):
-                return _checked(_listed(content['names'], path), path)
-    return None
+    named = (path for path, content in find_yaml(annotations) if content.get('names'))
+    return next(map(yaml_names, named), None)
+
+
+def yaml_names(path: Path) -> list[str] | None:
+    """Names of the classes in the YAML file of a YOLO data set; None where it has none."""
+    names = (read_yaml(path) or {}).get('names')
+    return _checked(_listed(names, path), path) if names else None
 
 
 def _listed(names: Any, path: Path) -> list[str]:

@@ -5,7 +5,8 @@ from collections import Counter
 from mmmeta.utils.errors import UsageError, shorten
 
 from . import folders
-from .facts import Facts, Options, Split, find_splits, format_range
+from .facts import Facts, Options, Split, format_counts
+from .parts import find_parts
 
 
 def look_at_folders(options: Options) -> Facts:
@@ -15,7 +16,8 @@ def look_at_folders(options: Options) -> Facts:
         UsageError: There are no two of them, or images lie elsewhere.
     """
     assumed: list[str] = []
-    train, val = find_splits(options, options.images, assumed)
+    parts = find_parts('cls', options, assumed)
+    train = parts['train'].images
     if not train.is_dir():
         raise UsageError(f"there is no folder '{train}'")
     classes = sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith('.'))
@@ -27,9 +29,8 @@ def look_at_folders(options: Options) -> Facts:
         )
     splits: dict[str, Split] = {}
     sizes: list[tuple[int, int]] = []
-    for name, folder in (('train', train), ('val', val)):
-        if folder is None:
-            continue
+    for name, part in parts.items():
+        folder = part.images
         files = folders.list_files(folder, folders.IMAGE_SUFFIXES, 'DIR')
         stray = [file for file in files if file.partition('/')[0] not in classes or '/' not in file]
         if stray:
@@ -40,17 +41,14 @@ def look_at_folders(options: Options) -> Facts:
         sizes += [folders.image_size(folder / file) for file in files]
         # In lists, since folders are read by other rules: hidden ones, other suffixes, other classes.
         splits[name] = Split(folder, files, is_listed=True)
-    if val is None:
+    if 'val' not in parts:
         kept, held = folders.hold_out(splits['train'].names, options.val_fraction)
-        splits = dict(train=Split(train, kept, is_listed=True), val=Split(train, held, is_listed=True))
+        splits.update(train=Split(train, kept, is_listed=True), val=Split(train, held, is_listed=True))
     counts = Counter(file.partition('/')[0] for file in splits['train'].names)
     empty = [name for name in classes if not counts[name]]
     if empty:
         raise UsageError(f'no image for training is in {shorten(empty)}')
     numbers = {name: i for i, name in enumerate(classes)}
-
-    def line(file: str) -> str:
-        return f'{file} {numbers[file.partition("/")[0]]}'
 
     return Facts(
         **splits,
@@ -65,8 +63,7 @@ def look_at_folders(options: Options) -> Facts:
             for k, split in splits.items()
         },
         found=[
-            f'{sum(counts.values())} images for training, {len(splits["val"].names)} for validation, of '
-            f'{format_range(sizes)} pixels',
+            format_counts({name: len(split.names) for name, split in splits.items()}, sizes),
             f'{len(classes)} classes with {min(counts.values())} images or more each: {shorten(classes, 8)}',
         ],
         assumed=assumed,

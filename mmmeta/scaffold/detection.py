@@ -7,8 +7,9 @@ from typing import Any
 from mmmeta.utils.errors import UsageError, nearest, shorten
 
 from . import folders
-from .boxes import read_objects
-from .facts import Facts, Options, Split, find_label_splits, find_splits, format_range
+from .boxes import read_objects, yaml_names
+from .facts import Facts, Options, Split, format_counts
+from .parts import PARTS, find_parts
 
 
 def look_at_objects(options: Options) -> Facts:
@@ -25,37 +26,26 @@ def look_at_objects(options: Options) -> Facts:
         raise UsageError(f'--annotations{missing}')
     names = folders.read_names(options.classes)
     names = [name for name, _ in names] if names else None
-    if options.labels.is_file() and options.val_labels is None:
-        train, val = options.images, None  # one file: held out from it
-        assumed.append(
-            f'{options.val_fraction:.0%} of the images, evenly spread, are held out for validation '
-            '(--val-fraction, --val-annotations)'
-        )
-    elif options.val_labels is not None:
-        train, val = options.images, options.val_images or options.images
-    else:
-        train, val = find_splits(options, options.images, assumed)
-    train_file, val_file = options.labels, options.val_labels
-    if val is not None and val_file is None:
-        train_file, val_file = find_label_splits(options, '--annotations')
+    parts = find_parts('det', options, assumed)
+    described = parts['train'].description
+    listed = yaml_names(described) if names is None and described else names
     contents: dict[str, dict[str, Any]] = {}
     splits: dict[str, Split] = {}
-    for name, folder, file in (('train', train, train_file), ('val', val, val_file)):
-        if folder is None:
-            continue
-        files = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
-        contents[name], kind, usable = read_objects(file, folder, files, names, options.progress)
-        splits[name] = Split(folder, files, file if usable else None)
-    if val is None:
-        listed = contents['train']['images']
+    for name, part in parts.items():
+        files = part.list_files('--images')
+        contents[name], kind, usable = read_objects(part.labels, part.images, files, listed, options.progress)
+        shown = [image['file_name'] for image in contents[name]['images']]
+        splits[name] = Split(part.images, shown, part.labels if usable else None)
+    if 'val' not in parts:
+        whole, images = contents['train'], parts['train'].images
         # Of those that have objects: a validation without any measures nothing.
-        shown = {part['image_id'] for part in contents['train']['annotations']}
-        order = sorted(image['file_name'] for image in listed if image['id'] in shown)
+        shown = {part['image_id'] for part in whole['annotations']}
+        order = sorted(image['file_name'] for image in whole['images'] if image['id'] in shown)
         held = set(folders.hold_out(order, options.val_fraction)[1])
         for name in ('val', 'train'):
-            inside = [image for image in listed if (image['file_name'] in held) == (name == 'val')]
-            contents[name] = _part_of(contents['train'], inside)
-            splits[name] = Split(train, [image['file_name'] for image in inside])
+            inside = [image for image in whole['images'] if (image['file_name'] in held) == (name == 'val')]
+            contents[name] = _part_of(whole, inside)
+            splits[name] = Split(images, [image['file_name'] for image in inside])
     used = [_used_categories(content) for content in contents.values()]
     present = list(dict.fromkeys(name for part in used for name in part))
     names = names or _class_order(contents, present, assumed)
@@ -73,7 +63,7 @@ def look_at_objects(options: Options) -> Facts:
         assumed.append(f'objects of {shorten(unknown)} are left out, as --classes does not name them')
     masked = _check_outlines(contents.values(), options.method, assumed)
     sizes = [(i['height'], i['width']) for content in contents.values() for i in content['images']]
-    counts = [len(contents[name]['images']) for name in ('train', 'val')]
+    counts = {name: len(contents[name]['images']) for name in PARTS if name in contents}
     objects = sum(len(content['annotations']) for content in contents.values())
     # MMDetection does not train on images without objects.
     known = {c['id'] for c in contents['train']['categories'] if c['name'] in names}
@@ -90,8 +80,7 @@ def look_at_objects(options: Options) -> Facts:
         method='mask_rcnn' if masked else 'retinanet',
         beside={f'{k}.json': json.dumps(contents[k]) for k, split in splits.items() if split.labels is None},
         found=[
-            f'{counts[0]} images for training, {counts[1]} for validation, of {format_range(sizes)} pixels, '
-            f'with {objects} objects in the format of {kind}',
+            f'{format_counts(counts, sizes)}, with {objects} objects in the format of {kind}',
             f'{len(names)} classes: {shorten(names, 8)}',
         ],
         assumed=assumed,

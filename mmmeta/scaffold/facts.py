@@ -4,9 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmmeta.utils.errors import UsageError
-
-from . import folders
 from .masks import Labels
 
 
@@ -18,6 +15,8 @@ class Options:
     labels: Path | None
     val_images: Path | None
     val_labels: Path | None
+    test_images: Path | None
+    test_labels: Path | None
     val_fraction: float
     classes: str | None
     ignore: list[str] | None
@@ -31,7 +30,7 @@ class Options:
 
 @dataclass
 class Split:
-    """The images of training or of validation.
+    """The images of training, of validation or of the test.
 
     Attributes:
         images (Path): Their folder.
@@ -63,6 +62,7 @@ class Facts:
         assumed (list[str]): What was assumed, and the options that would say otherwise. Defaults to nothing.
         labels (Labels | None): What annotation maps store. Defaults to None: there are none.
         suffixes (tuple[str, str]): Ends of the names of images and of annotation maps. Defaults to none.
+        test (Split | None): Images for the test. Defaults to None: those for validation.
     """
 
     train: Split
@@ -76,36 +76,20 @@ class Facts:
     assumed: list[str] = field(default_factory=list)
     labels: Labels | None = None
     suffixes: tuple[str, str] = ('', '')
+    test: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The parts that the data set has, by their names."""
+        parts = dict(train=self.train, val=self.val, test=self.test)
+        return {name: split for name, split in parts.items() if split is not None}
 
 
-def find_splits(options: Options, folder: Path, assumed: list[str]) -> tuple[Path, Path | None]:
-    """The folders of images for training and for validation; None if they are to be held out."""
-    if options.val_images is not None:
-        return folder, options.val_images
-    splits = folders.find_splits(folder) if folder.is_dir() else None
-    if splits is None:
-        assumed.append(
-            f'{options.val_fraction:.0%} of the images, evenly spread, are held out for validation '
-            '(--val-fraction, --val-images)'
-        )
-        return folder, None
-    assumed.append(f"'{splits[0]}' is for training and '{splits[1]}' for validation (--val-images)")
-    return folder / splits[0], folder / splits[1]
-
-
-def find_label_splits(options: Options, option: str) -> tuple[Path, Path]:
-    """The folders of labels for training and for validation, of images that have both.
-
-    Raises:
-        UsageError: There are no such folders.
-    """
-    splits = folders.find_splits(options.labels)
-    if splits is None:
-        raise UsageError(
-            f"{option}: '{options.images}' has folders for training and validation, and '{options.labels}' "
-            'has not: lay both out alike'
-        )
-    return options.labels / splits[0], options.labels / splits[1]
+def format_counts(counts: dict[str, int], sizes: list[tuple[int, int]]) -> str:
+    """Return how many images each part has, and their sizes."""
+    words = dict(train='images for training', val='for validation', test='for the test')
+    said = ', '.join(f'{count} {words[name]}' for name, count in counts.items())
+    return f'{said}, of {format_range(sizes)} pixels'
 
 
 def format_range(sizes: list[tuple[int, int]]) -> str:

@@ -12,9 +12,12 @@ from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.utils.errors import UsageError, shorten
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-# Names of folders of the two parts.
-TRAIN = ('train', 'training', 'train2017')
-VAL = ('val', 'valid', 'validation', 'val2017')
+# Names of folders of the parts.
+SPLITS = dict(
+    train=('train', 'training', 'train2017'),
+    val=('val', 'valid', 'validation', 'val2017'),
+    test=('test', 'testing', 'test2017'),
+)
 # ImageNet-21K's, the longest list that networks are trained on; a number beyond it is not that of a class.
 MOST_CLASSES = 21_843
 
@@ -86,11 +89,27 @@ def check_names(names: Sequence[str], source: str) -> None:
         raise UsageError(f'{source}: {shorten(twice)} stands twice')
 
 
-def find_splits(folder: Path) -> tuple[str, str] | None:
-    """Names of the folders of training and validation inside a folder; None if it has not both."""
+def find_splits(folder: Path) -> dict[str, str]:
+    """Names of the folders inside a folder that are for training, validation and the test.
+
+    Args:
+        folder (Path): The folder.
+
+    Returns:
+        dict[str, str]: By ``'train'``, ``'val'`` and ``'test'``; nothing where no images are set apart.
+
+    Raises:
+        UsageError: Images are set apart, and not those for training.
+    """
     names = {path.name.lower(): path.name for path in folder.iterdir() if path.is_dir()}
-    train, val = (next((names[n] for n in known if n in names), None) for known in (TRAIN, VAL))
-    return (train, val) if train and val else None
+    found = {part: next((names[n] for n in known if n in names), None) for part, known in SPLITS.items()}
+    found = {part: name for part, name in found.items() if name is not None}
+    if found and 'train' not in found:
+        raise UsageError(
+            f"'{folder}' has a folder '{next(iter(found.values()))}', and none for training: call that "
+            'train, or give its path'
+        )
+    return found if len(found) > 1 else {}
 
 
 def hold_out(names: Sequence[str], fraction: float) -> tuple[list[str], list[str]]:

@@ -16,7 +16,8 @@ from mmmeta.weights import ZOO, is_remote
 from .classification import look_at_folders
 from .decisions import decide
 from .detection import look_at_objects
-from .facts import Options
+from .facts import Facts, Options
+from .parts import is_yaml
 from .segmentation import look_at_maps
 from .text import write_config
 
@@ -50,7 +51,7 @@ def _progress(values: Iterable, count: int) -> Iterator:
 
 def new(
     task: str,
-    images: str | Path,
+    images: str | Path | None,
     labels: str | Path | None = None,
     out: str | Path | None = None,
     *,
@@ -61,6 +62,8 @@ def new(
     ignore: list[str] | None = None,
     val_images: str | Path | None = None,
     val_labels: str | Path | None = None,
+    test_images: str | Path | None = None,
+    test_labels: str | Path | None = None,
     val_fraction: float = 0.1,
     size: int | None = None,
     batch_size: int | None = None,
@@ -74,11 +77,13 @@ def new(
 
     Args:
         task (str): ``'seg'``, ``'det'`` or ``'cls'``.
-        images (str | Path): Folder of the images. With folders ``train`` and ``val`` in it (or ``training``,
-            ``valid`` and the like) these are the two parts. For ``'cls'`` it holds a folder for each class.
+        images (str | Path | None): Folder of the images. With folders ``train``, ``val`` and ``test`` in it
+            (or ``training``, ``valid`` and the like), with Pascal VOC's ``ImageSets`` beside it or a YAML
+            file of YOLO's that names its parts, these are the parts. For ``'cls'`` it holds a folder for
+            each class. None where ``labels`` is such a YAML file.
         labels (str | Path | None): Folder of annotation maps (``'seg'``), laid out as the images are; file
-            of COCO's format, or folder of Pascal VOC's or YOLO's files (``'det'``). Defaults to None
-            (``'cls'``).
+            of COCO's format, folder of Pascal VOC's or YOLO's files, or YOLO's YAML file (``'det'``).
+            Defaults to None (``'cls'``).
         out (str | Path | None): The config. Defaults to None: ``my_<method>_<backbone>.py``.
         backbone (str): Family and member. Defaults to ``'caformer_s18'``.
         weights (str | None): Location of the backbone's weights, or ``'none'`` for random ones. Defaults to
@@ -93,7 +98,11 @@ def new(
         val_images (str | Path | None): Images for validation, where ``images`` has no parts. Defaults to
             None.
         val_labels (str | Path | None): Their labels. Defaults to None: ``labels``, with ``val_images``.
-        val_fraction (float): Without any of these: share of the images that is held out. Defaults to 0.1.
+        test_images (str | Path | None): Images for the test. Defaults to None: those that the data set has
+            for it, else those for validation.
+        test_labels (str | Path | None): Their labels. Defaults to None: ``labels``, with ``test_images``.
+        val_fraction (float): Without images for validation: share of the images that is held out. Defaults
+            to 0.1.
         size (int | None): Side of the crops, short side of the images or side of the images in pixels, by
             task. Defaults to None: by the images, up to 512, 800 or 224.
         batch_size (int | None): Images of an iteration. Defaults to None: 4, 2 or 32.
@@ -118,14 +127,17 @@ def new(
         if value is not None and value < 1:
             raise UsageError(f'{option} {value}: give a positive number')
     arch, weights = _check_backbone(backbone, weights)
+    if images is None:
+        if labels is None or not is_yaml(Path(labels)):
+            raise UsageError('--images names the folder of the images')
+        images = Path(labels).parent
+    given = (images, labels, val_images, val_labels, test_images, test_labels)
     options = Options(
-        Path(images),
-        None if labels is None else Path(labels),
-        None if val_images is None else Path(val_images),
-        None if val_labels is None else Path(val_labels),
+        *(None if path is None else Path(path) for path in given),
         *(val_fraction, classes, ignore, method, size, batch_size, epochs, skip_missing, progress),
     )
     facts = LOOKS[task](options)
+    _check_test(facts)
     decisions = decide(task, facts, options, arch['token_mixers'])
     path = check_config_path(out or f'my_{decisions.method}_{backbone}.py')
     if path.suffix != '.py':
@@ -146,6 +158,21 @@ def new(
     if not Path(images).is_absolute():
         assumed.append('paths of the data are relative to the folder that commands are run in')
     return Created(path, list(beside), facts.found, assumed)
+
+
+def _check_test(facts: Facts) -> None:
+    """Refuse images for the test that are for training too."""
+    if facts.test is None:
+        return
+    train, test = (
+        {os.path.abspath(split.images / name) for name in split.names} for split in (facts.train, facts.test)
+    )
+    both = sorted(train & test)
+    if both:
+        raise UsageError(
+            f"{len(both)} images of {len(test)}, such as '{both[0]}', are for training and for the test: "
+            'take them out of one'
+        )
 
 
 def _check_backbone(backbone: str, weights: str | None) -> tuple[dict[str, Any], str | None]:

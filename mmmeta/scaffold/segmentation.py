@@ -6,8 +6,9 @@ from pathlib import Path
 from mmmeta.utils.errors import UsageError, shorten
 
 from . import folders
-from .facts import Facts, Options, Split, find_label_splits, find_splits, format_range
+from .facts import Facts, Options, Split, format_counts
 from .masks import examine_masks
+from .parts import PARTS, Part, find_parts
 
 
 def look_at_maps(options: Options) -> Facts:
@@ -20,33 +21,27 @@ def look_at_maps(options: Options) -> Facts:
     if options.labels is None or not options.labels.is_dir():
         missing = f": there is no folder '{options.labels}'" if options.labels else ' names their folder'
         raise UsageError(f'--masks{missing}')
-    train, val = find_splits(options, options.images, assumed)
-    train_maps, val_maps = options.labels, options.val_labels or options.labels
-    if options.val_images is None and val is not None:
-        train_maps, val_maps = find_label_splits(options, '--masks')
+    parts = find_parts('seg', options, assumed)
     splits: dict[str, Split] = {}
     paths: list[Path] = []
     images: list[Path] = []
     suffixes = None
-    for name, folder, maps in (('train', train, train_maps), ('val', val, val_maps)):
-        if folder is None:
-            continue
-        stems, suffixes, complete = _pair_files(options, folder, maps, suffixes)
-        splits[name] = Split(folder, stems, maps, not complete)
-        paths += [maps / f'{stem}{suffixes[1]}' for stem in stems]
-        images += [folder / f'{stem}{suffixes[0]}' for stem in stems]
-    if val is None:
-        kept, held = folders.hold_out(splits['train'].names, options.val_fraction)
-        splits = {
-            name: Split(train, stems, train_maps, True) for name, stems in (('train', kept), ('val', held))
-        }
+    for name, part in parts.items():
+        stems, suffixes, complete = _pair_files(options, part, suffixes)
+        splits[name] = Split(part.images, stems, part.labels, not complete)
+        paths += [part.labels / f'{stem}{suffixes[1]}' for stem in stems]
+        images += [part.images / f'{stem}{suffixes[0]}' for stem in stems]
+    if 'val' not in parts:
+        train = splits['train']
+        kept, held = folders.hold_out(train.names, options.val_fraction)
+        for name, stems in (('train', kept), ('val', held)):
+            splits[name] = Split(train.images, stems, train.labels, True)
     sizes = [folders.image_size(path) for path in images]
     names = folders.read_names(options.classes)
     labels = examine_masks(paths, sizes, names, options.ignore, options.progress)
     count = len(splits['train'].names)
     found = [
-        f'{count} images for training, {len(splits["val"].names)} for validation, of '
-        f'{format_range(sizes)} pixels',
+        format_counts({name: len(splits[name].names) for name in PARTS if name in splits}, sizes),
         f'{len(labels.names)} classes: {shorten(labels.names, 8)}',
     ]
     if labels.is_mapped:
@@ -71,14 +66,15 @@ def look_at_maps(options: Options) -> Facts:
 
 
 def _pair_files(
-    options: Options, folder: Path, maps: Path, suffixes: tuple[str, str] | None
+    options: Options, part: Part, suffixes: tuple[str, str] | None
 ) -> tuple[list[str], tuple[str, str], bool]:
     """Names of images that have a map, the endings of both, and whether these are all images.
 
     Raises:
         UsageError: Images have no map.
     """
-    images = folders.list_files(folder, folders.IMAGE_SUFFIXES, '--images')
+    folder, maps = part.images, part.labels
+    images = part.list_files('--images')
     inside = maps != folder and maps.is_relative_to(folder)
     if inside:
         below = maps.relative_to(folder).as_posix() + '/'
@@ -113,4 +109,4 @@ def _pair_files(
             f"--masks: {len(lost)} of {len(stems)} images have no mask, such as '{maps}/{lost[0]}{end}': add "
             'them, or leave these images out (--skip-missing)'
         )
-    return paired, (of_image, end), not lost and not inside
+    return paired, (of_image, end), not lost and not inside and part.names is None

@@ -1,6 +1,6 @@
 """The configs that are written: short, and with everything that belongs to the data in sight."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ TEMPLATES = Path(__file__).parent / 'templates'
 # Its first iteration has a hundredth of the rate, so that one of a single iteration would never leave it.
 WARMUP = """
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end={warmup}),"""
+BATCH = '\n    batch_size=batch_size,'
+# Of training; else all images count.
+FILTER = '\n        filter_cfg=dict(filter_empty_gt=True, min_size=0),'
 STAGES = """\
 # Each stage of the cascade has its own head.
 heads = [dict(head, num_classes=num_classes) for head in _base_.model.roi_head.bbox_head]
@@ -118,16 +121,38 @@ def _lines(head: str, values: Sequence[Any], what: str, tail: str = '') -> str:
     )
 
 
-def _fill(name: str, **values: Any) -> str:
+def _fill(template: str, /, **values: Any) -> str:
     """Fill a template."""
-    return (TEMPLATES / f'{name}.txt').read_text().format(**values)
+    return (TEMPLATES / f'{template}.txt').read_text().format(**values)
 
 
 def _path(path: Path) -> str:
     return literal(path.as_posix(), 'path')
 
 
-def _listed(path: Path, split: Split, name: str) -> str:
+def _loaders(template: str, facts: Facts, values: Callable[[str, Split], dict[str, Any]]) -> str:
+    """The data loaders; the test is that of validation where there are no images for it.
+
+    Args:
+        template (str): Name of the template of a loader.
+        facts (Facts): What the data are.
+        values (callable): What a part of the data has in it, by its name.
+    """
+    text = ''
+    for name, split in facts.splits.items():
+        train = name == 'train'
+        text += _fill(
+            template,
+            name=name,
+            images=_path(split.images),
+            batch=BATCH if train else '',
+            pipeline='train' if train else 'test',
+            **values(name, split),
+        )
+    return text if facts.test else f'{text}test_dataloader = val_dataloader\n'
+
+
+def _listed(path: Path, name: str, split: Split) -> str:
     """Where the listed images of a split are, as an argument."""
     listed = path.with_name(f'{path.stem}_{name}.txt')
     return f'\n        ann_file={_path(listed)},' if split.is_listed else ''
@@ -167,12 +192,11 @@ def _segmentor(path: Path, facts: Facts, decisions: Decisions, values: dict[str,
         aligned='' if upernet else "\n    dict(type='ResizeToMultiple', size_divisor=32),",
         image_suffix=literal(facts.suffixes[0], 'ending of images'),
         mask_suffix=literal(facts.suffixes[1], 'ending of masks'),
-        train_images=_path(facts.train.images),
-        train_masks=_path(facts.train.labels),
-        val_images=_path(facts.val.images),
-        val_masks=_path(facts.val.labels),
-        train_list=_listed(path, facts.train, 'train'),
-        val_list=_listed(path, facts.val, 'val'),
+        loaders=_loaders(
+            'segmentor_loader',
+            facts,
+            lambda name, split: dict(labels=_path(split.labels), ann_file=_listed(path, name, split)),
+        ),
     )
 
 
@@ -185,9 +209,15 @@ def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, 
         'cascade_mask_rcnn': f'    roi_head=dict(bbox_head=heads, {masks}),',
     }
     files = {
-        name: split.labels or path.with_name(f'{path.stem}_{name}.json')
-        for name, split in (('train', facts.train), ('val', facts.val))
+        name: _path(split.labels or path.with_name(f'{path.stem}_{name}.json'))
+        for name, split in facts.splits.items()
     }
+    evaluators = f'val_evaluator = dict(ann_file={files["val"]})\n'
+    evaluators += (
+        f'test_evaluator = dict(ann_file={files["test"]})\n'
+        if facts.test
+        else 'test_evaluator = val_evaluator\n'
+    )
     return _fill(
         'detector',
         **values,
@@ -201,10 +231,12 @@ def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, 
         channels=dims[1:] if retinanet else dims,
         heads=heads[method],
         with_mask='' if retinanet else ', with_mask=True',
-        train_file=_path(files['train']),
-        val_file=_path(files['val']),
-        train_images=_path(facts.train.images),
-        val_images=_path(facts.val.images),
+        loaders=_loaders(
+            'detector_loader',
+            facts,
+            lambda name, split: dict(ann_file=files[name], filter=FILTER if name == 'train' else ''),
+        )
+        + evaluators,
     )
 
 
@@ -216,9 +248,8 @@ def _classifier(path: Path, facts: Facts, decisions: Decisions, values: dict[str
         count=count,
         classes=_lines('classes = ', facts.classes, 'class name'),
         channels=values['dims'][-1],
-        train_images=_path(facts.train.images),
-        val_images=_path(facts.val.images),
-        train_list=_listed(path, facts.train, 'train'),
-        val_list=_listed(path, facts.val, 'val'),
+        loaders=_loaders(
+            'classifier_loader', facts, lambda name, split: dict(ann_file=_listed(path, name, split))
+        ),
         topk='(1, 5)' if count > 5 else '(1,)',
     )
