@@ -125,6 +125,9 @@ def explain_data_errors(cfg: Config, loaders: Sequence[str], stage: str | None =
         message = str(error)
         if IN_WORKER in message:  # with the traceback in it
             raise UsageError(message.rpartition('UsageError: ')[2].strip()) from error
+        explained = _explain_folders(message, loaders)
+        if explained:  # what a constructor says
+            raise UsageError(explained) from error
         raise
     except Exception as error:
         codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
@@ -155,12 +158,9 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) 
         return None
     if isinstance(error, ImportError):
         return f'the data of {loaders[0]} need a package that is not installed: {text}'
-    folders = re.search(r'The number of subfolders \((\d+)\).*number of specified classes \((\d+)\)', text)
+    folders = _explain_folders(text, loaders)
     if folders:
-        return (
-            f'{loaders[0]} has {folders[1]} folders of classes, and {folders[2]} classes are named: name '
-            'those of the folders in metainfo=dict(classes=...), in their order'
-        )
+        return folders
     owners = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
     # Not getattr, which objects that are half built may answer by failing themselves.
     files = [getattr(owner, '__dict__', {}).get('ann_file') for owner in owners]
@@ -175,6 +175,15 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) 
     if isinstance(error, (KeyError, ValueError)):
         return f"'{files[-1]}' is not in the format of its data set ({type(error).__name__}: {error})"
     return None
+
+
+def _explain_folders(text: str, loaders: Sequence[str]) -> str | None:
+    """One sentence for MMPretrain's about folders and classes; None for any other."""
+    folders = re.search(r'The number of subfolders \((\d+)\).*number of specified classes \((\d+)\)', text)
+    return folders and (
+        f'{loaders[0]} has {folders[1]} folders of classes, and {folders[2]} classes are named: name '
+        'those of the folders in metainfo=dict(classes=...), in their order'
+    )
 
 
 def _empty_files(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:

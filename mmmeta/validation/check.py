@@ -15,6 +15,7 @@ from mmmeta.utils.errors import UsageError
 
 from .classes import check_class_names, check_classes, check_losses, check_queries
 from .finding import Finding, Report
+from .folders import check_folders
 from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
 from .objects import BadObjects, Parsed, check_objects, parsed_once
@@ -100,8 +101,8 @@ def examine(cfg: Config, count: int | None = None, progress: Callable[[Sequence]
         return report  # data sets cannot be built
     check_data(cfg, loaders)
     with parsed_once() as parsed:
-        for name in loaders:
-            _check_loader(cfg, name, parsed, count, progress, report)
+        loaded = {name: _check_loader(cfg, name, parsed, count, progress, report) for name in loaders}
+    report.findings.extend(check_folders(loaded))
     return report
 
 
@@ -112,8 +113,8 @@ def _check_loader(
     count: int | None,
     progress: Callable[[Sequence], Iterator],
     report: Report,
-) -> None:
-    """Check the data of a loader; see :func:`examine`."""
+) -> Any:
+    """Check the data of a loader, and return its data set, if that can be read; see :func:`examine`."""
     findings = report.findings
     try:
         with explain_data_errors(cfg, [name], 'building'):
@@ -122,7 +123,7 @@ def _check_loader(
                 dataset.full_init()
     except BadObjects as error:
         findings.append(Finding(f'{name}.dataset.ann_file', str(error)))
-        return
+        return None
     of_data = check_dataset(cfg, name, dataset, count, progress)
     of_data += check_objects(cfg, name, dataset, parsed)
     findings += of_data
@@ -136,6 +137,7 @@ def _check_loader(
         findings.append(Finding(f'{name}.dataset', str(error)))
     if name == 'train_dataloader':
         findings += _collect(cfg, partial(check_learning_rates, images=len(dataset), facts=report.facts))
+    return dataset
 
 
 def check_dataset(

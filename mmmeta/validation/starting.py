@@ -14,6 +14,7 @@ from mmmeta.utils.processes import is_first_process
 
 from .check import check_dataset, check_while_reading
 from .finding import Finding
+from .folders import check_folders
 from .labels import name_damaged_maps
 
 
@@ -41,7 +42,7 @@ def refuse(cfg: Config, findings: list[Finding]) -> None:
 
 @HOOKS.register_module()
 class CheckLabelsHook(Hook):
-    """Check some annotation maps of the data sets that a segmentor is trained on and validated with."""
+    """Check some labels of the data sets that a network is trained on and validated with."""
 
     def before_train(self, runner: Runner) -> None:
         """Check them, and let the training set end the run at a label out of range."""
@@ -53,4 +54,5 @@ class CheckLabelsHook(Hook):
             broadcast_object_list(found)  # all end together
             refuse(runner.cfg, found[0])
             name_damaged_maps(loader.dataset)
+        refuse(runner.cfg, list(check_folders({name: loader.dataset for name, loader in loaders})))
         check_while_reading(runner.cfg, runner.train_dataloader.dataset)

@@ -21,8 +21,8 @@ CASCADE = 'configs/cascade_mask_rcnn_caformer_s18_coco.py'
 class Mistake(NamedTuple):
     """Options that make a config wrong, and the key and a part of the sentence of the one finding.
 
-    ``threads`` are public ones about it: D of open-mmlab/mmdetection, S of open-mmlab/mmsegmentation, with
-    the number of the issue or pull request.
+    ``threads`` are public ones about it: D of open-mmlab/mmdetection, S of open-mmlab/mmsegmentation, P of
+    open-mmlab/mmpretrain, with the number of the issue or pull request.
     """
 
     config: str

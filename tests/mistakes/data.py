@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mmmeta.datasets.imagenet import SYNSETS
+
 from .configs import CLASSIFIER, DETECTOR, PARTS, SEGMENTOR
 
 
@@ -191,6 +193,25 @@ DATA_MISTAKES = [
         lambda root: [shutil.rmtree(path) for path in sorted((root / 'train').iterdir())[:2]],
         'train_dataloader has 16 folders of classes, and 18 classes are named',
         {f'{part}_dataloader.dataset.metainfo.classes': tuple('abcdefghijklmnopqr') for part in PARTS},
+    ),
+    DataMistake(
+        'classes in another order than the folders',
+        CLASSIFIER,
+        lambda root: None,
+        "MMPretrain, by the sorted folders, gives images in the folder 'n01440764' the label 0, which "
+        "metainfo.classes calls 'n01580077'",
+        {
+            **{f'{part}_dataloader.dataset.metainfo.classes': tuple(SYNSETS.split())[::-1] for part in PARTS},
+            'train_dataloader.batch_size': 2,
+        },
+        'P596 P1817',
+    ),
+    DataMistake(
+        'folders that training alone has',
+        CLASSIFIER,
+        lambda root: shutil.rmtree(root / 'val/n01440764'),
+        'the folder n01440764 is in one of train_dataloader and val_dataloader alone',
+        {'train_dataloader.batch_size': 2},
     ),
     DataMistake('no box', DETECTOR, _coco(lambda c: _first(c).pop('bbox')), 'has no box of four numbers'),
     DataMistake('image that is not there', DETECTOR, _remove_image, 'images that are not there, such as'),
