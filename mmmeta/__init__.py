@@ -3,6 +3,7 @@
 import sys
 
 from .utils import moved
+from .utils.resources import base_config
 from .utils.stack import StackError, check_stack
 from .version import __version__
 
@@ -19,4 +20,4 @@ from . import registry
 
 moved.install()
 
-__all__ = ['__version__', 'registry']
+__all__ = ['__version__', 'base_config', 'registry']

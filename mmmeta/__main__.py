@@ -167,7 +167,7 @@ def relative_path(path: Path) -> str:
 # Arguments of ``new`` that are passed on by their names.
 NEW_OPTIONS = (
     *('backbone', 'weights', 'method', 'classes', 'ignore', 'val_images', 'val_labels', 'val_fraction'),
-    *('test_images', 'test_labels', 'size', 'batch_size', 'epochs', 'skip_missing'),
+    *('test_images', 'test_labels', 'size', 'batch_size', 'epochs', 'root', 'skip_missing'),
 )
 
 
@@ -209,6 +209,11 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
             parser.add_argument('--method', choices=methods)
             parser.add_argument('--classes', metavar='NAMES', help='a,b,c or a file with a name in each line')
         parser.add_argument('--out', metavar='FILE', help='default: my_<method>_<backbone>.py')
+        parser.add_argument(
+            '--root',
+            metavar='DIR',
+            help='data_root of the config (default: the folder that has all data in it)',
+        )
         parser.add_argument('--force', action='store_true', help='write over files that are there')
         parser.add_argument('--backbone', metavar='NAME', help='default: caformer_s18')
         parser.add_argument('--weights', metavar='LOCATION', help='default: ImageNet-1K; none: random')

@@ -53,6 +53,13 @@ def check_config_path(path: str | Path) -> Path:
     return Path(path)
 
 
+def can_be_template(folder: str) -> bool:
+    """Whether MMEngine can write a folder for ``{{ fileDirname }}``, which stands between quotes."""
+    return (
+        is_unicode(folder) and folder.isprintable() and TEMPLATE not in folder and not {*folder} & {*'\'"\\'}
+    )
+
+
 def is_unicode(text: str) -> bool:
     """Whether a text can be encoded: not with what stands for bytes of other encodings in names of files."""
     try:

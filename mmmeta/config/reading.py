@@ -5,6 +5,7 @@ import difflib
 import importlib
 import json
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.stack import INSTALL, explain_missing_package, require
 
+from .literals import can_be_template
 from .values import iter_items
 
 # Folders of what a line of a config calls when it reads another config or imports a module.
@@ -27,6 +29,8 @@ _FROZEN = '<frozen importlib'
 # What lines of a config raise, and MMEngine about its content.
 _FAILURES = (ImportError, TypeError, AttributeError, NameError, ValueError, ArithmeticError, LookupError)
 _FAILURES += (RuntimeError,)
+# What MMEngine replaces by the path of the file, as text.
+OWN_NAME = re.compile(r'\{\{\s*file(Dirname|Basename|BasenameNoExtension|Extname)\s*\}\}')
 # Bases of other formats that MMEngine reads.
 BASES_OF_DATA = ('.json', '.yaml', '.yml')
 
@@ -123,6 +127,15 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
         path.read_text('utf-8')
     except UnicodeDecodeError as error:  # with a declaration of another encoding
         raise UsageError(f"the config '{path}'{parent} is not encoded in UTF-8: convert it") from error
+    named = {
+        str(path.parent) if key == 'Dirname' else path.name
+        for key in OWN_NAME.findall(path.read_text('utf-8'))
+    }
+    if not all(map(can_be_template, named)):
+        raise UsageError(
+            f"the config '{path}'{parent} names its own folder or file by a template, where quotes, "
+            'backslashes and line breaks would be read as Python: rename it'
+        )
     yield str(path)
     for base in _bases(tree, path):
         if '{{' in base:  # a template, which MMEngine replaces

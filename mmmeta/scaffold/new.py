@@ -18,6 +18,7 @@ from .decisions import decide
 from .detection import look_at_objects
 from .facts import Facts, Options
 from .parts import is_yaml
+from .places import Places
 from .segmentation import look_at_maps
 from .text import write_config
 
@@ -68,6 +69,7 @@ def new(
     size: int | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
+    root: str | Path | None = None,
     skip_missing: bool = False,
     force: bool = False,
     progress: Callable[[Iterable, int], Iterator] = _progress,
@@ -107,6 +109,9 @@ def new(
             task. Defaults to None: by the images, up to 512, 800 or 224.
         batch_size (int | None): Images of an iteration. Defaults to None: 4, 2 or 32.
         epochs (int | None): How often each image is seen. Defaults to None: 12 to 100, by their number.
+        root (str | Path | None): Folder of the data, which is ``data_root`` of the config and stated there
+            once: relative to the config where this path, or that of the images, is relative. Defaults to
+            None: the folder that has all of the data in it.
         skip_missing (bool): Leave images without a mask out. Defaults to False: they are an error.
         force (bool): Write over files that exist. Defaults to False.
         progress (callable): Wraps files while they are read; it is given their number as well.
@@ -151,12 +156,20 @@ def new(
         raise UsageError(f'{shorten(there)} is there: choose another --out, or --force')
     if not os.path.isdir(path.parent):
         raise UsageError(f"--out: there is no folder '{path.parent}'")
-    config = write_config(task, path, backbone, arch['dims'], weights, facts, decisions)
+    held = [
+        folder
+        for split in facts.splits.values()
+        for folder in (
+            split.images,
+            split.labels if split.labels is None or split.labels.is_dir() else split.labels.parent,
+        )
+        if folder is not None
+    ]
+    places = Places(path, options.images, held, None if root is None else Path(root))
+    config = write_config(task, path, places, backbone, arch['dims'], weights, facts, decisions)
     with written_together({**beside, path: config}):
         verify(path)
-    assumed = [*facts.assumed, *decisions.reasons, _say_weights(weights)]
-    if not Path(images).is_absolute():
-        assumed.append('paths of the data are relative to the folder that commands are run in')
+    assumed = [*facts.assumed, *decisions.reasons, _say_weights(weights), places.reason]
     return Created(path, list(beside), facts.found, assumed)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 from mmmeta.config.backbones import SCHEME
 from mmmeta.config.literals import literal
 from mmmeta.models import FAMILIES
-from mmmeta.utils.resources import base_path, resource_root
 from mmmeta.weights import ZOO
 
 from .decisions import Decisions
 from .facts import Facts, Split
+from .places import Places
 
 WIDTH = 110
 # Learning rates of AdamW from published and from random weights; a batch of 16 and more wants higher ones.
@@ -51,6 +51,7 @@ heads = [dict(head, num_classes=num_classes) for head in _base_.model.roi_head.b
 def write_config(
     task: str,
     path: Path,
+    places: Places,
     backbone: str,
     dims: list[int],
     weights: str | None,
@@ -61,7 +62,8 @@ def write_config(
 
     Args:
         task (str): ``'seg'``, ``'det'`` or ``'cls'``.
-        path (Path): Where it will be: its base is named from there.
+        path (Path): Where it will be.
+        places (Places): How it names files.
         backbone (str): Family and member.
         dims (list[int]): Channels of the backbone's stages.
         weights (str | None): Location of its weights; None for random ones.
@@ -74,10 +76,9 @@ def write_config(
     warmup = warmup if warmup > 1 else 0
     values = dict(
         title=f'{TITLES[decisions.method]} with {FAMILIES[family].__name__}-{arch.upper()}',
-        base=literal(
-            base_path(resource_root() / 'configs/_base_' / f'{BASES[decisions.method]}.py', path.parent),
-            'path of the base',
-        ),
+        base=literal(BASES[decisions.method], 'base'),
+        here=places.here,
+        data_root=places.data_root,
         type=f'mmmeta.{FAMILIES[family].__name__}',
         arch=literal(
             ZOO[weights.removeprefix(SCHEME)].arch if weights and weights.startswith(SCHEME) else arch
@@ -85,7 +86,7 @@ def write_config(
         dims=list(dims),
         # Few images: less of what an ImageNet training drops.
         drop_path_rate=0.1 if weights else 0.0,
-        init_cfg=f"dict(type='Pretrained', checkpoint={literal(weights, 'location')})" if weights else 'None',
+        init_cfg=f"dict(type='Pretrained', checkpoint={places.weights(weights)})" if weights else 'None',
         window=f'\n        window={decisions.window},' if decisions.window else '',
         lr=RATES[task][0 if weights else 1],
         side=decisions.side,
@@ -100,7 +101,7 @@ def write_config(
         val_epochs=-(-epochs // 10),
     )
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]
-    return write(path, facts, decisions, values)
+    return write(path, places, facts, decisions, values)
 
 
 def _lines(head: str, values: Sequence[Any], what: str, tail: str = '') -> str:
@@ -126,15 +127,14 @@ def _fill(template: str, /, **values: Any) -> str:
     return (TEMPLATES / f'{template}.txt').read_text().format(**values)
 
 
-def _path(path: Path) -> str:
-    return literal(path.as_posix(), 'path')
-
-
-def _loaders(template: str, facts: Facts, values: Callable[[str, Split], dict[str, Any]]) -> str:
+def _loaders(
+    template: str, places: Places, facts: Facts, values: Callable[[str, Split], dict[str, Any]]
+) -> str:
     """The data loaders; the test is that of validation where there are no images for it.
 
     Args:
         template (str): Name of the template of a loader.
+        places (Places): How the config names files.
         facts (Facts): What the data are.
         values (callable): What a part of the data has in it, by its name.
     """
@@ -144,7 +144,7 @@ def _loaders(template: str, facts: Facts, values: Callable[[str, Split], dict[st
         text += _fill(
             template,
             name=name,
-            images=_path(split.images),
+            images=places.in_root(split.images),
             batch=BATCH if train else '',
             pipeline='train' if train else 'test',
             **values(name, split),
@@ -152,13 +152,12 @@ def _loaders(template: str, facts: Facts, values: Callable[[str, Split], dict[st
     return text if facts.test else f'{text}test_dataloader = val_dataloader\n'
 
 
-def _listed(path: Path, name: str, split: Split) -> str:
+def _listed(path: Path, places: Places, name: str, split: Split) -> str:
     """Where the listed images of a split are, as an argument."""
-    listed = path.with_name(f'{path.stem}_{name}.txt')
-    return f'\n        ann_file={_path(listed)},' if split.is_listed else ''
+    return f'\n        ann_file={places.beside(f"{path.stem}_{name}.txt")},' if split.is_listed else ''
 
 
-def _segmentor(path: Path, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
+def _segmentor(path: Path, places: Places, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
     labels, dims = facts.labels, values['dims']
     if labels.is_mapped:
         stored, left_out = (
@@ -194,13 +193,16 @@ def _segmentor(path: Path, facts: Facts, decisions: Decisions, values: dict[str,
         mask_suffix=literal(facts.suffixes[1], 'ending of masks'),
         loaders=_loaders(
             'segmentor_loader',
+            places,
             facts,
-            lambda name, split: dict(labels=_path(split.labels), ann_file=_listed(path, name, split)),
+            lambda name, split: dict(
+                labels=places.in_root(split.labels), ann_file=_listed(path, places, name, split)
+            ),
         ),
     )
 
 
-def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
+def _detector(path: Path, places: Places, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
     method, dims = decisions.method, values['dims']
     retinanet, masks = method == 'retinanet', 'mask_head=dict(num_classes=num_classes)'
     heads = {
@@ -209,15 +211,12 @@ def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, 
         'cascade_mask_rcnn': f'    roi_head=dict(bbox_head=heads, {masks}),',
     }
     files = {
-        name: _path(split.labels or path.with_name(f'{path.stem}_{name}.json'))
+        name: places.beside(f'{path.stem}_{name}.json') if split.labels is None else places.path(split.labels)
         for name, split in facts.splits.items()
     }
     evaluators = f'val_evaluator = dict(ann_file={files["val"]})\n'
-    evaluators += (
-        f'test_evaluator = dict(ann_file={files["test"]})\n'
-        if facts.test
-        else 'test_evaluator = val_evaluator\n'
-    )
+    tested = f'dict(ann_file={files["test"]})' if facts.test else 'val_evaluator'
+    evaluators += f'test_evaluator = {tested}\n'
     return _fill(
         'detector',
         **values,
@@ -233,6 +232,7 @@ def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, 
         with_mask='' if retinanet else ', with_mask=True',
         loaders=_loaders(
             'detector_loader',
+            places,
             facts,
             lambda name, split: dict(ann_file=files[name], filter=FILTER if name == 'train' else ''),
         )
@@ -240,7 +240,9 @@ def _detector(path: Path, facts: Facts, decisions: Decisions, values: dict[str, 
     )
 
 
-def _classifier(path: Path, facts: Facts, decisions: Decisions, values: dict[str, Any]) -> str:
+def _classifier(
+    path: Path, places: Places, facts: Facts, decisions: Decisions, values: dict[str, Any]
+) -> str:
     count = len(facts.classes)
     return _fill(
         'classifier',
@@ -249,7 +251,10 @@ def _classifier(path: Path, facts: Facts, decisions: Decisions, values: dict[str
         classes=_lines('classes = ', facts.classes, 'class name'),
         channels=values['dims'][-1],
         loaders=_loaders(
-            'classifier_loader', facts, lambda name, split: dict(ann_file=_listed(path, name, split))
+            'classifier_loader',
+            places,
+            facts,
+            lambda name, split: dict(ann_file=_listed(path, places, name, split)),
         ),
         topk='(1, 5)' if count > 5 else '(1,)',
     )

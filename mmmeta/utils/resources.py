@@ -17,6 +17,15 @@ def resource_root() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent
 
 
+def base_config(name: str) -> str:
+    """Return the path of a base, for configs that are used where mmmeta is installed in another folder.
+
+    Args:
+        name (str): Its name in ``configs/_base_``, such as ``'fpn_ade20k'``.
+    """
+    return (resource_root() / 'configs/_base_' / f'{name}.py').as_posix()
+
+
 def base_path(base: Path, folder: Path) -> str:
     """A base as MMEngine finds it from a config in a folder.
 

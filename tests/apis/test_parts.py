@@ -1,6 +1,9 @@
 """Which images ``new`` trains, validates and tests on."""
 
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement
 
@@ -251,3 +254,53 @@ class TestYaml:
         with pytest.raises(UsageError, match=error):
             new('det', None, root / 'data.yaml', tmp_path / 'my.py', **OPTIONS)
         assert not (tmp_path / 'my.py').exists()
+
+
+class TestMoving:
+    """Configs are used from any folder, and handed on with the data or without."""
+
+    def new(self, folder, task, monkeypatch, **options):
+        given = write_folders(folder / 'project/data', task, LOADERS)
+        monkeypatch.chdir(folder / 'project')
+        os.mkdir('configs')
+        weights = Path('w.pth')
+        weights.touch()
+        paths = [None if path is None else os.path.relpath(path) for path in given[1:3]]
+        options = {**OPTIONS, 'weights': 'w.pth', **options}
+        return new(task, *paths, 'configs/my.py', **options)
+
+    @pytest.mark.parametrize('task', ['seg', 'det', 'cls'])
+    def test_with_the_data(self, tmp_path, monkeypatch, task):
+        created = self.new(tmp_path, task, monkeypatch)
+        assert created.assumed[-1].endswith(': move both together, or write another (--root)')
+        text = (tmp_path / 'project/configs/my.py').read_text()
+        assert str(tmp_path) not in text  # nothing of this machine
+        monkeypatch.chdir('/')
+        shutil.move(tmp_path / 'project', tmp_path / 'handed on')
+        config = tmp_path / 'handed on/configs/my.py'
+        assert images_of(config) == {part: [f'{part}a', f'{part}b'] for part in LOADERS}
+        cfg = load_config(str(config))
+        assert os.path.samefile(cfg.model.backbone.init_cfg.checkpoint, tmp_path / 'handed on/w.pth')
+        if task == 'det':
+            for part in ('val', 'test'):
+                file = cfg[f'{part}_dataloader'].dataset.ann_file
+                assert os.path.samefile(cfg[f'{part}_evaluator'].ann_file, file)
+
+    def test_without_the_data(self, tmp_path, monkeypatch):
+        """They are elsewhere there: one line says where."""
+        created = self.new(tmp_path, 'seg', monkeypatch, root=tmp_path / 'project')
+        assert created.assumed[-1] == (
+            "data_root at the top of the config is '.': write another to move the data (--root)"
+        )
+        shutil.move('data', tmp_path / 'elsewhere')
+        (tmp_path / 'disk').mkdir()
+        shutil.move(tmp_path / 'elsewhere', tmp_path / 'disk/data')
+        text = Path('configs/my.py').read_text()
+        Path('configs/my.py').write_text(
+            re.sub(r'data_root = .*', f"data_root = '{tmp_path}/disk'", text, count=1)
+        )
+        assert images_of('configs/my.py')['test'] == ['testa', 'testb']
+
+    def test_data_beside_the_root(self, tmp_path, monkeypatch):
+        with pytest.raises(UsageError, match=r"--root 'configs': '.*/data/images/train' is not below it"):
+            self.new(tmp_path, 'cls', monkeypatch, root='configs')

@@ -274,7 +274,7 @@ SOURCES = {
     '--classes': (write_option, lambda cfg, root: classes_of(cfg)[1]),
     'folders': (write_folders, lambda cfg, root: sorted({*classes_of(cfg)} - {'a'})[0]),
     'ending': (write_masks, lambda cfg, root: cfg.train_dataloader.dataset.seg_map_suffix[:-4]),
-    'path': (write_folder_name, lambda cfg, root: cfg.train_dataloader.dataset.data_prefix.split('/')[-2]),
+    'path': (write_folder_name, lambda cfg, root: cfg.data_root.split('/')[-2]),
     '--out': (write_out, lambda cfg, root: cfg.train_dataloader.dataset.ann_file.split('/out')[1][:-10]),
     '--weights': (write_weights, lambda cfg, root: cfg.model.backbone.init_cfg.checkpoint[10:-4]),
 }
@@ -463,3 +463,16 @@ def full_disk(limit):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_folder_of_a_config_is_not_code(tmp_path):
+    """MMEngine writes it as text in the place of a template."""
+    folder = tmp_path / f"a'+str({CODE})+'"
+    folder.mkdir()
+    given, _ = write_folder_name(folder, 'plain')
+    (folder / 'my.py').write_text("here = '{{ fileDirname }}/'\n")
+    with pytest.raises(UsageError, match='names its own folder or file by a template'):
+        load_config(str(folder / 'my.py'))
+    found = new(*given, out=folder / 'b.py', weights='none', val_fraction=0.5)
+    assert load_config(str(found.config)).here == f'{folder}/'
+    assert MARK not in os.environ
