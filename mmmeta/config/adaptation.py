@@ -1,5 +1,7 @@
 """Adapt configs to the device, to mixed precision and to other ways to test."""
 
+import os
+
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
@@ -155,6 +157,40 @@ def enable_drawing(cfg: Config, folder: str) -> None:
     else:
         hook.draw = True
     if scope == 'mmdet':
-        hook.test_out_dir = folder
+        # It joins another one to the work directory, and that to the work directory at the next image.
+        hook.test_out_dir = os.path.abspath(folder)
     elif scope == 'mmseg':
         cfg.visualizer.save_dir = folder
+
+
+def enable_confusion(cfg: Config, largest: int = 30, score_thr: float = 0.3) -> None:
+    """Measure which classes are taken for which in the test as well.
+
+    Args:
+        cfg (Config): The config.
+        largest (int): How many classes are drawn. Defaults to 30.
+        score_thr (float): Objects of a detector with a lower score do not count. Defaults to 0.3.
+
+    Raises:
+        UsageError: It is of another package, or has several labels for an image.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in ('mmseg', 'mmdet', 'mmpretrain'):
+        raise UsageError(
+            f"'{cfg.filename}' has default_scope={scope!r}: confusion is that of classes of mmseg, mmdet and "
+            'mmpretrain, so give a config of one of them'
+        )
+    if scope == 'mmdet':
+        for dataset in datasets(cfg.test_dataloader):
+            _annotate_original(dataset)
+    metric = dict(type='mmmeta.ConfusionMatrix', out_dir=cfg.work_dir, largest=largest, score_thr=score_thr)
+    given = cfg.get('test_evaluator') or []
+    cfg.test_evaluator = [*(given if isinstance(given, list) else [given]), metric]
+
+
+def _annotate_original(dataset: ConfigDict) -> None:
+    """Load annotations last in a pipeline for a test, so that they are of the image as it is stored."""
+    steps = list(dataset.pipeline)
+    load = next((step for step in steps if step.type == 'LoadAnnotations'), None)
+    steps = [step for step in steps if step is not load]
+    dataset.pipeline = [*steps[:-1], load or dict(type='LoadAnnotations', with_bbox=True), *steps[-1:]]

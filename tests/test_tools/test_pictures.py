@@ -1,6 +1,7 @@
 """Tools that draw: predictions, data, class activation maps, confusion."""
 
 import csv
+import json
 import sys
 
 import numpy as np
@@ -295,8 +296,20 @@ def test_confusion(tools, segmentor, tmp_path):
     assert found['aAcc'] == pytest.approx(100 * np.trace(matrix) / matrix.sum(), abs=0.01)
     with Image.open(tmp_path / 'confusion_matrix.png') as picture:
         assert picture.width == picture.height
-    message = tools.fail(*command[:2], DETECTOR, segmentor)
-    assert message == f"error: '{DETECTOR}' is no segmentor: give a config of MMSegmentation"
+
+
+def test_confusion_of_a_detector(det_tools, detector, tmp_path):
+    command = (sys.executable, 'tools/analysis_tools/confusion_matrix.py', DETECTOR, detector)
+    given = ('--work-dir', tmp_path, '--score-thr', '0.05', '--cfg-options', *det_tools.data_options)
+    det_tools.run(*command, *given)
+    with open(tmp_path / 'confusion_matrix.csv') as file:
+        header, *rows = csv.reader(file)
+    matrix = np.array(rows, int)
+    assert header[-1] == 'background' and matrix.shape == (81, 81)
+    content = json.loads((det_tools.data_root / 'annotations/instances_val2017.json').read_text())
+    objects = [part['category_id'] for part in content['annotations'] if not part['iscrowd']]
+    # Every annotated object counts once.
+    assert matrix[:-1].sum() == len(objects)
 
 
 def test_free_paths(tmp_path):
