@@ -20,7 +20,7 @@ from mmmeta.config.building import build
 from mmmeta.config.inspection import dataset_class, datasets, iter_dicts
 from mmmeta.config.loading import load_config
 from mmmeta.config.pipelines import without_annotations
-from mmmeta.datasets.classes import class_names
+from mmmeta.datasets.classes import class_colours, class_names
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import Description, draw, enlarge, read_image, scale_of
 from mmmeta.runtime.run import Prediction as Found
@@ -198,15 +198,11 @@ def _metainfo(dataset: ConfigDict, scope: str) -> dict:
     """Classes and palette of a data set."""
     own = dataset_class(dataset, scope).METAINFO
     given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
-    if 'classes' in given and 'palette' not in given:
-        # Colours of the classes that the data set knows; any for others.
-        known = dict(zip(own['classes'], own['palette'], strict=True)) if own.get('palette') else {}
-        random = np.random.default_rng(0)
-        colours = [known.get(name, tuple(random.integers(0, 256, 3).tolist())) for name in given['classes']]
-        given['palette'] = colours
-    if given.get('palette'):
-        given['palette'] = [tuple(colour) for colour in given['palette']]
-    return {**own, **given}
+    found = {**own, **given}
+    if given and found.get('classes'):
+        named = dict(classes=found['classes'], palette=given.get('palette'))
+        found['palette'] = class_colours(named, own, scope)
+    return found
 
 
 @dataclass(frozen=True)

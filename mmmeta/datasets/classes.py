@@ -1,7 +1,9 @@
-"""Names of the classes of classifiers."""
+"""Names of the classes of classifiers, and colours of those of segmentors and detectors."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from mmengine.model import BaseModel
 
 
@@ -30,3 +32,23 @@ def class_names(model: BaseModel) -> Sequence[str]:
         info = ImageNetInfo('imagenet-22k')
         return [info.index_to_description(i) for i in range(num_classes)]
     return [str(i) for i in range(num_classes)]
+
+
+def class_colours(metainfo: dict[str, Any], own: dict[str, Any], scope: str) -> list[tuple[int, ...]]:
+    """Return a colour for each class, as the data sets of the packages have them, which are not built here.
+
+    Args:
+        metainfo (dict): ``classes``, and ``palette`` where a config gives one.
+        own (dict): ``METAINFO`` of the class of the data set.
+        scope (str): ``'mmseg'``, whose data sets keep the colours of names that they know; or ``'mmdet'``,
+            whose classes have the colours of their places.
+    """
+    classes, palette = metainfo['classes'], list(metainfo.get('palette') or own.get('palette') or ())
+    # As both packages draw them, with other limits.
+    colours = np.random.RandomState(42).randint(0, 255 if scope == 'mmseg' else 256, (len(classes), 3))
+    if metainfo.get('palette') or scope == 'mmdet':
+        colours = [*palette, *colours[len(palette) :]]
+    elif palette:
+        known = dict(zip(own['classes'], palette, strict=True))
+        colours = [known.get(name, colour) for name, colour in zip(classes, colours, strict=True)]
+    return [tuple(int(value) for value in colour) for colour in colours[: len(classes)]]

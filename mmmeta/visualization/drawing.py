@@ -10,6 +10,7 @@ from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
 
+from mmmeta.datasets.classes import class_colours
 from mmmeta.runtime.run import enlarge, scale_of
 
 VISUALIZER_OF = dict(
@@ -48,7 +49,10 @@ def draw_item(scope: str, item: dict[str, Any], dataset: Any) -> list[tuple[str,
     Returns:
         list[tuple[str, np.ndarray]]: Pictures with their titles, the last one of the annotation.
     """
-    sample, visualizer = item['data_samples'], build_visualizer(scope, dataset.metainfo)
+    sample, info = item['data_samples'], dict(dataset.metainfo)
+    if scope != 'mmpretrain' and info.get('classes'):
+        info['palette'] = class_colours(info, {}, scope)  # which may be shorter than the classes
+    visualizer = build_visualizer(scope, info)
     image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first
     if _annotates_original(dataset):
         shown = Image.fromarray(np.ascontiguousarray(image)).resize(sample.ori_shape[::-1])

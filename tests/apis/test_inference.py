@@ -1,15 +1,18 @@
 """Names, colours and scores in predictions."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmmeta.apis.inference import _metainfo, show
+from mmmeta.visualization.drawing import _visualizer, draw_item
 
 
 class TestMetainfo:
@@ -40,6 +43,36 @@ class TestMetainfo:
         found = self.metainfo(classes=('grass', 'crack', 'sky'))['palette']
         assert (found[0], found[2]) == (colours['grass'], colours['sky'])
         assert len(found[1]) == 3 and self.metainfo(classes=('grass', 'crack', 'sky'))['palette'] == found
+
+    @pytest.mark.parametrize('count', [2, 90])
+    @pytest.mark.parametrize('scope', ['mmseg', 'mmdet'])
+    def test_colours_are_those_of_the_data(self, tmp_path, scope, count):
+        """Where a config has none: those that browse_dataset draws with, and the packages."""
+        pytest.importorskip(scope)
+        init_default_scope(scope)
+        classes = [f'class {i}' for i in range(count)]
+        Image.new('RGB', (32, 32)).save(tmp_path / 'a.png')
+        Image.new('L', (32, 32), 1).save(tmp_path / 'a_mask.png')
+        options = dict(data_prefix=dict(img=''), metainfo=dict(classes=classes), data_root=str(tmp_path))
+        steps = [dict(type='LoadImageFromFile')]
+        if scope == 'mmseg':
+            steps += [dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+            options.update(type='BaseSegDataset', img_suffix='a.png', seg_map_suffix='a_mask.png')
+            options['data_prefix'] = dict(img_path='', seg_map_path='')
+        else:
+            part = dict(id=1, image_id=1, category_id=count, bbox=[2, 2, 20, 20], area=400, iscrowd=0)
+            categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
+            images = [dict(id=1, file_name='a.png', width=32, height=32)]
+            content = dict(images=images, annotations=[part], categories=categories)
+            (tmp_path / 'a.json').write_text(json.dumps(content))
+            steps += [dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
+            options.update(type='CocoDataset', ann_file='a.json')
+        dataset = DATASETS.build(dict(options, pipeline=steps))
+        draw_item(scope, dataset[0], dataset)
+        drawn = _visualizer(scope).dataset_meta['palette']
+        assert _metainfo(ConfigDict(options), scope)['palette'] == drawn and len(drawn) == count
+        own = [tuple(colour) for colour in dataset.metainfo['palette']][:count]
+        assert drawn[: len(own)] == own
 
 
 NETWORK = SimpleNamespace(
