@@ -27,11 +27,11 @@ from mmmeta.cli.arguments import (
 )
 from mmmeta.config import adapt, load_config
 from mmmeta.scaffold import METHODS, new
-from mmmeta.swapping.writing import write_swap
-from mmmeta.utils.errors import UsageError
+from mmmeta.swapping.writing import describe_changes, write_swap
+from mmmeta.utils.errors import UsageError, counted
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_target
-from mmmeta.validation import SAMPLE, Report, examine
+from mmmeta.validation import SAMPLE, Finding, Report, examine
 from mmmeta.weights import ZOO
 
 
@@ -91,11 +91,19 @@ def run_check(args: argparse.Namespace) -> None:
             print(fact)
         for finding in findings:
             print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
-        print(f'{len(findings)} findings' if findings else 'nothing was found')
+        print(_summary(findings))
     if any(not finding.is_warning for finding in findings):
         sys.exit(1)
     if args.forecast:
         print_forecast(cfg)
+
+
+def _summary(findings: list[Finding]) -> str:
+    """How many mistakes there are."""
+    warnings = sum(finding.is_warning for finding in findings)
+    errors = len(findings) - warnings
+    said = [counted(number, word) for number, word in ((errors, 'error'), (warnings, 'warning')) if number]
+    return ', '.join(said) or 'no mistakes were found in the config and its data'
 
 
 def print_forecast(cfg: Config) -> None:
@@ -154,6 +162,9 @@ def run_swap(args: argparse.Namespace) -> None:
     """``swap``."""
     size = tuple(args.train_size) if args.train_size else None
     path = write_swap(args.config, args.backbone, args.out, size, args.keep_optimizer, args.force)
+    changed, kept = describe_changes(load_config(args.config), load_config(str(path)))
+    print(f'changed: {", ".join(changed)}')
+    print(f'kept:    {"; ".join(kept)}')
     print(f'wrote:   {path}')
     tool = relative_path(resource_root() / 'tools/train.py')
     print(f'\ntrain:   python {shlex.quote(tool)} {shlex.quote(str(path))}')
@@ -204,7 +215,11 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
     det.add_argument('--test-annotations', metavar='FILE', dest='test_labels')
     cls = tasks.add_parser('cls', help='classification: a folder for each class')
     cls.add_argument('images', metavar='DIR', help='folders of the classes, or train, val and test with them')
-    for parser, methods in ((seg, METHODS['seg']), (det, METHODS['det']), (cls, ())):
+    for parser, methods, size in (
+        (seg, METHODS['seg'], 'images are scaled to this short side, and crops of this side learnt from'),
+        (det, METHODS['det'], 'images are scaled to this short side, and not cropped'),
+        (cls, (), 'images are scaled to this short side, and cropped to a square of it'),
+    ):
         if methods:
             parser.add_argument('--method', choices=methods)
             parser.add_argument('--classes', metavar='NAMES', help='a,b,c or a file with a name in each line')
@@ -218,7 +233,7 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
         parser.add_argument('--backbone', metavar='NAME', help='default: caformer_s18')
         parser.add_argument('--weights', metavar='LOCATION', help='default: ImageNet-1K; none: random')
         parser.add_argument('--val-fraction', type=share, metavar='X', help='held out, default: 0.1')
-        parser.add_argument('--size', type=positive, metavar='PIXELS', help='default: by the images')
+        parser.add_argument('--size', type=positive, metavar='PIXELS', help=size)
         parser.add_argument('--batch-size', type=positive, metavar='N')
         parser.add_argument('--epochs', type=positive, metavar='N', help='default: 12 to 100, by the images')
 

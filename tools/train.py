@@ -26,6 +26,11 @@ def parse_args() -> argparse.Namespace:
         '--amp', action='store_true', help='mixed precision: float16 on GPUs, bfloat16 on CPU'
     )
     parser.add_argument(
+        '--weights',
+        metavar='LOCATION',
+        help='weights that the backbone begins with, such as mmmeta://caformer_s18, a file, or none',
+    )
+    parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
     )
     parser.add_argument(
@@ -44,7 +49,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, args.work_dir, backbone=args.backbone)
     cfg.launcher = args.launcher
     cfg.console = 'full' if args.verbose else 'short'
-    adapt(cfg, amp=args.amp, auto_scale_lr=args.auto_scale_lr)
+    adapt(cfg, amp=args.amp, weights=args.weights, auto_scale_lr=args.auto_scale_lr)
     if args.deterministic:
         cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
     if args.resume:

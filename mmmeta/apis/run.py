@@ -30,7 +30,7 @@ from mmmeta.engine.resuming import find_last_checkpoint
 from mmmeta.models import MetaFormer
 from mmmeta.registry import RUNNERS
 from mmmeta.utils.atomic import NO_ROOM
-from mmmeta.utils.errors import UsageError
+from mmmeta.utils.errors import UsageError, counted
 from mmmeta.utils.mmengine_private import init_weights
 from mmmeta.utils.processes import is_first_process
 from mmmeta.utils.targets import check_writable
@@ -118,10 +118,12 @@ def _summary(cfg: Config, runner: Runner) -> str:
     if isinstance(runner.model, nn.Module):
         parts.append(f'{sum(p.numel() for p in runner.model.parameters()) / 1e6:.1f} M parameters')
     train, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
-    length = next((f'{train[key]} {key[4:]}' for key in ('max_iters', 'max_epochs') if key in train), None)
+    words = dict(max_iters='iteration', max_epochs='epoch')
+    length = next((counted(train[key], word) for key, word in words.items() if key in train), None)
     if length:
-        length = length.replace('iters', 'iterations')
-        parts.append(f'{length} of {loader.get("batch_size", 1)} images on {get_world_size()} processes')
+        processes = get_world_size()
+        each = f' on each of {processes} processes' if processes > 1 else ''
+        parts.append(f'{length} in batches of {counted(loader.get("batch_size", 1), "image")}{each}')
         rate = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('lr')
         parts.append(f'learning rate {rate}')
     return f'{", ".join(parts)}; config, environment and hooks are in {runner.log_dir}'

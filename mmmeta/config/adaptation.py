@@ -8,7 +8,7 @@ from mmengine.device import get_device
 
 from mmmeta.utils.errors import UsageError
 
-from .inspection import datasets
+from .inspection import datasets, our_backbone
 from .wiring import without_groups
 
 
@@ -17,6 +17,7 @@ def adapt(
     *,
     device: bool = False,
     amp: bool = False,
+    weights: str | None = None,
     auto_scale_lr: bool = False,
     tta: bool = False,
     show_dir: str | None = None,
@@ -28,6 +29,8 @@ def adapt(
         device (bool): Whether to let it run on a machine without a GPU, see :func:`adapt_to_device`. Every
             run does so itself. Defaults to False.
         amp (bool): Whether to train in mixed precision, see :func:`enable_amp`. Defaults to False.
+        weights (str | None): Location of weights that the backbone begins with, see :func:`put_weights`.
+            Defaults to None: as the config says.
         auto_scale_lr (bool): Whether to scale the learning rate linearly with the batch size. Defaults to
             False.
         tta (bool): Whether to test with the config's test-time augmentation. Defaults to False.
@@ -43,6 +46,8 @@ def adapt(
         adapt_to_device(cfg)
     if amp:
         enable_amp(cfg)
+    if weights:
+        put_weights(cfg, weights)
     if auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if show_dir:
@@ -73,6 +78,23 @@ def adapt_to_device(cfg: Config) -> None:
             broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
         )
         cfg.model_wrapper_cfg = dict(wrapper, type='MMDistributedDataParallel', device_ids=None)
+
+
+def put_weights(cfg: Config, location: str) -> None:
+    """Let a backbone of ours begin with other weights than the config says.
+
+    Args:
+        cfg (Config): The config. It is changed.
+        location (str): Such as ``'mmmeta://caformer_s18'``, a path or a URL; ``'none'`` for random weights.
+
+    Raises:
+        UsageError: The backbone is not one of ours.
+    """
+    backbone = our_backbone(cfg)
+    if backbone is None:
+        raise UsageError(f'--weights {location}: the backbone of this config is none of ours; leave it out')
+    pretrained = dict(type='Pretrained', checkpoint=location)
+    backbone['init_cfg'] = None if location == 'none' else pretrained
 
 
 def enable_amp(cfg: Config) -> None:

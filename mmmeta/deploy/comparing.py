@@ -45,6 +45,18 @@ class Limits:
 EXACT, REDUCED, SAME_IMAGE = Limits(0.03, 1e-4, 1e-4), Limits(1.0, 1e-4, 1e-4), Limits(0.1, 1e-3, 1e-4)
 
 
+# How each of the differences is said.
+MEANINGS = {
+    'of the largest output': 'outputs differ by {:.1e} of the largest one at most',
+    'share of labels': '{:.3%} of the labels differ',
+    'probability': 'probabilities differ by {:.1e} at most',
+    'pixels': 'boxes differ by {:.1e} pixels at most',
+    'score': 'scores differ by {:.1e} at most',
+    'share of mask pixels': '{:.3%} of the pixels of masks differ',
+    'objects that no tie explains': '{:.0f} objects are in one of the two alone',
+}
+
+
 @dataclass(frozen=True)
 class Difference:
     """Differences between an exported file and PyTorch for a batch of images.
@@ -62,7 +74,7 @@ class Difference:
     of_objects: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        parts = [f'{name} {value:.1e}' for name, value in self.values.items()]
+        parts = [MEANINGS[name].format(value) for name, value in self.values.items()]
         if self.of_objects:
             parts.insert(0, f'{self.of_objects[0]} of {self.of_objects[1]} objects')
         return f'{self.images}: {", ".join(parts)}'

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from mmmeta.utils.errors import UsageError, shorten
+from mmmeta.utils.errors import UsageError, counted, shorten
 
 from . import folders
 from .facts import Facts, Options, Split, format_counts
@@ -64,7 +64,8 @@ def look_at_folders(options: Options) -> Facts:
         },
         found=[
             format_counts({name: len(split.names) for name, split in splits.items()}, sizes),
-            f'{len(classes)} classes with {min(counts.values())} images or more each: {shorten(classes, 8)}',
+            f'{len(classes)} classes, each with {counted(min(counts.values()), "image")} or more: '
+            f'{shorten(classes, 8)}',
         ],
         assumed=assumed,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from mmmeta.config.backbones import GLOBAL_ATTENTION, WINDOW
-from mmmeta.utils.errors import UsageError
+from mmmeta.utils.errors import UsageError, counted
 
 from .facts import Facts, Options
 
@@ -13,6 +13,13 @@ BATCH_SIZES = dict(seg=4, det=2, cls=32)
 # Pixels of crops (seg), of the short side (det), of the side (cls): limits, and the multiple.
 SIZES = dict(seg=(64, 512), det=(128, 800), cls=(64, 224))
 STEP = 32
+SCALING = dict(
+    seg='images are scaled to a short side of {side} pixels, half to twice that in training, where crops of '
+    '{side}x{side} are learnt from',
+    det='images are scaled to a short side of {side} pixels, and not cropped',
+    cls='images are scaled to a short side of {side} pixels and cropped to {side}x{side}, at random in '
+    'training',
+)
 # Images for training, and epochs: fewer images are seen more often.
 EPOCHS = ((20000, 12), (2000, 36), (0, 100))
 
@@ -61,8 +68,8 @@ def decide(task: str, facts: Facts, options: Options, token_mixers: Sequence[str
     # Of segmentors, which are trained by iterations; else the last batch of an epoch may be smaller.
     iterations = max(facts.count * epochs // batch, 1) if task == 'seg' else -(-facts.count // batch) * epochs
     reasons.append(
-        f'{epochs} epochs of {facts.count} images in batches of {batch}: {iterations} iterations (--epochs, '
-        '--batch-size)'
+        f'{counted(epochs, "epoch")} of {counted(facts.count, "image")} in batches of {batch}: '
+        f'{counted(iterations, "iteration")} (--epochs, --batch-size)'
     )
     # Short sides are scaled to the crops of segmentors; detectors see images of 5:3 at most.
     ratio = max(max(size) / min(size) for size in facts.sizes) if task == 'seg' else 5 / 3
@@ -73,12 +80,10 @@ def decide(task: str, facts: Facts, options: Options, token_mixers: Sequence[str
 
 def _side(task: str, facts: Facts, options: Options, reasons: list[str]) -> int:
     """Return the side of the crops or images in pixels, a multiple of the stride."""
-    if options.size is not None:
-        if options.size % STEP:
-            raise UsageError(f'--size {options.size}: give a multiple of {STEP}')
-        return options.size
     low, high = SIZES[task]
     short = median(min(size) for size in facts.sizes)
-    side = int(min(max(round(short / STEP) * STEP, low), high))
-    reasons.append(f'images are used at {side} pixels; the middle one has {short:.0f} (--size)')
+    side = options.size or int(min(max(round(short / STEP) * STEP, low), high))
+    if side % STEP:
+        raise UsageError(f'--size {side}: give a multiple of {STEP}')
+    reasons.append(f'{SCALING[task].format(side=side)}; the middle image has {short:.0f} (--size)')
     return side

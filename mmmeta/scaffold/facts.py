@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmmeta.utils.errors import counted
+
 from .masks import Labels
 
 
@@ -87,8 +89,9 @@ class Facts:
 
 def format_counts(counts: dict[str, int], sizes: list[tuple[int, int]]) -> str:
     """Return how many images each part has, and their sizes."""
-    words = dict(train='images for training', val='for validation', test='for the test')
-    said = ', '.join(f'{count} {words[name]}' for name, count in counts.items())
+    words = dict(val='for validation', test='for the test')
+    others = ''.join(f', {counts[name]} {word}' for name, word in words.items() if name in counts)
+    said = f'{counted(counts["train"], "image")} for training{others}'
     return f'{said}, of {format_range(sizes)} pixels'
 
 

@@ -183,8 +183,8 @@ def _check_test(facts: Facts) -> None:
     both = sorted(train & test)
     if both:
         raise UsageError(
-            f"{len(both)} images of {len(test)}, such as '{both[0]}', are for training and for the test: "
-            'take them out of one'
+            f"'{both[0]}' is for training and for the test, as {len(both)} of the {len(test)} images for the "
+            'test are: take them out of one'
         )
 
 
@@ -213,5 +213,5 @@ def _check_backbone(backbone: str, weights: str | None) -> tuple[dict[str, Any],
 
 def _say_weights(weights: str | None) -> str:
     if weights is None:
-        return 'the backbone begins with random weights (--weights)'
+        return 'the backbone begins with random weights (--weights, here or of tools/train.py)'
     return f'the backbone begins with {weights} (--weights, or none)'

@@ -178,8 +178,8 @@ def _check_apart(names: dict[str, frozenset[str]], places: dict[str, Any]) -> No
             both = sorted(names.get(first, frozenset()) & names.get(second, frozenset()))
             if both:
                 raise UsageError(
-                    f"{len(both)} images are in '{places[first]}' and in '{places[second]}', such as "
-                    f"'{both[0]}': take them out of one"
+                    f"'{places[first]}' and '{places[second]}' both have {shorten(both, 3)}: take what is in "
+                    'two parts out of one'
                 )
 
 

@@ -45,9 +45,10 @@ def look_at_maps(options: Options) -> Facts:
         f'{len(labels.names)} classes: {shorten(labels.names, 8)}',
     ]
     if labels.is_mapped:
+        stored = [f'{label} for {name}' for label, name in zip(labels.classes, labels.names, strict=True)]
         found.append(
-            f'labels are mapped while they are read: {shorten(labels.classes, 4)} to 0 to '
-            f'{len(labels.names) - 1}'
+            f'the masks store {shorten(stored, 4)}: the config reads these as classes 0 to '
+            f'{len(labels.names) - 1} (mmmeta.LoadMappedLabels); no file is changed'
         )
     return Facts(
         **splits,

@@ -2,17 +2,18 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from mmmeta.config.backbones import name_of_spec
+from mmmeta.config.inspection import dataset_class, datasets, scope_of
 from mmmeta.config.literals import check_config_path, comment, is_argument, literal
 from mmmeta.config.loading import load_config
 from mmmeta.utils.atomic import written_together
-from mmmeta.utils.errors import UsageError
+from mmmeta.utils.errors import UsageError, shorten
 from mmmeta.utils.resources import base_path
 from mmmeta.utils.targets import check_writable
 
@@ -131,6 +132,42 @@ def format_differences(
         changed = _override(before.get(key, _MISSING), value)
         lines += _format((key,), changed, reasons, '', f'{key} = ', '')
     return '\n'.join(lines) + '\n'
+
+
+def describe_changes(before: Config, after: Config) -> tuple[list[str], list[str]]:
+    """Describe what a swap changed, and what it left that belongs to the data of the original.
+
+    Args:
+        before (Config): The original, as it was loaded.
+        after (Config): The swapped config, as it was loaded.
+
+    Returns:
+        tuple[list[str], list[str]]: Keys with another value; and the data, the classes and the schedule.
+    """
+    changed = list(_changed_keys((), plain(before), plain(after)))
+    kept = []
+    dataset = next(datasets(after.get('train_dataloader') or {}), None)
+    if dataset is not None:
+        place = dataset.get('data_root') or dataset.get('ann_file') or dataset.get('data_prefix')
+        kept.append(f"the data of {dataset.type} in '{place}'")
+        own = getattr(dataset_class(dataset, scope_of(after)), 'METAINFO', None) or {}
+        classes = {**own, **(dataset.get('metainfo') or {})}.get('classes')
+        if classes and not isinstance(classes, str):
+            kept.append(f'its {len(classes)} classes ({shorten(classes, 3)})')
+    loop = after.get('train_cfg') or {}
+    kept += [f'{key}={loop[key]}' for key in ('max_epochs', 'max_iters') if key in loop]
+    return changed, kept
+
+
+def _changed_keys(path: tuple, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of what differs; of a part that is another one its own key alone."""
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key, _MISSING), after.get(key, _MISSING)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping)
+        if both and old.get('type') == new.get('type'):
+            yield from _changed_keys((*path, key), old, new)
+        elif old != new:
+            yield _name((*path, key))
 
 
 _MISSING = object()

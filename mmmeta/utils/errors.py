@@ -20,6 +20,11 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     return by_lower[found[0]] if found else None
 
 
+def counted(number: int, word: str) -> str:
+    """A number of things, such as ``1 image`` and ``2 images``."""
+    return f'{number} {word}' if number == 1 else f'{number} {word}s'
+
+
 def shorten(values: Iterable[Any], limit: int = 5) -> str:
     """The first of several values, and how many there are."""
     values = [str(value) for value in values]

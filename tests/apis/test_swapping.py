@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmmeta.apis import load_config, swap
 from mmmeta.swapping.maps import read_maps, rewire
 from mmmeta.swapping.swap import check_swappable, swap_with_reasons
-from mmmeta.swapping.writing import plain, write_swap
+from mmmeta.swapping.writing import describe_changes, plain, write_swap
 from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('mmseg', reason='configs of MMSegmentation are swapped')
@@ -243,6 +243,18 @@ def test_another_size_of_training_images():
     assert resizes[0].scale == (1024, 512)
     cfg = swap(load_config(MASK_RCNN), 'caformer_s18', train_size=(416, 672))
     assert [step.scale for step in cfg.train_dataloader.dataset.pipeline if 'scale' in step] == [(672, 416)]
+
+
+def test_what_is_changed_and_what_is_kept_is_said():
+    before = load_config(MASK_RCNN)
+    changed, kept = describe_changes(before, swap(before, 'caformer_s18'))
+    optimizer = ['optim_wrapper.optimizer', 'optim_wrapper.paramwise_cfg']
+    assert changed == ['model.backbone', 'model.neck.in_channels', *optimizer, 'custom_imports']
+    assert kept == [
+        "the data of CocoDataset in 'data/coco/'",
+        'its 80 classes (person, bicycle, car and 77 more)',
+        'max_epochs=12',
+    ]
 
 
 def test_what_is_given_is_not_changed():

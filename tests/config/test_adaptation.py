@@ -4,7 +4,8 @@ import pytest
 from mmengine.config import Config
 
 from mmmeta.config import adaptation
-from mmmeta.config.adaptation import adapt_to_device, enable_amp
+from mmmeta.config.adaptation import adapt, adapt_to_device, enable_amp
+from mmmeta.utils.errors import UsageError
 
 
 @pytest.fixture
@@ -47,3 +48,14 @@ def test_nothing_changes_where_there_is_one(cfg, monkeypatch):
 def test_amp_of_a_config_that_has_it(cfg):
     enable_amp(cfg)
     assert cfg.optim_wrapper == dict(type='mmmeta.Bf16OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
+
+
+def test_weights_of_a_backbone(cfg):
+    """One option adds them to a config without any, or takes them out."""
+    with pytest.raises(UsageError, match='--weights none: the backbone of this config is none of ours'):
+        adapt(cfg, weights='none')
+    cfg.model.backbone = dict(type='mmmeta.CAFormer', arch='s18', init_cfg=None)
+    adapt(cfg, weights='mmmeta://caformer_s18')
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='mmmeta://caformer_s18')
+    adapt(cfg, weights='none')
+    assert cfg.model.backbone.init_cfg is None

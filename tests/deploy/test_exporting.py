@@ -232,7 +232,7 @@ def test_a_backbone_through_the_command_line(tmp_path):
         'batch',
     )
     assert result.returncode == 0, result.stderr
-    assert '3 x 64x96: of the largest output' in result.stdout
+    assert '3 x 64x96: outputs differ by' in result.stdout
     network = load(out, trusted=True)
     assert len(network.description['checkpoint']['sha256']) == 64
     image = scene(64, 96)

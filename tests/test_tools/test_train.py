@@ -123,7 +123,10 @@ def test_the_first_loss_is_on_the_first_screen(tools, tmp_path):
     first = next(i for i, line in enumerate(lines) if 'loss: ' in line)
     assert first < 40
     (summary,) = [line for line in lines if 'M parameters' in line]
-    assert 'EncoderDecoder with mmmeta.CAFormer, 0.3 M parameters, 2 iterations of 2 images' in summary
+    assert (
+        'EncoderDecoder with mmmeta.CAFormer, 0.3 M parameters, 2 iterations in batches of 2 images, '
+        in summary
+    )
     assert 'train_dataloader = dict(' not in lines
     (log,) = tmp_path.glob('*/*.log')
     assert 'train_dataloader = dict(' in log.read_text().splitlines()
