@@ -214,8 +214,9 @@ def _detector(path: Path, places: Places, facts: Facts, decisions: Decisions, va
         name: places.beside(f'{path.stem}_{name}.json') if split.labels is None else places.path(split.labels)
         for name, split in facts.splits.items()
     }
-    evaluators = f'val_evaluator = dict(ann_file={files["val"]})\n'
-    tested = f'dict(ann_file={files["test"]})' if facts.test else 'val_evaluator'
+    # With the AP of each class.
+    evaluators = f'val_evaluator = dict(ann_file={files["val"]}, classwise=True)\n'
+    tested = f'dict(ann_file={files["test"]}, classwise=True)' if facts.test else 'val_evaluator'
     evaluators += f'test_evaluator = {tested}\n'
     return _fill(
         'detector',
