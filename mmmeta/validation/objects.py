@@ -10,6 +10,7 @@ from reprlib import Repr
 from typing import Any
 
 from mmengine.config import Config
+from PIL import Image
 
 from mmmeta.config.inspection import bare_model
 from mmmeta.config.literals import is_unicode
@@ -19,6 +20,12 @@ from .finding import Finding
 
 # Share of boxes beyond the border of their images with which they are taken for corners, not sizes.
 MOST_OUTSIDE = 0.1
+# Share of crowds from which on a file is likely to have objects among them.
+MOST_CROWDS = 0.5
+# Images of a file whose size is compared with that of the file, evenly spread.
+SIZES = 32
+# Of EXIF, and its values for images that are stored lying on their side.
+ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 # Of coordinates and sizes in pixels, which COCO's tools hold in 32 bits.
 LIMIT = 2**31
 Parsed = dict[str, tuple[dict[str, Any], list[str]]]
@@ -154,7 +161,7 @@ def _image_problem(image: dict[str, Any]) -> str | None:
 def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[tuple[str, bool]]:
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
     categories = {category['id'] for category in content['categories']}
-    outside = boxes = 0
+    outside = outside_swapped = boxes = 0
     short = None
     for part in content['annotations']:
         image, category = part.get('image_id'), part.get('category_id')
@@ -178,14 +185,22 @@ def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[tuple[str, 
         boxes += 1
         left, top, right, bottom = part['bbox']
         right, bottom = left + right, top + bottom
-        outside += left < -2 or top < -2 or right > width + 2 or bottom > height + 2
+        before = left < -2 or top < -2
+        outside += before or right > width + 2 or bottom > height + 2
+        outside_swapped += before or right > height + 2 or bottom > width + 2
     if short is not None:
         yield (
             f"object {short} of '{path}' has a polygon (segmentation) that is not x and y of three points or "
             "more, and COCO's metric cannot read it: take it out",
             True,
         )
-    if outside > MOST_OUTSIDE * boxes:
+    if outside > MOST_OUTSIDE * boxes and not outside_swapped:
+        yield (
+            f"{outside} of {boxes} boxes of '{path}' reach beyond their image, and none does with width and "
+            "height of its images swapped: swap the file's width and height",
+            False,
+        )
+    elif outside > MOST_OUTSIDE * boxes:
         yield (
             f"{outside} of {boxes} boxes of '{path}' reach beyond their image; COCO's are left, top, width, "
             'height in pixels, and corners have to be converted',
@@ -292,6 +307,8 @@ def check_objects(cfg: Config, name: str, dataset: Any, parsed: Parsed) -> Itera
         yield Finding(key, text, is_warning=True)
     if name != 'train_dataloader':
         yield from (Finding(key, text) for text in find_missing_values(content, path))
+    yield from _check_crowds(key, content['annotations'], path)
+    yield from _check_image_sizes(key, dataset, content['images'], path)
     roi_head = bare_model(cfg).get('roi_head')
     objects = [part for part in content['annotations'] if not part.get('iscrowd')]
     without = sum(not part.get('segmentation') for part in objects)
@@ -307,6 +324,71 @@ def check_objects(cfg: Config, name: str, dataset: Any, parsed: Parsed) -> Itera
             f"none of the {len(content['images'])} images of '{path}' is left for {name}: none has an object "
             f'of the classes {shorten(dataset.metainfo["classes"], 3)} (metainfo, filter_cfg)',
         )
+
+
+def _check_crowds(key: str, objects: list[dict[str, Any]], path: str) -> Iterator[Finding]:
+    """Objects that MMDetection leaves out of training: crowds, and boxes without a size."""
+    crowds = sum(bool(part.get('iscrowd')) for part in objects)
+    if objects and crowds >= MOST_CROWDS * len(objects):
+        yield Finding(
+            key,
+            f"{crowds} of {len(objects)} objects of '{path}' are crowds (iscrowd: 1), from which nothing is "
+            'learnt: write iscrowd: 0 for each that is a single object',
+            is_warning=crowds < len(objects),
+        )
+    empty = [part['id'] for part in objects if 0 in part['bbox'][2:]]
+    if empty:
+        yield Finding(
+            key,
+            f"{len(empty)} of {len(objects)} objects of '{path}' have a box of zero width or height, such as "
+            f'object {empty[0]}, and are left out: take them out of the file, or draw their boxes again',
+            is_warning=True,
+        )
+
+
+def _turns(dataset: Any) -> bool:
+    """Whether the pipeline of a data set turns images as their EXIF orientation says."""
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    loader = next((one for one in transforms if type(one).__name__ == 'LoadImageFromFile'), None)
+    # The two decoders of MMCV that read EXIF do so for these types alone.
+    return getattr(loader, 'imdecode_backend', None) in ('cv2', 'pillow', None) and getattr(
+        loader, 'color_type', 'color'
+    ) in ('color', 'grayscale')
+
+
+def _check_image_sizes(key: str, dataset: Any, images: list[dict[str, Any]], path: str) -> Iterator[Finding]:
+    """Compare the sizes in a file with those of its images, of which the headers of a few are read."""
+    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img', '')
+    turns = _turns(dataset)
+    for image in images[:: -(-len(images) // SIZES) or 1]:
+        file = Path(folder, image['file_name'])
+        if not file.is_file():
+            continue
+        try:
+            with Image.open(file) as opened:
+                stored = opened.size
+                on_its_side = opened.getexif().get(ORIENTATION) in ON_ITS_SIDE
+        except (OSError, ValueError, SyntaxError):
+            continue  # what cannot be read is named when it is read
+        loaded = stored[::-1] if on_its_side and turns else stored
+        size = (image['width'], image['height'])
+        if size == loaded:
+            continue
+        said = f"'{path}' gives '{image['file_name']}' width={size[0]} and height={size[1]}"
+        if on_its_side and size == loaded[::-1]:
+            value = 'color_ignore_orientation' if turns else 'color'
+            does = 'turned by its EXIF orientation' if turns else 'not turned by its EXIF orientation'
+            remedy = f"write color_type='{value}' into LoadImageFromFile of all pipelines"
+            yield Finding(key, f'{said}, and the image is {does} to {loaded} when it is read: {remedy}')
+        elif size == loaded[::-1]:
+            yield Finding(key, f'{said}, and the image is {loaded}: swap width and height in the file')
+        else:
+            yield Finding(
+                key,
+                f'{said}, and the image is {loaded}: boxes lie beside the objects; take the images that were '
+                'annotated, or scale sizes, boxes and masks of the file',
+            )
+        return
 
 
 class BadObjects(UsageError):

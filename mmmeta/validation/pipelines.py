@@ -48,6 +48,8 @@ def check_pipelines(cfg: Config) -> Iterator[Finding]:
             yield from _check_transforms(cfg, key, pipeline)
             if name == 'train_dataloader':
                 yield from _check_order(key, pipeline)
+            else:
+                yield from _check_random(key, pipeline)
             if dataset is outermost and pipeline:
                 yield from _check_packing(cfg, key, pipeline)
 
@@ -87,6 +89,16 @@ def _check_order(key: str, pipeline: list) -> Iterator[Finding]:
             f'{key} has LoadAnnotations (number {loads}) after {names[first]} (number {first}), which then '
             'moves the image alone: load annotations before',
         )
+
+
+def _check_random(key: str, pipeline: list) -> Iterator[Finding]:
+    """Crops at random, after which predictions and annotations of an evaluation are of other pixels."""
+    for i, name in enumerate(_names(pipeline)):
+        if name in ('RandomCrop', 'RandomResizedCrop'):
+            yield Finding(
+                f'{key}.{i}',
+                f'{key}.{i} is {name}, and an evaluation is of whole images, the same each time: take it out',
+            )
 
 
 def _check_packing(cfg: Config, key: str, pipeline: list) -> Iterator[Finding]:

@@ -512,4 +512,11 @@ MISTAKES = [
         'are for 5 maps, and the neck gives 4',
         threads='D2120',
     ),
+    # Random crops in an evaluation.
+    Mistake(
+        SEGMENTOR,
+        {'val_dataloader.dataset.pipeline.1': dict(type='RandomCrop', crop_size=(32, 32))},
+        'val_dataloader.dataset.pipeline.1',
+        'is RandomCrop, and an evaluation is of whole images',
+    ),
 ]

@@ -72,6 +72,46 @@ def _remove_image(root: Path) -> None:
     min((root / 'train2017').iterdir()).unlink()
 
 
+def _change_first_image(change: Callable[[Image.Image, Path], Any]) -> Callable[[Path], None]:
+    """Write another image in place of the one that is first in the annotation file of training."""
+
+    def apply(root: Path) -> None:
+        content = json.loads((root / 'annotations/instances_train2017.json').read_text())
+        path = root / 'train2017' / content['images'][0]['file_name']
+        with Image.open(path) as image:
+            image.load()
+        change(image, path)
+
+    return apply
+
+
+def _lay_on_its_side(image: Image.Image, path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+
+
+def _halve(image: Image.Image, path: Path) -> None:
+    image.resize((image.width // 2, image.height // 2)).save(path)
+
+
+def _to_crowds(content: dict[str, Any]) -> None:
+    for part in content['annotations']:
+        part['iscrowd'] = 1
+
+
+def _swap_sizes(content: dict[str, Any]) -> None:
+    for image in content['images']:
+        image['width'], image['height'] = image['height'], image['width']
+
+
+def _narrow_and_swap(content: dict[str, Any]) -> None:
+    """Leave boxes that are inside of their image either way, so that pixels alone show the mistake."""
+    for part in content['annotations']:
+        part['bbox'] = [0, 0, 8, 8]
+    _swap_sizes(content)
+
+
 def _to_corners(content: dict[str, Any]) -> None:
     for part in content['annotations']:
         x, y, w, h = part['bbox']
@@ -222,5 +262,36 @@ DATA_MISTAKES = [
         'set val_evaluator.ann_file',
         {'val_evaluator.ann_file': '{root}/annotations/instances_train2017.json'},
         'D10243 D11407',
+    ),
+    DataMistake(
+        'boxes made on the stored pixels of an image with an EXIF orientation',
+        DETECTOR,
+        _change_first_image(_lay_on_its_side),
+        "when it is read: write color_type='color_ignore_orientation' into LoadImageFromFile",
+    ),
+    DataMistake(
+        'images resized after annotation',
+        DETECTOR,
+        _change_first_image(_halve),
+        'boxes lie beside the objects; take the images that were annotated',
+    ),
+    DataMistake(
+        'width and height swapped',
+        DETECTOR,
+        _coco(_narrow_and_swap),
+        'swap width and height in the file',
+    ),
+    DataMistake(
+        'a box of zero width',
+        DETECTOR,
+        _coco(lambda c: _first(c).update(bbox=[1, 1, 0, 5])),
+        'have a box of zero width or height, such as object 1',
+    ),
+    DataMistake(
+        'all objects are crowds',
+        DETECTOR,
+        _coco(_to_crowds),
+        'are crowds (iscrowd: 1), from which nothing is learnt: write iscrowd: 0',
+        threads='D9618',
     ),
 ]
