@@ -214,6 +214,15 @@ def _check_shapes(key: str, maps: list[_Map]) -> Iterator[Finding]:
         )
 
 
+def _stores(path: str, label: int) -> bool:
+    """Whether a map has a label in its file, before transforms that map labels to others."""
+    try:
+        with Image.open(path) as image:
+            return bool((np.asarray(image) == label).any())
+    except IMAGE_ERRORS:
+        return True  # of a format that Pillow does not read
+
+
 def _check_values(
     key: str, maps: list[_Map], dataset: Any, num_classes: int, ignore_index: int
 ) -> Iterator[Finding]:
@@ -234,11 +243,15 @@ def _check_values(
     classes = dataset.metainfo.get('classes') or ()
     absent = [classes[i] for i in range(min(num_classes, len(classes))) if i not in seen]
     whole = len(maps) == len(dataset)
-    if whole and not raised and set(seen) <= {0, 255} and 255 in seen and num_classes == 2:
+    two = whole and not raised and set(seen) <= {0, 255} and 255 in seen and num_classes == 2
+    if two and any(_stores(part.path, 255) for part in maps):
+        is_training = key.startswith('train_dataloader')
         yield Finding(
             f'{key}.pipeline',
             f"the maps, such as '{maps[0].path}', have the labels 0 and 255 alone, and 255 is ignored: "
-            f"class 1 ('{shorten(classes[1:2])}') never occurs; store 1 in place of 255",
+            f"class 1 ('{shorten(classes[1:2])}') never occurs; "
+            + ('store 1 in place of 255' if is_training else 'if 255 is class 1, store 1 in its place'),
+            is_warning=not is_training,  # a few maps may have none of it
         )
     elif raised and whole and ignore_index in seen and max(seen.keys() - {ignore_index}) == num_classes - 2:
         yield Finding(

@@ -515,7 +515,14 @@ MISTAKES = [
     # Random crops in an evaluation.
     Mistake(
         SEGMENTOR,
-        {'val_dataloader.dataset.pipeline.1': dict(type='RandomCrop', crop_size=(32, 32))},
+        {
+            'val_dataloader.dataset.pipeline': [
+                dict(type='LoadImageFromFile'),
+                dict(type='RandomCrop', crop_size=(32, 32)),
+                dict(type='LoadAnnotations'),
+                dict(type='PackSegInputs'),
+            ]
+        },
         'val_dataloader.dataset.pipeline.1',
         'is RandomCrop, and an evaluation is of whole images',
     ),

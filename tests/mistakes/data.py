@@ -109,6 +109,7 @@ def _narrow_and_swap(content: dict[str, Any]) -> None:
     """Leave boxes that are inside of their image either way, so that pixels alone show the mistake."""
     for part in content['annotations']:
         part['bbox'] = [0, 0, 8, 8]
+        part['segmentation'] = [[0, 0, 8, 0, 8, 8, 0, 8]]
     _swap_sizes(content)
 
 
@@ -293,5 +294,11 @@ DATA_MISTAKES = [
         _coco(_to_crowds),
         'are crowds (iscrowd: 1), from which nothing is learnt: write iscrowd: 0',
         threads='D9618',
+    ),
+    DataMistake(
+        'backslashes in names of files',
+        DETECTOR,
+        _coco(lambda c: c['images'][0].update(file_name='train2017\\' + c['images'][0]['file_name'])),
+        "has backslashes in file_name, which part folders on Windows alone: write '/' in their place",
     ),
 ]
