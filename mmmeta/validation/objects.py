@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmmeta.config.inspection import bare_model
 from mmmeta.config.literals import is_unicode
+from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.utils.errors import UsageError, shorten
 
 from .finding import Finding
@@ -370,7 +371,7 @@ def _check_image_sizes(key: str, dataset: Any, images: list[dict[str, Any]], pat
             with Image.open(file) as opened:
                 stored = opened.size
                 on_its_side = opened.getexif().get(ORIENTATION) in ON_ITS_SIDE
-        except (OSError, ValueError, SyntaxError):
+        except IMAGE_ERRORS:
             continue  # what cannot be read is named when it is read
         loaded = stored[::-1] if on_its_side and turns else stored
         size = (image['width'], image['height'])
