@@ -82,7 +82,8 @@ def count_model(
         Complexity: The counts.
     """
     device = next(model.parameters()).device
-    image = torch.zeros(1, 3, *shape, device=device)
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    image = torch.zeros(1, 3 if first is None else first.in_channels, *shape, device=device)
     total, open_parts, hooks = Counter(), {}, []
     counts = {name: Counter() for name in _parts(model)}
 

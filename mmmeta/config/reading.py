@@ -21,6 +21,7 @@ from mmmeta.utils.resources import resource_root
 from mmmeta.utils.stack import INSTALL, explain_missing_package, require
 
 from .literals import can_be_template
+from .pure_python import with_names
 from .values import iter_items
 
 # Folders of what a line of a config calls when it reads another config or imports a module.
@@ -87,7 +88,7 @@ def read_config(path: str) -> Config:
         with explain_missing_package():
             cfg = Config.fromfile(path)
             list(iter_items(cfg))  # what a config of pure Python imports is looked up when it is used
-            return cfg
+            return with_names(cfg)
     except ConfigParsingError as error:
         raise UsageError(f"the config '{path}' cannot be read: {error}") from error
     except SyntaxError as error:  # of a config that another one imports

@@ -34,6 +34,10 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
     if name_of_location(init.get('checkpoint') or '') is None or _normalises_elsewhere(cfg):
         return
     key, given = preprocessor_of(cfg)
+    channels = backbone.get('in_channels', len(MEAN))
+    if channels != len(MEAN):  # what the weights know is of red, green and blue
+        yield from _check_channels(key, given, channels)
+        return
     weights = f'the weights {init["checkpoint"]}'
     for name, known in (('mean', MEAN), ('std', STD)):
         value = given.get(name)
@@ -53,6 +57,18 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
             f'{key}.{order}={given.get(order, False)}: images are read blue first, and {weights} know red '
             f'first; write {key}.{order}=True',
         )
+
+
+def _check_channels(key: str, given: dict[str, Any], channels: int) -> Iterator[Finding]:
+    """Mean and deviation of images of other channels than three."""
+    for name in ('mean', 'std'):
+        value = given.get(name)
+        if not isinstance(value, (list, tuple)) or len(value) != channels:
+            yield Finding(
+                f'{key}.{name}',
+                f'{key}.{name}={value}, and model.backbone.in_channels={channels}: give {channels} numbers, '
+                'those of your images',
+            )
 
 
 def check_optimizer(cfg: Config) -> Iterator[Finding]:
@@ -75,16 +91,24 @@ def check_optimizer(cfg: Config) -> Iterator[Finding]:
 
 
 def check_sizes(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
-    """Images that a pipeline makes smaller than the stride of the backbone; a few of them are looked at."""
-    if our_backbone(cfg) is None:
+    """Images smaller than the stride of the backbone, or of other channels; a few of them are looked at."""
+    backbone = our_backbone(cfg)
+    if backbone is None:
         return
-    for i in range(0, len(dataset), max(1, len(dataset) // SAMPLE)):
-        inputs = dataset[i]['inputs']
-        if isinstance(inputs, Tensor) and min(inputs.shape[-2:]) < STRIDE:
-            height, width = inputs.shape[-2:]
-            yield Finding(
-                f'{name}.dataset.pipeline',
-                f'the pipeline of {name} makes images of {height}x{width} pixels, and the backbone needs '
-                f'{STRIDE}x{STRIDE} at least: resize to more',
-            )
-            return
+    inputs = (dataset[i]['inputs'] for i in range(0, len(dataset), max(1, len(dataset) // SAMPLE)))
+    shapes = [tuple(one.shape) for one in inputs if isinstance(one, Tensor)]
+    key, channels = f'{name}.dataset.pipeline', backbone.get('in_channels', len(MEAN))
+    small = next((shape for shape in shapes if min(shape[-2:]) < STRIDE), None)
+    if small is not None:
+        yield Finding(
+            key,
+            f'the pipeline of {name} makes images of {small[-2]}x{small[-1]} pixels, and the backbone needs '
+            f'{STRIDE}x{STRIDE} at least: resize to more',
+        )
+    other = next((shape[-3] for shape in shapes if shape[-3] != channels), None)
+    if other is not None:
+        yield Finding(
+            key,
+            f'the pipeline of {name} makes images of {other} channels, and model.backbone.in_channels='
+            f'{channels}: write model.backbone.in_channels={other}, or read images of {channels}',
+        )

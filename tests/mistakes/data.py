@@ -296,6 +296,18 @@ DATA_MISTAKES = [
         threads='D9618',
     ),
     DataMistake(
+        'images of three channels for a network of four',
+        SEGMENTOR,
+        lambda root: None,
+        'makes images of 3 channels, and model.backbone.in_channels=4: write model.backbone.in_channels=3',
+        {
+            'model.backbone.in_channels': 4,
+            'model.data_preprocessor.mean': [0.0] * 4,
+            'model.data_preprocessor.std': [1.0] * 4,
+        },
+        'D10578',
+    ),
+    DataMistake(
         'backslashes in names of files',
         DETECTOR,
         _coco(lambda c: c['images'][0].update(file_name='train2017\\' + c['images'][0]['file_name'])),

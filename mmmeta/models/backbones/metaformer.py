@@ -372,7 +372,7 @@ class MetaFormer(BaseModule):
         Raises:
             UsageError: The image is smaller than the network's stride.
         """
-        if self._missing is not None and not torch.compiler.is_compiling():
+        if self._missing is not None and not (torch.compiler.is_compiling() or x.is_meta):
             warnings.warn(
                 f"{type(self).__name__} computes with random weights: '{self._missing}', which init_cfg "
                 'names, is loaded by init_weights()',
