@@ -1,7 +1,7 @@
 """Hooks, loops and optimiser wrappers that extend those of MMEngine."""
 
 from .checkpoint_hook import CheckpointHook
-from .hooks import CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook
+from .hooks import CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook, NothingDetectedHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
 from .prepare import prepare
@@ -20,6 +20,7 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'LoggerHook',
     'MeanLossHook',
+    'NothingDetectedHook',
     'ResumableBatchSampler',
     'RunRecordHook',
     'Runner',

@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.hooks import LoggerHook as MMEngineLoggerHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
+from mmmeta.config.inspection import iter_dicts
 from mmmeta.datasets.categories import read_categories
 from mmmeta.models import MetaFormer
 from mmmeta.registry import HOOKS
@@ -91,6 +93,37 @@ def inner_datasets(dataset: Any) -> list[Any]:
         dataset (Dataset): A data set that is built.
     """
     return list(filter(None, getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]))
+
+
+@HOOKS.register_module()
+class NothingDetectedHook(Hook):
+    """Give COCO's metric its values where nothing was detected at all: MMDetection leaves them out.
+
+    Without them a run has no best checkpoint, and its record no result.
+    """
+
+    # Before RuntimeInfoHook, from which what logs has them, and what records and compares.
+    priority = 'HIGHEST'
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Complete the values of a validation."""
+        self._complete(runner, runner.val_evaluator, metrics)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Complete the values of a test."""
+        self._complete(runner, runner.test_evaluator, metrics)
+
+    def _complete(self, runner: Runner, evaluator: Evaluator, metrics: dict[str, float] | None) -> None:
+        for metric in evaluator.metrics if metrics is not None else ():
+            for kind in getattr(metric, 'metrics', ()) if type(metric).__name__ == 'CocoMetric' else ():
+                prefix = f'{metric.prefix}/{kind}_' if metric.prefix else f'{kind}_'
+                if kind not in ('bbox', 'segm') or any(key.startswith(prefix) for key in metrics):
+                    continue
+                items = metric.metric_items or ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+                metrics.update({f'{prefix}{item}': 0.0 for item in items})
+                bounds = [part['score_thr'] for part in iter_dicts(runner.cfg.model) if 'score_thr' in part]
+                reason = f', no score reaches score_thr={bounds[0]}' if bounds else ''
+                runner.logger.warning(f'nothing was detected in any image{reason}: {prefix}mAP is 0')
 
 
 @HOOKS.register_module()

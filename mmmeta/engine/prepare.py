@@ -15,7 +15,7 @@ CUSTOM_HOOKS = (
     'mmmeta.RunRecordHook',
     'mmmeta.StopHook',
 )
-DETECTION_HOOKS = ('mmmeta.CocoCheckHook',)
+DETECTION_HOOKS = ('mmmeta.CocoCheckHook', 'mmmeta.NothingDetectedHook')
 # Those that hold for one run, with its arguments; a config that a run has written has them too.
 RUN_HOOKS = ('mmmeta.RunRecordHook', 'mmmeta.SignOfLifeHook', 'mmmeta.CheckLabelsHook')
 

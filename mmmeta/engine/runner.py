@@ -31,6 +31,7 @@ class Runner(MMEngineRunner):
     - :class:`~mmmeta.engine.CompleteWeightsHook`: a tested checkpoint is the whole model's, one that training
       starts from has the whole backbone, or it is refused;
     - :class:`~mmmeta.engine.CocoCheckHook`, for detectors: annotations and images are checked first;
+    - :class:`~mmmeta.engine.NothingDetectedHook`, for detectors: AP is 0 where nothing is detected;
     - :class:`~mmmeta.engine.RunRecordHook`: a record of the run beside its logs.
 
     Hooks and loops of other types are left as they are. A line of the log lists what was added. With

@@ -29,7 +29,9 @@ def test_what_is_missing_is_added_and_once_only():
     assert cfg.to_dict() == before
 
 
-@pytest.mark.parametrize(('scope', 'more'), [('mmdet', ['mmmeta.CocoCheckHook']), ('mmseg', [])])
+@pytest.mark.parametrize(
+    ('scope', 'more'), [('mmdet', ['mmmeta.CocoCheckHook', 'mmmeta.NothingDetectedHook']), ('mmseg', [])]
+)
 def test_epochs_have_a_loop_too_and_detectors_are_checked(scope, more):
     cfg = config(train_cfg=dict(by_epoch=True, max_epochs=2), default_scope=scope)
     assert prepare(cfg)[2:] == ['mmmeta.EpochBasedTrainLoop', *HOOKS, *more]

@@ -53,6 +53,22 @@ def test_training_is_resumed_as_if_it_had_not_been_interrupted(det_tools, tmp_pa
         assert picture.size == (2 * image.width, image.height)
 
 
+def test_nothing_is_detected(det_tools, tmp_path):
+    """MMDetection leaves out all values; here AP is 0, and the log says why."""
+    command = (sys.executable, 'tools/test.py', det_tools.config, 'none', '--work-dir', tmp_path / 'test')
+    det_tools.run(*command, '--cfg-options', *det_tools.data_options, 'model.test_cfg.rcnn.score_thr=1.0')
+    found = {key: value for key, value in metrics(tmp_path / 'test').items() if key.startswith('coco/')}
+    sizes = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+    assert found == {f'coco/{kind}_{size}': 0.0 for kind in ('bbox', 'segm') for size in sizes}
+    (record,) = (tmp_path / 'test').glob('*/record_test.json')
+    assert json.loads(record.read_text())['metrics']['coco/bbox_mAP'] == 0.0
+    (log,) = (tmp_path / 'test').glob('*/*.log')
+    assert (
+        'nothing was detected in any image, no score reaches score_thr=1.0: coco/bbox_mAP is 0'
+        in log.read_text()
+    )
+
+
 def test_two_processes_train_and_test(det_tools, tmp_path):
     options = ('--cfg-options', *det_tools.data_options, 'train_cfg.max_epochs=1')
     det_tools.run('tools/dist_train.sh', det_tools.config, 2, '--work-dir', tmp_path / 'two', *options)
