@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
+from PIL import Image
 from torch import nn
 
 from mmmeta.config.backbones import build_backbone
@@ -223,13 +225,18 @@ class Prediction:
 
 
 def predict(
-    model: BaseModel, images: Sequence[str], out_dir: str | Path, top: int = 5, score_thr: float = 0.3
+    model: BaseModel,
+    images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
+    out_dir: str | Path,
+    top: int = 5,
+    score_thr: float = 0.3,
 ) -> Iterator[Prediction]:
     """Draw the predictions of a network, one image at a time.
 
     Args:
         model (BaseModel): What :func:`build_model` returns.
-        images (Sequence[str]): Files.
+        images (str | Path | ndarray | Sequence): A file, or an array ``(H, W, 3)`` of 8 bits in the order
+            red, green, blue; or several. Pictures of arrays are called ``image_0`` and so on.
         out_dir (str | Path): Where the pictures go, as PNG files with the names of the images, and a number
             where there is one of that name: the image beside what was predicted, enlarged to 512 pixels.
         top (int): Number of classes to report per image. Defaults to 5.
@@ -239,8 +246,10 @@ def predict(
         Prediction: One for each image.
 
     Raises:
-        UsageError: A number does not fit, or the pictures cannot be written.
+        UsageError: A number or an array does not fit, or the pictures cannot be written.
     """
+    if isinstance(images, (str, Path, np.ndarray)):
+        images = [images]
     if top < 1:
         raise UsageError(f'top={top}: give a positive number')
     if not 0 <= score_thr <= 1:
@@ -248,15 +257,28 @@ def predict(
     folder = Path(out_dir)
     check_writable(folder, 'folder')
     _keep_scores(model, score_thr)
-    stems = Counter(Path(image).stem for image in images)
-    for image in images:
-        path = Path(image)
-        name = path.stem if stems[path.stem] == 1 else path.name
-        picture = free_path(folder / f'{name}.png')
-        panels, header, rows = show(model, image, top, score_thr)
-        with written(picture) as draft:
-            beside(panels).save(draft)
-        yield Prediction(image, picture, header, rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        files = [_as_file(image, Path(temporary, f'image_{i}.png')) for i, image in enumerate(images)]
+        stems = Counter(file.stem for file in files)
+        for file in files:
+            name = file.stem if stems[file.stem] == 1 else file.name
+            picture = free_path(folder / f'{name}.png')
+            panels, header, rows = show(model, str(file), top, score_thr)
+            with written(picture) as draft:
+                beside(panels).save(draft)
+            yield Prediction(str(file), picture, header, rows)
+
+
+def _as_file(image: str | Path | np.ndarray, path: Path) -> Path:
+    """The file of an image; that of an array is written without loss."""
+    if not isinstance(image, np.ndarray):
+        return Path(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UsageError(
+            f'an image is an array of {image.dtype} and shape {image.shape}: give (H, W, 3) of uint8'
+        )
+    Image.fromarray(image).save(path)
+    return path
 
 
 def _keep_scores(model: BaseModel, score_thr: float) -> None:

@@ -21,6 +21,7 @@ from mmmeta.config import adapt
 from mmmeta.config.building import build, check_backbone, explain_building
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_checkpoints, scope_of
+from mmmeta.config.loading import load_config
 from mmmeta.engine import prepare
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import waiting_for_room
@@ -174,12 +175,14 @@ def resume_from(cfg: Config, checkpoint: str | os.PathLike | None) -> None:
         cfg.load_from = as_location(checkpoint)
 
 
-def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> Runner:
+def train(
+    cfg: Config | str | os.PathLike[str], trust_checkpoint: bool = False, checks: bool = True
+) -> Runner:
     """Train.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it; ``resume`` and ``load_from`` as
-            MMEngine's Runner takes them.
+        cfg (Config | str | PathLike): As :func:`~mmmeta.apis.load_config` returns it, or takes it; ``resume``
+            and ``load_from`` as MMEngine's Runner takes them.
         trust_checkpoint (bool): Whether the checkpoint that is loaded may run code; without one, or when it
             is resumed from, the pretrained weights in the config as well. Defaults to False.
         checks (bool): Whether to end with what :func:`~mmmeta.validation.check` finds. Defaults to True.
@@ -190,7 +193,7 @@ def train(cfg: Config, trust_checkpoint: bool = False, checks: bool = True) -> R
     Raises:
         UsageError: The data, a checkpoint, an argument or a type in the config does not exist.
     """
-    with _running(cfg, TRAIN_LOADERS, trust_checkpoint, checks) as runner:
+    with _running(_as_config(cfg), TRAIN_LOADERS, trust_checkpoint, checks) as runner:
         runner.train()
     return runner
 
@@ -212,8 +215,12 @@ def testing(
         yield runner
 
 
+def _as_config(cfg: Config | str | os.PathLike[str]) -> Config:
+    return cfg if isinstance(cfg, Config) else load_config(os.fspath(cfg))
+
+
 def evaluate(
-    cfg: Config,
+    cfg: Config | str | os.PathLike[str],
     checkpoint: str | os.PathLike | None,
     trust_checkpoint: bool = False,
     checks: bool = True,
@@ -221,7 +228,7 @@ def evaluate(
     """Evaluate a checkpoint on the test set of a config.
 
     Args:
-        cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
+        cfg (Config | str | PathLike): As :func:`~mmmeta.apis.load_config` returns it, or takes it.
         checkpoint (str | os.PathLike | None): File or URL; None evaluates the network as it is before
             training.
         trust_checkpoint (bool): Whether the checkpoint may run code. Defaults to False.
@@ -233,7 +240,7 @@ def evaluate(
     Raises:
         UsageError: As :func:`train`, or the checkpoint is not exactly that of the config's model.
     """
-    with testing(cfg, checkpoint, trust_checkpoint, checks) as runner:
+    with testing(_as_config(cfg), checkpoint, trust_checkpoint, checks) as runner:
         if checkpoint is None:
             init_weights(runner)
         return runner.test()

@@ -231,25 +231,36 @@ def _guess_format(start: bytes) -> str:
     return ', it is a text'
 
 
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and len(value) > 0 and all(isinstance(one, Tensor) for one in value.values())
+    )
+
+
 def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
     """The state dict in what was read from a file.
 
-    It is the checkpoint itself, or stored under one of ``STATE_DICT_KEYS``; a leading ``module.``, which
-    distributed training and averages of weights add, is removed from every name, and so is the counter of an
-    average.
+    It is the checkpoint itself, stored under one of ``STATE_DICT_KEYS``, or the only one in it. A leading
+    ``module.``, which distributed training and averages of weights add, is removed from every name, and so is
+    the counter of an average.
 
     Args:
         checkpoint (Any): What a file held.
         source (str): Its origin, for the error.
 
     Raises:
-        UsageError: There are no named tensors.
+        UsageError: There are no named tensors, or several state dicts.
     """
     state_dict = checkpoint
     if isinstance(checkpoint, dict):
-        state_dict = next(
-            (checkpoint[key] for key in STATE_DICT_KEYS if isinstance(checkpoint.get(key), dict)), checkpoint
-        )
+        keys = [key for key in STATE_DICT_KEYS if isinstance(checkpoint.get(key), dict)][:1]
+        keys = keys or [key for key, value in checkpoint.items() if _is_state_dict(value)]
+        if len(keys) > 1:
+            raise UsageError(
+                f"'{source}' holds {len(keys)} state dicts, under {format_names(keys)}: save the one that is "
+                'meant by itself'
+            )
+        state_dict = checkpoint[keys[0]] if keys else checkpoint
     found = {}
     if isinstance(state_dict, dict):
         counters = {name for name in AVERAGE_COUNTERS if name in state_dict}

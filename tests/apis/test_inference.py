@@ -6,12 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import Image
 
+from mmmeta.apis import build_model, predict
 from mmmeta.apis.inference import _metainfo, show
+from mmmeta.utils.errors import UsageError
 from mmmeta.visualization.drawing import _visualizer, draw_item
 
 
@@ -110,3 +113,26 @@ def test_the_best_score_of_a_class_is_its_largest(detect):
 def test_a_score_equal_to_the_threshold_is_kept_and_drawn(detect):
     assert detect([2], [0.5], 0.5) == ([('kite', '1', '0.500')], True)
     assert detect([2], [0.5], 0.5001) == ([], False)
+
+
+def test_images_by_path_alone_and_as_arrays(tmp_path):
+    """One of them is not a sequence of letters."""
+    model = build_model(str(ROOT / 'tests/data/tiny_upernet.py'), 'none')
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    path = tmp_path / 'a.png'
+    Image.fromarray(pixels).save(path)
+    rows = None
+    for number, (images, names) in enumerate(
+        (
+            (str(path), ['a']),
+            (path, ['a']),
+            (pixels, ['image_0']),
+            ([path, pixels, pixels], ['a', 'image_1', 'image_2']),
+        )
+    ):
+        found = list(predict(model, images, tmp_path / str(number)))
+        assert [one.picture.stem for one in found] == names
+        rows = rows or found[0].rows
+        assert all(one.rows == rows for one in found)
+    with pytest.raises(UsageError, match=r'of float32 and shape \(3, 48, 64\): give \(H, W, 3\) of uint8'):
+        next(predict(model, np.zeros((3, 48, 64), np.float32), tmp_path))

@@ -12,13 +12,14 @@ import torch
 from conftest import ROOT, TINY_CONFIG
 from mmengine.config import Config
 
-from mmmeta.apis.run import _end_without_a_log, _running, _trusted, resume_from
+from mmmeta.apis.run import _end_without_a_log, _running, _trusted, evaluate, resume_from, train
 from mmmeta.apis.run import testing as run_test
 from mmmeta.config.inspection import TRAIN_LOADERS
 from mmmeta.config.loading import load_config
 from mmmeta.config.reading import is_shipped
 from mmmeta.engine.records import record_hook
 from mmmeta.models import MetaFormer
+from mmmeta.utils.errors import UsageError
 
 
 def test_a_log_that_cannot_be_written_ends_the_run(tmp_path, capsys):
@@ -174,3 +175,14 @@ class TestRecord:
         base.write_text(before)
         copied.write_text(f'{copied.read_text()}\n')
         assert not is_shipped(str(copied))
+
+
+@pytest.mark.parametrize('kind', [str, Path])
+def test_configs_by_their_paths(kind, tmp_path, monkeypatch):
+    pytest.importorskip('mmseg', reason='the config is one of MMSegmentation')
+    monkeypatch.chdir(tmp_path)  # where there are no data
+    path = kind(ROOT / TINY_CONFIG)
+    with pytest.raises(UsageError, match='the data of train_dataloader are missing'):
+        train(path)
+    with pytest.raises(UsageError, match='the data of test_dataloader are missing'):
+        evaluate(path, None)

@@ -230,6 +230,15 @@ def test_functional_gradients(family):
     assert_same({name: found[name] for name in expected}, expected, 1e-4)
 
 
+@pytest.mark.parametrize('family', sorted(FAMILIES.values()))
+def test_a_batch_without_images(family):
+    model = tiny(family, window=3) if family == 'CAFormer' else tiny(family)
+    outs = model(IMAGE[:0])
+    assert [out.shape for out in outs] == [(0, *out.shape[1:]) for out in model(IMAGE)]
+    sum(out.sum() for out in outs).backward()
+    assert all(not p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize('stage', [0, 2])
 def test_gradients_of_each_image(stage):
     block = tiny(window=3).stages[stage].blocks[0]

@@ -137,3 +137,19 @@ def test_written_files_are_whole_or_not_there(name, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left'):
         write_state_dict(WEIGHT, str(tmp_path / f'other_{name}'))
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('key', ['model_state_dict', 'net', 'ema'])
+def test_the_only_state_dict_of_a_file(key):
+    checkpoint = {key: WEIGHT, 'epoch': 3, 'optimizer': dict(state={0: WEIGHT}, param_groups=[])}
+    assert find_state_dict(checkpoint, 'x.pth') == WEIGHT
+    assert find_state_dict(dict(checkpoint, model=dict(bias=torch.zeros(1))), 'x.pth') == dict(
+        bias=torch.zeros(1)
+    )
+
+
+def test_two_state_dicts_of_a_file():
+    with pytest.raises(
+        UsageError, match=r"'x.pth' holds 2 state dicts, under generator, critic: save the one"
+    ):
+        find_state_dict(dict(generator=WEIGHT, critic=WEIGHT), 'x.pth')

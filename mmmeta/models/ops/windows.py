@@ -192,16 +192,17 @@ def attention(qkv: Tensor, rule: WindowRule, head_dim: int, plan: WindowPlan | N
     Returns:
         Tensor: ``(B, H, W, C)``.
     """
-    batch, height, width, _ = qkv.shape
+    batch, height, width, channels = qkv.shape
+    heads = channels // (3 * head_dim)
     form = dispatch.attention(qkv, qkv.dtype, (height, width), rule.window, rule.backend, head_dim)
     if form == 'global':
-        qkv = qkv.reshape(batch, height * width, 3, -1, head_dim)
+        qkv = qkv.reshape(batch, height * width, 3, heads, head_dim)
         out = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
     elif form == 'natten':
-        q, k, v = qkv.reshape(batch, height, width, 3, -1, head_dim).unbind(3)
+        q, k, v = qkv.reshape(batch, height, width, 3, heads, head_dim).unbind(3)
         out = natten_attention(q, k, v, rule.window)
     else:
-        rows = qkv.reshape(batch * height * width, -1)
+        rows = qkv.reshape(batch * height * width, channels)
         if form == 'kernel':
             from .kernels.windows import attend_in_windows
 
@@ -212,7 +213,7 @@ def attention(qkv: Tensor, rule: WindowRule, head_dim: int, plan: WindowPlan | N
             )
             attend = windowed_attention if form == 'tiles' else gathered_attention
             out = attend(rows, plan, head_dim)
-    return out.reshape(batch, height, width, -1)
+    return out.reshape(batch, height, width, channels // 3)
 
 
 def count_pairs(
@@ -241,7 +242,11 @@ def count_pairs(
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, head_dim: int) -> Tensor:
     """Attention of gathered queries ``(tiles * T, C)`` over gathered keys and values ``(tiles * S, C)``."""
     # Not len(mask), an int, which would be a constant in exported code.
-    q, k, v = (rows.view(mask.shape[0], -1, rows.shape[1] // head_dim, head_dim) for rows in (q, k, v))
+    tiles, _, num_queries, num_keys = mask.shape
+    q, k, v = (
+        rows.view(tiles, count, rows.shape[1] // head_dim, head_dim)
+        for rows, count in ((q, num_queries), (k, num_keys), (v, num_keys))
+    )
     out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=mask)
     return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
