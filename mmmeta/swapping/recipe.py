@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmmeta.config.inspection import ALL_LOADERS, bare_model, bare_type, iter_dicts, scope_of
 from mmmeta.utils.errors import UsageError
+from mmmeta.validation.pixels import LAYER_DECAY
 from mmmeta.weights import MEAN, STD
 
 # AdamW's learning rate, batch and weight decay of our own configs: of Semantic FPN, of UperNet, of detectors
@@ -21,7 +22,6 @@ RECIPES = dict(
 GPUS = 8  # as OpenMMLab trains where a config's name has no other number
 WARMUP = 1500  # iterations, of our UperNets
 # Constructors that know the names of other backbones' layers.
-LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')
 DECAY_KEYS = ('decay_rate', 'decay_type', 'num_layers', 'layer_decay_rate')
 STEP = 32
 # Arguments of transforms and of batches that are sizes in pixels.

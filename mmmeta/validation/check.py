@@ -19,8 +19,9 @@ from .folders import check_folders
 from .labels import LabelCheck, check_labels
 from .names import check_keys, check_loop, check_pretrained, check_types, check_types_elsewhere
 from .objects import BadObjects, Parsed, check_objects, parsed_once
+from .packages import check_packages
 from .pipelines import check_inputs, check_pipelines
-from .pixels import check_optimizer, check_pixels, check_sizes
+from .pixels import check_batches, check_layer_decay, check_optimizer, check_pixels, check_sizes
 from .schedule import check_learning_rates, check_schedule, check_together
 from .wiring import check_anchors, check_wiring
 
@@ -40,6 +41,7 @@ def check_config(cfg: Config) -> list[Finding]:
     init_default_scope(scope_of(cfg))
     named = _collect(
         *(cfg, check_keys, check_pretrained, check_types, check_types_elsewhere, check_loop, check_together),
+        check_packages,
         *(check_class_names, check_schedule, check_pipelines, check_inputs),
     )
     if any(finding.is_fatal and finding.key.startswith('model') for finding in named):
@@ -53,6 +55,7 @@ def check_config(cfg: Config) -> list[Finding]:
         check_queries,
         check_pixels,
         check_optimizer,
+        check_layer_decay,
     )
 
 
@@ -130,7 +133,7 @@ def _check_loader(
     readable = all(finding.is_warning for finding in of_data)
     if name == 'val_dataloader' and len(dataset) and readable:
         with explain_data_errors(cfg, [name], 'reading'):
-            findings += check_sizes(cfg, name, dataset)
+            findings += [*check_sizes(cfg, name, dataset), *check_batches(cfg, name, dataset)]
     try:
         CocoCheckHook().check(dataset)
     except UsageError as error:

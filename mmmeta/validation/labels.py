@@ -44,11 +44,11 @@ def _read_map(dataset: Any, loader: Any, index: int) -> _Map:
     info['seg_fields'] = []
     labels = NamedDamage(loader)(info)['gt_seg_map']
     return _Map(
-        info['seg_map_path'], labels.shape, _size_of(info.get('img_path')), tuple(map(int, np.unique(labels)))
+        info['seg_map_path'], labels.shape, size_of(info.get('img_path')), tuple(map(int, np.unique(labels)))
     )
 
 
-def _size_of(path: str | None) -> tuple[int, int] | None:
+def size_of(path: str | None) -> tuple[int, int] | None:
     """Height and width of an image, as it is to be seen; None of files of other kinds."""
     try:
         return shown_size(path)

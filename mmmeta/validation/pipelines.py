@@ -138,6 +138,7 @@ def check_inputs(cfg: Config) -> Iterator[Finding]:
     if scope_of(cfg) == 'mmseg':
         yield from _check_sizes(cfg, loader)
         yield from _check_batch(loader, model)
+        yield from _check_padding(cfg, loader, model)
 
 
 def _loads(dataset: dict) -> list[tuple[int, dict]]:
@@ -220,3 +221,38 @@ def _check_batch(loader: dict, model: dict) -> Iterator[Finding]:
                 f'train_dataloader.batch_size=1, and {name} ({key}) pools a map to one pixel, of which its '
                 "norm ('BN') needs two: write 2 or more",
             )
+
+
+def _check_padding(cfg: Config, loader: dict, model: dict) -> Iterator[Finding]:
+    """The label of padding, which the losses of all heads have to leave out."""
+    key, preprocessor = preprocessor_of(cfg)
+    padding = preprocessor.get('seg_pad_val', 255)
+    if not str(preprocessor.get('type', 'SegDataPreProcessor')).endswith('SegDataPreProcessor'):
+        return
+    if all(_has_one_size(dataset.pipeline) for dataset in datasets(loader)):
+        return
+    for name, head in parts_of(model):
+        classes, ignored = head.get('num_classes'), head.get('ignore_index', 255)
+        if (
+            not isinstance(classes, int)
+            or not isinstance(ignored, int)
+            or padding in (ignored, *range(classes))
+        ):
+            continue
+        evaluator = cfg.get('val_evaluator')
+        metric = isinstance(evaluator, dict) and bare_type(evaluator) == 'IoUMetric'
+        counts = ignored < classes and metric and evaluator.get('ignore_index', 255) != ignored
+        more = f', and val_evaluator.ignore_index={ignored}, since its metric counts that class' * counts
+        yield Finding(
+            f'{key}.seg_pad_val',
+            f'{name}.ignore_index={ignored}, and padding gets the label {padding} ({key}.seg_pad_val), '
+            f'which is none of {classes} classes: write {key}.seg_pad_val={ignored}{more}',
+        )
+        return
+
+
+def _has_one_size(pipeline: Any) -> bool:
+    """Whether a pipeline makes all images of one size, so that batches are not padded."""
+    moves = [value for value in iter_dicts(pipeline) if bare_type(value) in GEOMETRIC]
+    sized = [value for value in moves if 'Flip' not in bare_type(value) and 'Rotate' not in bare_type(value)]
+    return bool(sized) and bare_type(sized[-1]) == 'Resize' and not sized[-1].get('keep_ratio')

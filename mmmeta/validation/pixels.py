@@ -1,6 +1,7 @@
-"""Normalisation against what the weights know, and the optimiser against what such networks train with."""
+"""Pixels against the weights and the backbone, and the optimiser against what such networks train with."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from mmengine.config import Config
@@ -10,11 +11,16 @@ from mmmeta.config.inspection import iter_dicts, our_backbone, preprocessor_of, 
 from mmmeta.weights import MEAN, STD, name_of_location
 
 from .finding import Finding
+from .labels import size_of
 
 # AdamW trains all of ours; 4e-3 at a batch of 4096 images is the largest rate of the papers.
 LARGEST_RATE = 1e-2
+# Constructors of MMDetection and MMSegmentation, which know the layers of backbones of their own alone.
+LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')
 # Of the last stage, in pixels; and images to look at.
 STRIDE, SAMPLE = 32, 4
+# Images whose sizes are compared with those of their batch.
+BATCHED = 64
 
 
 def _normalises_elsewhere(cfg: Config) -> bool:
@@ -112,3 +118,55 @@ def check_sizes(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
             f'the pipeline of {name} makes images of {other} channels, and model.backbone.in_channels='
             f'{channels}: write model.backbone.in_channels={other}, or read images of {channels}',
         )
+
+
+def check_batches(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
+    """Batches of a segmentor's validation whose images differ in size, of which no tensor can be made.
+
+    Args:
+        cfg (Config): The config.
+        name (str): Name of its data loader.
+        dataset (Dataset): The data set, built.
+    """
+    batch = cfg[name].get('batch_size', 1)
+    _, preprocessor = preprocessor_of(cfg)
+    pads = preprocessor.get('test_cfg') or not str(preprocessor.get('type', 'SegDataPreProcessor')).endswith(
+        'SegDataPreProcessor'
+    )
+    if name == 'train_dataloader' or scope_of(cfg) != 'mmseg' or pads or not isinstance(batch, int):
+        return
+    count = min(len(dataset), BATCHED)
+    paths = [dataset.get_data_info(i).get('img_path') for i in range(count if batch > 1 else 0)]
+    sizes = [size_of(path) for path in paths]
+    # Stored sizes are quickly read; what a pipeline makes of those that differ is looked at for a few.
+    pairs = ((start, i) for start in range(0, len(sizes), batch) for i in range(start, start + batch))
+    differing = ((a, b) for a, b in pairs if b < len(sizes) and sizes[a] != sizes[b])
+    for pair in islice(differing, SAMPLE):
+        shapes = [getattr(dataset[i]['inputs'], 'shape', ())[-2:] for i in pair]
+        if shapes[0] != shapes[1]:
+            shown = ' and '.join(
+                f"'{paths[i]}' of {shape[0]}x{shape[1]}" for i, shape in zip(pair, shapes, strict=True)
+            )
+            yield Finding(
+                f'{name}.batch_size',
+                f'{name}.batch_size={batch}, and its pipeline makes images of several sizes, such as {shown} '
+                f'pixels, which no batch can have: write {name}.batch_size=1, and in test_dataloader too',
+            )
+            return
+
+
+def check_layer_decay(cfg: Config) -> Iterator[Finding]:
+    """Learning rates that fall from layer to layer, by a constructor that does not know our layers."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    constructor = str(wrapper.get('constructor')).rpartition('.')[2]
+    if our_backbone(cfg) is None or constructor not in LAYER_DECAY:
+        return
+    given = wrapper.get('paramwise_cfg') or {}
+    rate = given.get('decay_rate', given.get('layer_decay_rate', 0.9))
+    yield Finding(
+        'optim_wrapper.constructor',
+        f"optim_wrapper.constructor='{constructor}' does not know the layers of {our_backbone(cfg)['type']}: "
+        "write constructor='mmmeta.LayerDecayOptimWrapperConstructor' and "
+        f'paramwise_cfg=dict(_delete_=True, layer_decay_rate={rate}, flat_decay_mult=0.0)',
+        is_fatal=True,
+    )

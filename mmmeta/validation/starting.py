@@ -16,6 +16,7 @@ from .check import check_dataset, check_while_reading
 from .finding import Finding
 from .folders import check_folders
 from .labels import name_damaged_maps
+from .pixels import check_batches
 
 
 def refuse(cfg: Config, findings: list[Finding]) -> None:
@@ -50,7 +51,10 @@ class CheckLabelsHook(Hook):
         if runner.val_loop is not None:
             loaders.append(('val_dataloader', runner.val_dataloader))
         for name, loader in loaders:
-            found = [check_dataset(runner.cfg, name, loader.dataset) if is_main_process() else None]
+            found = [None]
+            if is_main_process():
+                of_maps = check_dataset(runner.cfg, name, loader.dataset)
+                found = [of_maps or list(check_batches(runner.cfg, name, loader.dataset))]
             broadcast_object_list(found)  # all end together
             refuse(runner.cfg, found[0])
             name_damaged_maps(loader.dataset)

@@ -153,6 +153,23 @@ class TestLabels:
         assert finding.key == 'val_dataloader.dataset.pipeline'
         assert 'pixels, and the backbone needs 32x32 at least: resize to more' in finding.text
 
+    def test_validation_batches_of_several_sizes(self, data):
+        root, _ = data
+        image, labels = (
+            min(path for path in (root / kind).iterdir())
+            for kind in ('images/validation', 'annotations/validation')
+        )
+        for path in (image, labels):
+            with Image.open(path) as opened:
+                opened.crop((0, 0, 64, 128)).save(path)
+        assert check_data_of(root) == []
+        (finding,) = check_data_of(root, **{'val_dataloader.batch_size': 2})
+        assert finding.key == 'val_dataloader.batch_size'
+        assert f"'{image}' of " in finding.text
+        assert finding.text.endswith('write val_dataloader.batch_size=1, and in test_dataloader too')
+        same = {'val_dataloader.dataset.pipeline.1.keep_ratio': False}
+        assert check_data_of(root, **{'val_dataloader.batch_size': 2}, **same) == []
+
     def test_0_and_255(self, data):
         root, _ = data
         for path in root.glob('annotations/*/*'):
@@ -169,6 +186,36 @@ class TestLabels:
         findings = check_data_of(root, **options)
         assert [finding.key for finding in findings] == pipelines
         assert "class 1 ('road') never occurs; store 1 in place of 255" in findings[0].text
+
+
+def test_packages_that_are_not_installed(monkeypatch):
+    pipeline = 'train_dataloader.dataset.pipeline.0'
+    options = {
+        'visualizer.vis_backends': [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
+        f'{pipeline}.imdecode_backend': 'tifffile',
+    }
+    for installed, keys in (
+        (True, []),
+        (False, ['visualizer.vis_backends.1', 'train_dataloader.dataset.pipeline']),
+    ):
+        monkeypatch.setattr(
+            'mmmeta.validation.packages.find_spec', lambda name, there=installed: there or None
+        )
+        findings = check_config(load_config(str(ROOT / TINY_CONFIG), dict(options)))
+        assert [finding.key for finding in findings] == keys
+        assert all('pip install ' in finding.text and finding.is_fatal for finding in findings)
+
+
+def test_padding_that_the_loss_leaves_out_is_left_alone():
+    options = {
+        'model.decode_head.ignore_index': 0,
+        'model.data_preprocessor.seg_pad_val': 0,
+        'val_evaluator.ignore_index': 0,
+    }
+    assert check_config(load_config(str(ROOT / FPN), options)) == []
+    # All images of this pipeline are of one size, so that none is padded.
+    heads = {f'model.{head}.ignore_index': 0 for head in ('decode_head', 'auxiliary_head')}
+    assert check_config(load_config(str(ROOT / TINY_CONFIG), heads)) == []
 
 
 def test_the_command_line(tools):

@@ -533,4 +533,35 @@ MISTAKES = [
         'model.backbone.in_channels=4: give 4 numbers, those of your images',
         threads='D10578',
     ),
+    # What is found while running otherwise: padding, layers, packages.
+    Mistake(
+        FPN,
+        {'model.decode_head.ignore_index': 0},
+        'model.data_preprocessor.seg_pad_val',
+        'write model.data_preprocessor.seg_pad_val=0, and val_evaluator.ignore_index=0',
+        threads='S1688',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {
+            'optim_wrapper.constructor': 'LearningRateDecayOptimizerConstructor',
+            'optim_wrapper.paramwise_cfg': dict(
+                _delete_=True, decay_rate=0.9, decay_type='stage_wise', num_layers=6
+            ),
+        },
+        'optim_wrapper.constructor',
+        'paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.9, flat_decay_mult=0.0)',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'visualizer.vis_backends': [dict(type='LocalVisBackend'), dict(type='ClearMLVisBackend')]},
+        'visualizer.vis_backends.1',
+        'needs clearml, and that is not installed: pip install clearml, or take the backend out',
+    ),
+    Mistake(
+        SEGMENTOR,
+        {'train_dataloader.dataset.pipeline.0.imdecode_backend': 'turbojpeg'},
+        'train_dataloader.dataset.pipeline',
+        "has imdecode_backend='turbojpeg', which needs PyTurboJPEG, and that is not installed",
+    ),
 ]
