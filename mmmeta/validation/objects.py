@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import ne
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image
 from mmmeta.config.inspection import bare_model
 from mmmeta.config.literals import is_unicode
 from mmmeta.datasets.transforms import IMAGE_ERRORS
+from mmmeta.engine.hooks import inner_datasets
 from mmmeta.utils.errors import UsageError, shorten
 
 from .finding import Finding
@@ -192,11 +193,7 @@ def _find_box_errors(content: dict[str, Any], path: str) -> Iterator[tuple[str, 
         outside += before or right > width + 2 or bottom > height + 2
         outside_swapped += before or right > height + 2 or bottom > width + 2
     if short is not None:
-        yield (
-            f"object {short} of '{path}' has a polygon (segmentation) that is not x and y of three points or "
-            "more, and COCO's metric cannot read it: take it out",
-            True,
-        )
+        yield _explain_polygon(short, path), True
     if outside > MOST_OUTSIDE * boxes and not outside_swapped:
         yield (
             f"{outside} of {boxes} boxes of '{path}' reach beyond their image, and none does with width and "
@@ -248,6 +245,13 @@ def _outline_problem(outline: Any, height: float, width: float) -> str | None:
 
 def _has_short_polygon(outline: Any) -> bool:
     return isinstance(outline, list) and any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline)
+
+
+def _explain_polygon(number: Any, path: str) -> str:
+    return (
+        f"object {number} of '{path}' has a polygon (segmentation) that is not x and y of three points or "
+        "more, and COCO's metric cannot read it: take it out"
+    )
 
 
 def decode_runs(text: str) -> list[int] | None:
@@ -306,12 +310,14 @@ def check_objects(cfg: Config, name: str, dataset: Any, parsed: Parsed) -> Itera
         return
     content, warnings = parsed[str(path)]
     key = f'{name}.dataset.ann_file'
+    evaluated = content['annotations'] if _evaluates_masks(cfg, name) else []
+    fails = next(find_short_polygons(evaluated, path), None)
     for text in warnings:
-        yield Finding(key, text, is_warning=True)
+        yield Finding(key, text, is_warning=text != fails)
     if name != 'train_dataloader':
         yield from (Finding(key, text) for text in find_missing_values(content, path))
     yield from _check_crowds(key, content['annotations'], path)
-    yield from _check_image_sizes(key, dataset, content['images'], path)
+    yield from _check_image_sizes(key, dataset)
     roi_head = bare_model(cfg).get('roi_head')
     objects = [part for part in content['annotations'] if not part.get('iscrowd')]
     without = sum(not part.get('segmentation') for part in objects)
@@ -349,6 +355,53 @@ def _check_crowds(key: str, objects: list[dict[str, Any]], path: str) -> Iterato
         )
 
 
+def _evaluates_masks(cfg: Config, name: str) -> bool:
+    """Whether the metric of a loader's data reads the masks of objects."""
+    evaluators = cfg.get(name.replace('dataloader', 'evaluator')) or []
+    given = [evaluators] if isinstance(evaluators, dict) else evaluators
+    return name != 'train_dataloader' and any('segm' in (one.get('metric') or ()) for one in given)
+
+
+def find_short_polygons(objects: Iterable[dict[str, Any]], path: str) -> Iterator[str]:
+    """Name objects with a polygon that COCO's metric cannot read.
+
+    Args:
+        objects (Iterable[dict]): Objects in COCO's format.
+        path (str): The file that they are in.
+    """
+    short = (part for part in objects if _has_short_polygon(part.get('segmentation')))
+    yield from (_explain_polygon(part['id'], path) for part in short)
+
+
+def check_sample(name: str, dataset: Any) -> Iterator[Finding]:
+    """Check some images of a data set of MMDetection that is built, and of those inside it.
+
+    A run does so when it starts, at a cost that does not grow with the data; ``check`` reads all annotations.
+
+    Args:
+        name (str): Name of its data loader.
+        dataset (Dataset): The data set.
+    """
+    for part in inner_datasets(dataset):
+        yield from check_sample(name, part)
+    if not hasattr(dataset, 'cat_img_map'):
+        return
+    key = f'{name}.dataset.ann_file'
+    yield from _check_image_sizes(key, dataset)
+    flags = [one['ignore_flag'] for info in _sample(dataset) for one in info['instances']]
+    if flags and all(flags):
+        yield Finding(
+            key,
+            f"all {len(flags)} objects looked at in '{dataset.ann_file}' are crowds (iscrowd: 1), from "
+            'which nothing is learnt: write iscrowd: 0 for each that is a single object',
+        )
+
+
+def _sample(dataset: Any) -> list[dict[str, Any]]:
+    """What a data set has of some images, evenly spread."""
+    return [dataset.get_data_info(i) for i in range(0, len(dataset), -(-len(dataset) // SIZES) or 1)]
+
+
 def _turns(dataset: Any) -> bool:
     """Whether the pipeline of a data set turns images as their EXIF orientation says."""
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
@@ -359,12 +412,11 @@ def _turns(dataset: Any) -> bool:
     ) in ('color', 'grayscale')
 
 
-def _check_image_sizes(key: str, dataset: Any, images: list[dict[str, Any]], path: str) -> Iterator[Finding]:
+def _check_image_sizes(key: str, dataset: Any) -> Iterator[Finding]:
     """Compare the sizes in a file with those of its images, of which the headers of a few are read."""
-    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img', '')
     turns = _turns(dataset)
-    for image in images[:: -(-len(images) // SIZES) or 1]:
-        file = Path(folder, image['file_name'])
+    for image in _sample(dataset):
+        file = Path(image['img_path'])
         if not file.is_file():
             continue
         try:
@@ -377,7 +429,7 @@ def _check_image_sizes(key: str, dataset: Any, images: list[dict[str, Any]], pat
         size = (image['width'], image['height'])
         if size == loaded:
             continue
-        said = f"'{path}' gives '{image['file_name']}' width={size[0]} and height={size[1]}"
+        said = f"'{dataset.ann_file}' gives '{file}' width={size[0]} and height={size[1]}"
         if on_its_side and size == loaded[::-1]:
             value = 'color_ignore_orientation' if turns else 'color'
             does = 'turned by its EXIF orientation' if turns else 'not turned by its EXIF orientation'

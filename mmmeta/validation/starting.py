@@ -16,6 +16,7 @@ from .check import check_dataset, check_while_reading
 from .finding import Finding
 from .folders import check_folders
 from .labels import name_damaged_maps
+from .objects import check_sample, find_short_polygons
 from .pixels import check_batches
 
 
@@ -43,7 +44,7 @@ def refuse(cfg: Config, findings: list[Finding]) -> None:
 
 @HOOKS.register_module()
 class CheckLabelsHook(Hook):
-    """Check some labels of the data sets that a network is trained on and validated with."""
+    """Check some annotations of the data sets that a network is trained on and validated with."""
 
     def before_train(self, runner: Runner) -> None:
         """Check them, and let the training set end the run at a label out of range."""
@@ -55,8 +56,23 @@ class CheckLabelsHook(Hook):
             if is_main_process():
                 of_maps = check_dataset(runner.cfg, name, loader.dataset)
                 found = [of_maps or list(check_batches(runner.cfg, name, loader.dataset))]
+                found[0] += check_sample(name, loader.dataset)
             broadcast_object_list(found)  # all end together
             refuse(runner.cfg, found[0])
             name_damaged_maps(loader.dataset)
         refuse(runner.cfg, list(check_folders({name: loader.dataset for name, loader in loaders})))
+        if runner.val_loop is not None:
+            _check_polygons(runner)
         check_while_reading(runner.cfg, runner.train_dataloader.dataset)
+
+
+def _check_polygons(runner: Runner) -> None:
+    """Refuse polygons that a metric of the validation would fail on, after an epoch."""
+    for metric in runner.val_evaluator.metrics:
+        api = getattr(metric, '_coco_api', None)
+        if api is None or 'segm' not in metric.metrics:
+            continue
+        path = getattr(runner.val_dataloader.dataset, 'ann_file', 'val_evaluator.ann_file')
+        text = next(find_short_polygons(api.dataset['annotations'], path), None)
+        if text is not None:
+            refuse(runner.cfg, [Finding('val_dataloader.dataset.ann_file', text)])

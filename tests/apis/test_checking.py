@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, TINY_CONFIG
 from mistakes.configs import CASCADE, CLASSIFIER, DETECTOR, FPN, MISTAKES, RETINANET, SEGMENTOR
 from mistakes.data import DATA_MISTAKES
-from mistakes.run import generate_all, packages_configs, run_data_mistake, run_right
+from mistakes.run import generate_all, on_data, packages_configs, run_data_mistake, run_right
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -21,9 +21,10 @@ from mmmeta.apis import check, forecast
 from mmmeta.config.building import check_backbone
 from mmmeta.config.data import explain_data_errors
 from mmmeta.config.loading import load_config
-from mmmeta.datasets import generate_ade20k
+from mmmeta.datasets import generate_ade20k, generate_coco
 from mmmeta.utils.errors import UsageError
 from mmmeta.validation import check_config, check_while_reading
+from mmmeta.validation.objects import check_sample
 
 
 # Samples of what tests/mistakes/run.py checks.
@@ -186,6 +187,48 @@ class TestLabels:
         findings = check_data_of(root, **options)
         assert [finding.key for finding in findings] == pipelines
         assert "class 1 ('road') never occurs; store 1 in place of 255" in findings[0].text
+
+
+@pytest.fixture
+def objects(tmp_path):
+    """A data set in COCO's layout, and its options."""
+    root = generate_coco(tmp_path, 6, 2, 96, progress=lambda message: None)
+    return root, on_data(DETECTOR, root)
+
+
+def rewrite_objects(root, split, change):
+    path = root / f'annotations/instances_{split}2017.json'
+    content = json.loads(path.read_text())
+    change(content['annotations'])
+    path.write_text(json.dumps(content))
+
+
+def test_a_run_looks_at_some_objects_when_it_starts(objects):
+    pytest.importorskip('mmdet', reason="detectors are MMDetection's")
+    root, options = objects
+    cfg = load_config(str(ROOT / DETECTOR), options)
+    init_default_scope('mmdet')
+    assert list(check_sample('train_dataloader', DATASETS.build(cfg.train_dataloader.dataset))) == []
+    rewrite_objects(root, 'train', lambda objects: [one.update(iscrowd=1) for one in objects])
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    (finding,) = check_sample('train_dataloader', dataset)
+    assert 'are crowds (iscrowd: 1), from which nothing is learnt' in finding.text
+    path = dataset.get_data_info(0)['img_path']
+    with Image.open(path) as image:
+        image.resize((image.width // 2, image.height // 2)).save(path)
+    sizes, _ = check_sample('train_dataloader', dataset)
+    assert f"gives '{path}' width=" in sizes.text
+    repeated = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+    assert len(list(check_sample('train_dataloader', DATASETS.build(repeated)))) == 2
+
+
+def test_a_run_does_not_start_with_a_polygon_that_ends_its_validation(det_tools, objects, tmp_path):
+    root, options = objects
+    rewrite_objects(root, 'val', lambda objects: objects[0].update(segmentation=[[1, 1, 9, 9]]))
+    command = (sys.executable, 'tools/train.py', det_tools.config, '--work-dir', tmp_path / 'work')
+    message = det_tools.fail(*command, '--cfg-options', *(f'{key}={value}' for key, value in options.items()))
+    assert 'has a polygon (segmentation) that is not x and y of three points or more' in message
+    assert not list((tmp_path / 'work').rglob('*.pth'))
 
 
 def test_packages_that_are_not_installed(monkeypatch):

@@ -113,6 +113,18 @@ def _narrow_and_swap(content: dict[str, Any]) -> None:
     _swap_sizes(content)
 
 
+def _shorten_polygon(polygon: list[float]) -> Callable[[Path], None]:
+    """Give the first object of the validation another polygon."""
+
+    def apply(root: Path) -> None:
+        path = root / 'annotations/instances_val2017.json'
+        content = json.loads(path.read_text())
+        _first(content)['segmentation'] = [polygon]
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
 def _to_corners(content: dict[str, Any]) -> None:
     for part in content['annotations']:
         x, y, w, h = part['bbox']
@@ -312,5 +324,17 @@ DATA_MISTAKES = [
         DETECTOR,
         _coco(lambda c: c['images'][0].update(file_name='train2017\\' + c['images'][0]['file_name'])),
         "has backslashes in file_name, which part folders on Windows alone: write '/' in their place",
+    ),
+    DataMistake(
+        'a polygon of four numbers, which ends an evaluation of masks',
+        DETECTOR,
+        _shorten_polygon([1, 1, 9, 9]),
+        'a polygon (segmentation) that is not x and y of three points or more',
+    ),
+    DataMistake(
+        'a polygon without points',
+        DETECTOR,
+        _shorten_polygon([]),
+        'a polygon (segmentation) that is not x and y of three points or more',
     ),
 ]
