@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from PIL import Image
 
+from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.mmengine_private import BUILDING_DATA
 from mmmeta.utils.torch_private import READING_DATA
@@ -150,7 +152,7 @@ def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) 
     if '!buf.empty()' in text:  # OpenCV does not say which
         path = next(_empty_files(cfg, loaders), None)
     if path:
-        return f"'{path}' is damaged or no image: get it again, or take it out of the data set"
+        return _explain_image(path)
     if isinstance(error, FileNotFoundError):
         missing = re.search(r"No such file or directory: '(.+)'", text)
         return f"'{missing[1]}' is not there: add it, or take it out of the data set" if missing else None
@@ -184,6 +186,22 @@ def _explain_folders(text: str, loaders: Sequence[str]) -> str | None:
         f'{loaders[0]} has {folders[1]} folders of classes, and {folders[2]} classes are named: name '
         'those of the folders in metainfo=dict(classes=...), in their order'
     )
+
+
+def _explain_image(path: str) -> str:
+    """One sentence for an image that OpenCV cannot read: it may be whole, and of values that it does not."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            said = f"'{path}' is a whole image of {image.format}, which OpenCV does not read as a picture"
+            if image.mode in ('F', 'I'):
+                return (
+                    f'{said}, since its values have 32 bits: store 8 or 16 bits a channel, or write '
+                    "color_type='unchanged' and imdecode_backend='tifffile' for LoadImageFromFile"
+                )
+            return f"{said}: convert it to PNG, or write imdecode_backend='pillow' for LoadImageFromFile"
+    except IMAGE_ERRORS:
+        return f"'{path}' is damaged or no image: get it again, or take it out of the data set"
 
 
 def _empty_files(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:

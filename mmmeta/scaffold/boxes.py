@@ -50,6 +50,8 @@ def read_objects(
         return content, 'COCO', complete
     if not annotations.is_dir():
         raise UsageError(f"{OPTION}: there is no file or folder '{annotations}'")
+    # The root of Pascal VOC's layout has lists of images too, as text.
+    annotations = annotations / 'Annotations' if (annotations / 'Annotations').is_dir() else annotations
     endings = Counter(os.path.splitext(name)[1] for _, _, found in os.walk(annotations) for name in found)
     kinds = {'.xml': _read_voc, '.txt': _read_yolo}
     found = [ending for ending in kinds if endings[ending]]
@@ -65,7 +67,7 @@ def _read_coco(path: Path) -> dict[str, Any]:
     try:
         return read_json(path, 'utf-8-sig')
     except UsageError as error:
-        raise UsageError(f'{OPTION}: {error}') from error
+        raise UsageError(f"{OPTION}: {error}, or the folder of VOC's .xml or YOLO's .txt files") from error
 
 
 def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> bool:

@@ -148,6 +148,8 @@ def _parse_label(text: str, is_colour: bool, option: str) -> Label:
     Raises:
         UsageError: It is neither, or not what the maps have.
     """
+    if not is_colour and re.fullmatch(r'-[0-9]{1,6}', text):  # of signed masks
+        return int(text)
     # Six digits hold every label and part of a colour.
     numbers = [int(number) for number in re.findall(r'[0-9]{1,6}', text)]
     if not re.fullmatch(r'[0-9,\s]+', text) or len(numbers) != (3 if is_colour else 1):
@@ -222,6 +224,10 @@ def _guess_ignored(stored: list[Label], names: list[str] | None, is_colour: bool
     Raises:
         UsageError: Several meanings are possible.
     """
+    if not is_colour and stored[0] < 0:
+        below = [label for label in stored if label < 0]  # numbers that count no class
+        rest = stored[len(below) :]
+        return [*below, *(_guess_ignored(rest, names, is_colour) if rest else ())]
     if is_colour:
         if names is not None and len(names) != len(stored):
             raise UsageError(

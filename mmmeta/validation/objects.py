@@ -50,7 +50,7 @@ def read_json(path: str | Path, encoding: str = 'utf-8') -> Any:
     except RecursionError as error:
         raise UsageError(f"'{path}' is not JSON of COCO's format: it is nested too deeply") from error
     except (ValueError, OSError) as error:
-        raise UsageError(f"'{path}' is not JSON ({error})") from error
+        raise UsageError(f"'{path}' is not JSON ({error}): give a file of COCO's format") from error
 
 
 def find_object_errors(content: Any, path: str) -> Iterator[tuple[str, bool]]:

@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 from conventions import LABELS, MASKS, store_masks, store_voc, store_yolo
+from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
 from mmmeta.apis import build_model, check, load_config, new, predict
+from mmmeta.config.data import explain_data_errors
 from mmmeta.utils.errors import UsageError
 from mmmeta.visualization.cam import draw_cam
 
@@ -311,6 +313,13 @@ class TestRefusals:
         assert said.startswith('--annotations: ') and str(path) in said and text in said
         assert not (tmp_path / 'my.py').exists()
 
+    def test_a_list_of_names_is_not_a_file_of_objects(self, coco_root, tmp_path):
+        path = tmp_path / 'train.txt'
+        path.write_text('000001\n000002\n')
+        said = self.refuse('det', coco_root / 'train2017', path, tmp_path / 'my.py')
+        assert said.startswith(f"--annotations: '{path}' is not JSON (")
+        assert said.endswith("give a file of COCO's format, or the folder of VOC's .xml or YOLO's .txt files")
+
     def test_lines_of_yolo(self, coco_root, tmp_path):
         root = store_yolo(coco_root, tmp_path / 'data')
         path = next(path for path in sorted((root / 'labels/train').iterdir()) if path.read_text())
@@ -322,6 +331,40 @@ class TestRefusals:
         path.write_text('9 0.5 0.5 0.1 0.1')
         said = self.refuse('det', root / 'images', root / 'labels', tmp_path / 'my.py')
         assert 'has class 9, and ' in said and 'give more (--classes)' in said
+
+
+def test_the_root_of_voc_stands_for_its_annotations(coco_root, tmp_path):
+    parts = store_voc(coco_root, tmp_path / 'parts')
+    root = tmp_path / 'VOC2012'
+    shutil.copytree(parts / 'Annotations/train', root / 'Annotations')
+    (root / 'notes.txt').write_text('a text')
+    configs = []
+    for place in (root / 'Annotations', root):
+        new(
+            'det',
+            parts / 'images/train',
+            place,
+            tmp_path / f'{place.name}.py',
+            weights='none',
+            method='retinanet',
+        )
+        cfg = load_config(str(tmp_path / f'{place.name}.py'))
+        configs.append((len(build(cfg)), build(cfg).metainfo['classes']))
+    assert configs[0] == configs[1]
+
+
+def test_an_image_that_is_whole_and_that_opencv_does_not_read(tmp_path):
+    path = tmp_path / 'values.tif'
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(path)
+    cfg = Config(dict(train_dataloader=dict(dataset=dict())))
+    with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader'], 'reading'):
+        raise AttributeError(f'failed to load image: {path}')
+    assert str(error.value).startswith(f"'{path}' is a whole image of TIFF, which OpenCV does not read")
+    assert "imdecode_backend='tifffile'" in str(error.value)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader'], 'reading'):
+        raise AttributeError(f'failed to load image: {path}')
+    assert str(error.value).startswith(f"'{path}' is damaged or no image: get it again")
 
 
 def test_an_unknown_label_ends_reading(sparse, tmp_path):
@@ -401,6 +444,21 @@ class TestMeanings:
     def test_a_class_that_does_not_occur(self, tmp_path):
         cfg = self.new(tmp_path, [[0, 2, 255]] * 2, classes='ground,road,car')
         assert cfg.load_labels.type == 'LoadAnnotations' and cfg.num_classes == 3
+
+    @pytest.mark.parametrize('options', [{}, dict(ignore=['-1'])])
+    def test_negative_labels_are_no_class(self, tmp_path, options):
+        (tmp_path / 'masks').mkdir()
+        (tmp_path / 'images').mkdir()
+        for i in range(2):
+            stored = np.resize([-1, 0, 1], (32, 32)).astype(np.int32)
+            Image.fromarray(stored).save(tmp_path / f'masks/{i}.tif')
+            Image.new('RGB', (32, 32)).save(tmp_path / f'images/{i}.png')
+        folders = tmp_path / 'images', tmp_path / 'masks'
+        new('seg', *folders, tmp_path / 'my.py', weights='none', val_fraction=0.5, **options)
+        cfg = load_config(str(tmp_path / 'my.py'))
+        assert (list(cfg.load_labels.labels), list(cfg.load_labels.ignore)) == ([0, 1], [-1])
+        _, found = read_places(build(cfg), 0)
+        np.testing.assert_array_equal(found, np.where(stored < 0, 255, stored))
 
     def test_all_greys(self, tmp_path):
         assert '256 different values' in self.refuse(tmp_path, [np.arange(256)] * 2)
