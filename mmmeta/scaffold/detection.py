@@ -64,7 +64,6 @@ def look_at_objects(options: Options) -> Facts:
     masked = _check_outlines(contents.values(), options.method, assumed)
     sizes = [(i['height'], i['width']) for content in contents.values() for i in content['images']]
     counts = {name: len(contents[name]['images']) for name in PARTS if name in contents}
-    objects = sum(len(content['annotations']) for content in contents.values())
     # MMDetection does not train on images without objects.
     known = {c['id'] for c in contents['train']['categories'] if c['name'] in names}
     count = len(
@@ -80,7 +79,7 @@ def look_at_objects(options: Options) -> Facts:
         method='mask_rcnn' if masked else 'retinanet',
         beside={f'{k}.json': json.dumps(contents[k]) for k, split in splits.items() if split.labels is None},
         found=[
-            f'{format_counts(counts, sizes)}, with {objects} objects in the format of {kind}',
+            f'{format_counts(counts, sizes)}, with {_count_objects(contents.values())} in the format of {kind}',
             f'{len(names)} classes: {shorten(names, 8)}',
         ],
         assumed=assumed,
@@ -109,6 +108,18 @@ def _complete_categories(content: dict[str, Any], names: list[str], split: Split
             content['categories'], key=lambda category: order.get(category['name'], len(names))
         )
         split.labels = None
+
+
+def _count_objects(contents: Iterable[dict[str, Any]]) -> str:
+    """How many objects are learnt, and how many annotations are not: crowds, and boxes without a size."""
+    parts = [part for content in contents for part in content['annotations']]
+    crowds = sum(bool(part['iscrowd']) for part in parts)
+    empty = sum(not part['iscrowd'] and 0 in part['bbox'][2:] for part in parts)
+    counts = [f'{len(parts) - crowds - empty} objects']
+    counts += [f'{crowds} crowds (iscrowd: 1)'] * bool(crowds) + [f'{empty} boxes without a size'] * bool(
+        empty
+    )
+    return ' and '.join(counts)
 
 
 def _used_categories(content: dict[str, Any]) -> list[str]:

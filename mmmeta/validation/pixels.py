@@ -128,12 +128,14 @@ def check_batches(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
         name (str): Name of its data loader.
         dataset (Dataset): The data set, built.
     """
-    batch = cfg[name].get('batch_size', 1)
     _, preprocessor = preprocessor_of(cfg)
     pads = preprocessor.get('test_cfg') or not str(preprocessor.get('type', 'SegDataPreProcessor')).endswith(
         'SegDataPreProcessor'
     )
-    if name == 'train_dataloader' or scope_of(cfg) != 'mmseg' or pads or not isinstance(batch, int):
+    if name == 'train_dataloader' or scope_of(cfg) != 'mmseg' or pads:
+        return
+    batch = cfg[name].get('batch_size', 1)
+    if not isinstance(batch, int):
         return
     count = min(len(dataset), BATCHED)
     paths = [dataset.get_data_info(i).get('img_path') for i in range(count if batch > 1 else 0)]

@@ -621,7 +621,8 @@ class TestObjects:
         for part in content['annotations']:
             part['iscrowd'] = 1
         path.write_text(json.dumps(content))
-        new('det', tmp_path / 'images', path, tmp_path / 'my.py', weights='none')
+        created = new('det', tmp_path / 'images', path, tmp_path / 'my.py', weights='none')
+        assert 'with 0 objects and 2 crowds (iscrowd: 1) in the format of COCO' in created.facts[0]
         assert load_config(str(tmp_path / 'my.py')).model.type == 'RetinaNet'
 
 

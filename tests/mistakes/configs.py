@@ -526,13 +526,6 @@ MISTAKES = [
         'val_dataloader.dataset.pipeline.1',
         'is RandomCrop, and an evaluation is of whole images',
     ),
-    Mistake(
-        FPN,
-        {'model.backbone.in_channels': 4, 'model.data_preprocessor.std': [50.0] * 4},
-        'model.data_preprocessor.mean',
-        'model.backbone.in_channels=4: give 4 numbers, those of your images',
-        threads='D10578',
-    ),
     # What is found while running otherwise: padding, layers, packages.
     Mistake(
         FPN,
