@@ -64,6 +64,7 @@ def look_at_objects(options: Options) -> Facts:
     masked = _check_outlines(contents.values(), options.method, assumed)
     sizes = [(i['height'], i['width']) for content in contents.values() for i in content['images']]
     counts = {name: len(contents[name]['images']) for name in PARTS if name in contents}
+    said = f'{format_counts(counts, sizes)}, with {_count_objects(contents.values())}'
     # MMDetection does not train on images without objects.
     known = {c['id'] for c in contents['train']['categories'] if c['name'] in names}
     count = len(
@@ -79,7 +80,7 @@ def look_at_objects(options: Options) -> Facts:
         method='mask_rcnn' if masked else 'retinanet',
         beside={f'{k}.json': json.dumps(contents[k]) for k, split in splits.items() if split.labels is None},
         found=[
-            f'{format_counts(counts, sizes)}, with {_count_objects(contents.values())} in the format of {kind}',
+            f'{said} in the format of {kind}',
             f'{len(names)} classes: {shorten(names, 8)}',
         ],
         assumed=assumed,
