@@ -8,10 +8,13 @@ removing one removes the other's folder.
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 # Module name to the distributions that provide it.
 PROVIDERS = {
@@ -31,6 +34,37 @@ INSTALL = {
 
 class StackError(ImportError):
     """Packages are missing, incompatible, or are installed over each other."""
+
+
+class MMEngineMissing(StackError):
+    """MMEngine is not installed."""
+
+
+# Sub-packages that do without MMEngine.
+INDEPENDENT = ('mmmeta.runtime', 'mmmeta.utils', 'mmmeta.version')
+
+
+class _Refusal(MetaPathFinder):
+    """Refuse imports of what needs MMEngine."""
+
+    def __init__(self, error: MMEngineMissing) -> None:
+        self.error = error
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.startswith('mmmeta.') and '.'.join(name.split('.')[:2]) not in INDEPENDENT:
+            raise MMEngineMissing(*self.error.args)
+        return None
+
+
+def refuse_imports(error: MMEngineMissing) -> None:
+    """Let imports of all that needs MMEngine end with this error.
+
+    Args:
+        error (MMEngineMissing): The error.
+    """
+    sys.meta_path.insert(1, _Refusal(error))  # behind what finds former paths
 
 
 def _installed(module: str) -> dict[str, str]:
@@ -56,7 +90,8 @@ def check_stack() -> None:
     """Check what ``import mmmeta`` relies on.
 
     Raises:
-        StackError: MMEngine is missing, or two distributions are installed over each other.
+        MMEngineMissing: MMEngine is missing.
+        StackError: Two distributions are installed over each other.
 
     Warns:
         UserWarning: MMDetection is installed but cannot run, because MMCV has no compiled operators.
@@ -70,7 +105,7 @@ def check_stack() -> None:
                 f'them (pip uninstall -y {" ".join(providers)}), then install one again'
             )
     if importlib.util.find_spec('mmengine') is None:
-        raise StackError(
+        raise MMEngineMissing(
             f'mmmeta needs MMEngine, which {sys.executable} lacks: pip install mmengine, or use the '
             'interpreter of an environment that has it'
         )
