@@ -2,7 +2,7 @@
 # in .cache instead, unless .venv is there.
 PYTHON ?= python3
 BIN := .venv/bin
-RUFF := $(if $(wildcard $(BIN)/ruff),$(BIN),.cache/lint/bin)/ruff
+LINT := $(if $(and $(wildcard $(BIN)/ruff),$(wildcard $(BIN)/mypy)),$(BIN),.cache/lint/bin)
 UNIT := $(if $(wildcard $(BIN)/pytest),$(BIN),.cache/unit/bin)/python
 # What neither needs compiled operators nor starts a training.
 FAST := tests/models tests/weights tests/datasets tests/engine tests/utils \
@@ -21,7 +21,7 @@ help:
 	@echo "                                  of their own"
 	@echo "make nightly [ARGS=...]           run the sweeps that are too long for the tests"
 	@echo "make fuzz [ARGS=...]              use all commands wrongly for ten minutes"
-	@echo "make lint                         check style and format"
+	@echo "make lint                         check style, format and types"
 	@echo "make format                       format the code"
 	@echo "make docs                         build the pages into docs/_build/html"
 	@echo "make gpu [WHEELS=folder]          prove and measure everything on a GPU, into docs/gpu, with the PyTorch"
@@ -61,17 +61,18 @@ nightly: setup
 fuzz: setup
 	@$(BIN)/python tests/hostile/cli.py --minutes 10 $(ARGS)
 
-lint: $(if $(filter .cache/%,$(RUFF)),.cache/lint/ready)
-	@$(RUFF) check .
-	@$(RUFF) format --check .
+lint: $(if $(filter .cache/%,$(LINT)),.cache/lint/ready)
+	@$(LINT)/ruff check .
+	@$(LINT)/ruff format --check .
+	@$(LINT)/mypy
 
-format: $(if $(filter .cache/%,$(RUFF)),.cache/lint/ready)
-	@$(RUFF) check --fix .
-	@$(RUFF) format .
+format: $(if $(filter .cache/%,$(LINT)),.cache/lint/ready)
+	@$(LINT)/ruff check --fix .
+	@$(LINT)/ruff format .
 
 .cache/lint/ready: requirements/tests.txt
 	@$(PYTHON) -m venv .cache/lint
-	@.cache/lint/bin/python $(INSTALL) ruff
+	@.cache/lint/bin/python $(INSTALL) ruff mypy
 	@touch $@
 
 .cache/unit/ready: pyproject.toml $(wildcard requirements/*.txt)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .utils import moved
 from .utils.resources import base_config
-from .utils.stack import MMEngineMissing, StackError, check_stack, refuse_imports
+from .utils.stack import INDEPENDENT, MMEngineMissing, StackError, check_stack, refuse_imports
 from .version import __version__
 
 moved.install()
@@ -16,9 +16,12 @@ moved.install()
 try:
     check_stack()
 except StackError as error:
-    if sys.argv[:1] == ['-m'] and 'mmmeta' in sys.orig_argv:
-        sys.exit(f'error: {error}')  # so it is while Python looks for the module that a command line names
-    if not isinstance(error, MMEngineMissing):
+    can_go_on = isinstance(error, MMEngineMissing)
+    named = [name for name in sys.orig_argv if name.partition('.')[0] == 'mmmeta']
+    # So it is while Python looks for the module that a command line names.
+    if sys.argv[:1] == ['-m'] and named and not (can_go_on and named[0].startswith(INDEPENDENT)):
+        sys.exit(f'error: {error}')
+    if not can_go_on:
         raise
     refuse_imports(error)
 else:

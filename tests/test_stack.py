@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -91,6 +92,32 @@ def test_mmengine_missing_for_a_command_line(tmp_path):
     result = subprocess.run([python, '-m', 'mmmeta', 'list'], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr == f'error: mmmeta needs MMEngine, which {python} {LACKS}\n'
+
+
+@pytest.mark.parametrize('module', ['mmmeta', 'mmmeta.cli.launch', 'mmmeta.runtime.run'])
+def test_fork_over_official_for_a_command_line(tmp_path, module):
+    fake_distribution(tmp_path, 'onedl-mmengine', '0.10.9')
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))))
+    result = subprocess.run([sys.executable, '-m', module], env=env, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith('error: ') and 'are installed over each other' in result.stderr
+
+
+def test_the_runtime_of_a_command_line_needs_no_mmengine(tmp_path):
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path], check=True)
+    (tmp_path / 'lib/python').mkdir()
+    for name in ('numpy', 'PIL', 'numpy.libs', 'pillow.libs'):
+        found = Path(np.__file__).parents[1] / name
+        if found.exists():
+            (tmp_path / 'lib/python' / name).symlink_to(found)
+    result = subprocess.run(
+        [tmp_path / 'bin/python', '-m', 'mmmeta.runtime.run', 'a.onnx', 'b.png'],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(tmp_path / 'lib/python')),
+        capture_output=True,
+        text=True,
+    )
+    assert result.stderr.endswith("error: there is no image or folder 'b.png'\n")
 
 
 def test_fork_over_official_is_named(tmp_path):

@@ -26,8 +26,8 @@ def with_names(cfg: Config) -> Config:
     Returns:
         Config: The same one if all types are names.
     """
-    classes = [value['type'] for value in iter_dicts(cfg._cfg_dict) if callable(value.get('type'))]
-    if not classes:
+    values = [value for _, value in cfg.items()]
+    if not any(callable(value.get('type')) for value in iter_dicts(values)):
         return cfg
     names = dict(_registered())
     model = cfg.get('model') or {}

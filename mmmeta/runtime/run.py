@@ -22,8 +22,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 try:
     import numpy as np
@@ -142,7 +143,7 @@ class Description:
         version = content.get('version')
         if not _is_whole(version, 1):
             raise _damaged(path, f'version is {_shortened(version)}, not a positive number')
-        if version > VERSION:
+        if cast(int, version) > VERSION:
             raise RuntimeProblem(
                 f"'{path}' has a description of version {_shortened(version)}, and this program reads those "
                 f'up to {VERSION}: take the program that was written beside the file'
@@ -185,7 +186,8 @@ def _is_list(value: object, is_right: Callable[[Any], bool], length: int | None 
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 2**64  # which NaN is not
+    # Not isinstance, of which a Boolean is a number; NaN is not below.
+    return type(value) in (int, float) and abs(cast(float, value)) < 2**64
 
 
 def _is_text(value: object) -> bool:
@@ -199,7 +201,7 @@ def _is_resize(value: object) -> bool:
     if kind == 'stretch':
         return _is_list(value.get('scale'), lambda side: _is_whole(side, 1, MAX_SIDE), 2)
     if kind == 'fit':  # some give an infinite side
-        scale = value.get('scale')
+        scale = cast(list[float], value.get('scale'))
         sides = _is_list(scale, lambda side: type(side) in (int, float) and side >= 1, 2)
         return sides and min(scale) <= MAX_SIDE and _is_whole(value.get('multiple', 1), 1, MAX_SIDE)
     sides = _is_whole(value.get('short'), 1, MAX_SIDE) and _is_whole(value.get('size'), 1, MAX_SIDE)
@@ -211,7 +213,8 @@ def _is_palette(value: object) -> bool:
 
 
 def _is_shape(value: object) -> bool:
-    return _is_list(value, lambda side: _is_whole(side, 1, MAX_SIDE), 2) and math.prod(value) <= MAX_PIXELS
+    is_pair = _is_list(value, lambda side: _is_whole(side, 1, MAX_SIDE), 2)
+    return is_pair and math.prod(cast(list[int], value)) <= MAX_PIXELS
 
 
 def _choice(*values: str) -> tuple[Callable[[object], bool], str]:
@@ -370,7 +373,7 @@ class Network:
         """
         description = self.description
         try:
-            outputs = self._run(inputs)
+            arrays = self._run(inputs)
         except Exception as error:  # of many kinds, which have no common base
             shapes = ', '.join(f'{name} of {"x".join(map(str, x.shape))}' for name, x in inputs.items())
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
@@ -378,7 +381,7 @@ class Network:
                 f"'{self.path}', exported for {description.shape[0]}x{description.shape[1]} with "
                 f"dynamic='{description.dynamic}', does not run with {shapes}: {reason}"
             ) from error
-        outputs = dict(zip(description.outputs, outputs, strict=True))
+        outputs = dict(zip(description.outputs, arrays, strict=True))
         problem = _find_problem(outputs, inputs, description)
         if problem:
             raise RuntimeProblem(f"the network in '{self.path}' is damaged: it gives {problem}")
@@ -409,8 +412,8 @@ class Network:
         ready = padded.transpose(2, 0, 1)
         if not description.normalized_inside:
             ready = normalize(ready, description)
-        size = shape if description.clipped_to == 'shape' else content
-        return Prepared(np.ascontiguousarray(ready), content, size, image.shape[:2])
+        size = (shape[0], shape[1]) if description.clipped_to == 'shape' else content
+        return Prepared(np.ascontiguousarray(ready), content, size, (image.shape[0], image.shape[1]))
 
     def inputs(self, batch: Sequence[Prepared]) -> dict[str, np.ndarray]:
         """What the network takes for images of one size, by name."""
@@ -520,7 +523,9 @@ def _open_openvino(path: Path, threads: int, providers: tuple[str, ...]) -> tupl
         raise _cannot_open(path, 'OpenVINO', engine.__version__, error) from error
     description = Description.read(text, path)
     # Left alone, OpenVINO computes in bfloat16 wherever the processor can.
-    options = dict(INFERENCE_PRECISION_HINT=description.computed_in, PERFORMANCE_HINT='LATENCY')
+    options: dict[str, str | int] = dict(
+        INFERENCE_PRECISION_HINT=description.computed_in, PERFORMANCE_HINT='LATENCY'
+    )
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
     try:
@@ -533,7 +538,7 @@ def _open_openvino(path: Path, threads: int, providers: tuple[str, ...]) -> tupl
         _axes_in_openvino(compiled.inputs, description.inputs),
         _axes_in_openvino(compiled.outputs, description.outputs),
     )
-    idle = []  # infer requests: each computes for one thread at a time, and holds its results
+    idle: list[Any] = []  # infer requests: each computes for one thread at a time, and holds its results
 
     def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         try:
@@ -621,9 +626,9 @@ def _find_problem(
         if value.dtype.kind not in kinds:
             return f'{name} of type {value.dtype}'
     if description.task == 'segmentation' and 'labels' in outputs:
-        labels, expected = outputs['labels'], tuple(inputs['original'].tolist())
-        if labels.shape[1:] != expected:
-            return f'labels of {labels.shape[1:]} pixels, not {expected}'
+        labels, size = outputs['labels'], tuple(inputs['original'].tolist())
+        if labels.shape[1:] != size:
+            return f'labels of {labels.shape[1:]} pixels, not {size}'
         return f'label {labels.min()}' if labels.min() < 0 else None
     if description.task == 'classification':
         probabilities = outputs['probabilities']
@@ -858,8 +863,10 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 def colour_of(label: int, description: Description) -> tuple[int, int, int]:
     """Return the colour of a class: that of its palette, or one of its own."""
     if label < len(description.palette):
-        return tuple(description.palette[label])
-    return tuple(np.random.default_rng(label).integers(40, 230, 3).tolist())
+        red, green, blue = description.palette[label]
+    else:
+        red, green, blue = np.random.default_rng(label).integers(40, 230, 3).tolist()
+    return red, green, blue
 
 
 def name_of(label: int, description: Description) -> str:
@@ -903,11 +910,11 @@ def draw(
         return Image.fromarray(((image + colours) // 2).astype(np.uint8))
     pixels = image.astype(np.float32)
     shown = [i for i in range(len(prediction.scores)) if prediction.scores[i] >= score_thr]
-    for i in reversed(shown if prediction.masks is not None else []):
-        chosen = enlarge(prediction.masks[i], scale)
-        pixels[chosen] = 0.5 * pixels[chosen] + 0.5 * np.array(
-            colour_of(int(prediction.labels[i]), description)
-        )
+    if prediction.masks is not None:
+        for i in reversed(shown):
+            chosen = enlarge(prediction.masks[i], scale)
+            colour = np.array(colour_of(int(prediction.labels[i]), description))
+            pixels[chosen] = 0.5 * pixels[chosen] + 0.5 * colour
     picture = Image.fromarray(pixels.astype(np.uint8))
     on = ImageDraw.Draw(picture)
     size = max(min(image.shape[:2]) / 40, 10)
@@ -1109,7 +1116,7 @@ def _in_short(found: dict[str, Any]) -> str:
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that drafts are removed
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-    sys.stdout.reconfigure(errors='backslashreplace')  # names of files are any bytes
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors='backslashreplace')  # names of files are any bytes
     try:
         main()
     except RuntimeProblem as problem:

@@ -40,8 +40,10 @@ def set_checkpoint(runner: Runner, location: str | None) -> None:
 
 def active_loops(runner: Runner) -> tuple[bool, bool, bool]:
     """Return whether a run trains, validates and tests: loops are built when they start."""
-    loops = runner._train_loop, runner._val_loop, runner._test_loop
-    return tuple(isinstance(loop, BaseLoop) for loop in loops)
+    trains, validates, tests = (
+        isinstance(loop, BaseLoop) for loop in (runner._train_loop, runner._val_loop, runner._test_loop)
+    )
+    return trains, validates, tests
 
 
 def init_weights(runner: Runner) -> None:

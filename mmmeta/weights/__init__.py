@@ -36,7 +36,7 @@ from .loading import (
 from .zoo import MEAN, STD, ZOO, Weights, get_weights, name_of_config, name_of_location
 
 
-def load_from_zoo(location: str, map_location: Any = None) -> dict:
+def load_from_zoo(location: str, map_location: Any = None) -> dict[str, Any]:
     return open_checkpoint(location)
 
 

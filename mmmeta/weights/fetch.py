@@ -76,8 +76,8 @@ def _fetch(location: str) -> str:
     try:
         return _fetch_from(location)
     except _UnreachableError as error:
-        weights = find_by_place(location.partition('#')[0])
-        others = [place for place in weights.places if place != location] if weights else []
+        known = find_by_place(location.partition('#')[0])
+        others = [place for place in known.places if place != location] if known else []
         hint = f'; the same weights are at {", ".join(others)}' if others else ''
         raise UsageError(f"cannot get '{location}' ({error}){hint}, or give a file") from error
 
@@ -185,7 +185,7 @@ class _ProtectedRedirects(urllib.request.HTTPRedirectHandler):
 @contextmanager
 def _protected_redirects() -> Iterator[None]:
     """Let PyTorch, whose download takes no opener, follow protected redirects alone."""
-    before = urllib.request._opener
+    before = vars(urllib.request)['_opener']
     urllib.request.install_opener(urllib.request.build_opener(_ProtectedRedirects))
     try:
         yield

@@ -144,7 +144,7 @@ def check_structure(content: Any, source: str) -> None:
             )
         return height
 
-    def expand(container: dict | list, key: Any, part: Any) -> Any:
+    def expand(container: dict[Any, Any] | list[Any], key: Any, part: Any) -> Any:
         nonlocal repeated
         if isinstance(part, Tensor) and _is_dense(part) and not _is_stored(part):
             repeated += part.numel()
@@ -282,7 +282,7 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
     metadata = getattr(state_dict, '_metadata', None)
     if len(found) == len(state_dict) and is_metadata(metadata):
         found = OrderedDict(found)
-        found._metadata = metadata
+        vars(found)['_metadata'] = metadata
     return found
 
 

@@ -42,7 +42,7 @@ class LoadReport:
 
 def load(
     model: nn.Module,
-    location: str | os.PathLike,
+    location: str | os.PathLike[str],
     part: str = 'model',
     trusted: bool = False,
     prefix: str | None = None,
@@ -101,7 +101,7 @@ def load(
         for name, tensor in expected.items()
         if name in given and fits(tensor, given[name])
     )
-    fitting._metadata = getattr(given, '_metadata', None)
+    vars(fitting)['_metadata'] = getattr(given, '_metadata', None)
     model.load_state_dict(fitting, strict=False)
     report = LoadReport(location, layout, len(fitting), len(expected), tuple(sorted(new)), problems)
     _log(report, part, type(model).__name__)
@@ -125,7 +125,7 @@ def _log(report: LoadReport, part: str, name: str) -> None:
         )
 
 
-def as_location(location: str | os.PathLike) -> str:
+def as_location(location: str | os.PathLike[str]) -> str:
     """Return a location as a string.
 
     Raises:
@@ -136,7 +136,7 @@ def as_location(location: str | os.PathLike) -> str:
     return os.fspath(location)
 
 
-def read(location: str | os.PathLike, trusted: bool = False) -> Any:
+def read(location: str | os.PathLike[str], trusted: bool = False) -> Any:
     """Read the file at a location, see :func:`~mmmeta.weights.fetch.fetch`, into main memory.
 
     Args:
@@ -163,7 +163,7 @@ def read(location: str | os.PathLike, trusted: bool = False) -> Any:
         ) from error
 
 
-def open_checkpoint(location: str | os.PathLike, trusted: bool = False) -> Any:
+def open_checkpoint(location: str | os.PathLike[str], trusted: bool = False) -> Any:
     """Read a checkpoint as MMEngine's loader gives it.
 
     Args:
@@ -185,7 +185,7 @@ def open_checkpoint(location: str | os.PathLike, trusted: bool = False) -> Any:
 
 
 def read_weights(
-    location: str | os.PathLike, trusted: bool = False, prefix: str | None = None
+    location: str | os.PathLike[str], trusted: bool = False, prefix: str | None = None
 ) -> tuple[dict[str, Tensor], str]:
     """Read weights in any layout, and convert them to ours.
 
@@ -371,7 +371,7 @@ def _is_spare(name: str, own: Mapping[str, Tensor]) -> bool:
     return kind in ('norms', 'stages') and rest.partition('.')[0] not in indices
 
 
-def _named_archs(backbone: nn.Module) -> dict[str, dict]:
+def _named_archs(backbone: nn.Module) -> dict[str, dict[str, Any]]:
     """The architectures that a backbone knows by name."""
     return backbone.named_archs() if hasattr(backbone, 'named_archs') else {}
 
@@ -379,7 +379,7 @@ def _named_archs(backbone: nn.Module) -> dict[str, dict]:
 def _refuse_backbone(
     backbone: nn.Module,
     location: str,
-    layout: str,
+    layout: str | None,
     own: Mapping[str, Tensor],
     given: Mapping[str, Tensor],
 ) -> NoReturn:
@@ -405,7 +405,7 @@ def _adapt_stem(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
             given[stem] = kernels[:, [i % 3 for i in range(channels)]] * (3 / channels)
 
 
-def _signature(state_dict: Mapping[str, Tensor]) -> tuple:
+def _signature(state_dict: Mapping[str, Tensor]) -> tuple[Any, ...]:
     """Depths, widths and mixers of the stages in a backbone's tensors; mixers without tensors are None."""
     depths, dims, mixers = [], [], []
     for i in range(4):
