@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
+from benchmarks.families import Panel
 from mmmeta.analysis.complexity import count_config
-from mmmeta.analysis.curves import Panel
 from mmmeta.apis.listing import COUNTS, Model, list_models, task_of
 from mmmeta.config.inspection import iter_dicts
 from mmmeta.config.loading import load_config

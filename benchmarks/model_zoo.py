@@ -5,8 +5,8 @@ import argparse
 
 from rich.progress import track
 
+from benchmarks.families import plot_families
 from benchmarks.metafiles import count_all, list_configs, render_zoo, result_panels, write_counts
-from mmmeta.analysis.curves import plot_families
 from mmmeta.cli.arguments import command_line
 from mmmeta.utils.atomic import written
 from mmmeta.utils.resources import resource_root

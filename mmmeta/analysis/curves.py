@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,14 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from mmmeta.models import FAMILIES
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 
 from .paper_tables import load_paper_table
 
-# Lines of detectors and segmentors beside each other.
-METHOD_STYLES = {
-    'UperNet': dict(linestyle='-'),
-    'Semantic FPN': dict(linestyle=':'),
-    'Cascade Mask R-CNN': dict(linestyle='-'),
-    'Mask R-CNN': dict(linestyle='--'),
-    'RetinaNet': dict(linestyle=':'),
-}
 
-
-def _write_figure(figure: plt.Figure, path: str | Path) -> None:
+def write_figure(figure: plt.Figure, path: str | Path) -> None:
     """Write a figure, as PNG where the name does not say how."""
     path = Path(path)
     with written(path if path.suffix else path.with_suffix('.png')) as draft:
@@ -154,67 +141,13 @@ def plot_curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
     if len(curves) > 1:
         fields[0, 0].legend()
     try:
-        _write_figure(figure, path)
+        write_figure(figure, path)
     except ValueError as error:  # an unknown format
         raise UsageError(
             f"cannot write '{path}' ({error}): give the path of a PNG, PDF or SVG file"
         ) from error
     finally:
         plt.close(figure)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Results on one data set.
-
-    Attributes:
-        title (str): What is measured, with its unit.
-        macs (str): What the multiply-accumulates are of.
-        lines (dict): Points by family and method: multiply-accumulates (G), result and size of each model.
-    """
-
-    title: str
-    macs: str
-    lines: dict[tuple[str, str], list[tuple[float, float, str]]]
-
-
-def plot_families(panels: Sequence[Panel], path: str | Path) -> None:
-    """Draw results over multiply-accumulates, a line for each family and method.
-
-    Args:
-        panels (Sequence[Panel]): What is drawn side by side.
-        path (str | Path): Output file.
-    """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.4), layout='constrained')
-    colours = {cls.__name__: f'C{i}' for i, cls in enumerate(FAMILIES.values())}
-    handles = {}
-    for axes, panel in zip(all_axes, panels, strict=True):
-        for (family, method), points in panel.lines.items():
-            macs, results, sizes = zip(*sorted(points), strict=True)
-            style = METHOD_STYLES.get(method, {})
-            (handles[family],) = axes.plot(macs, results, color=colours[family], marker='o', **style)
-            for end, offset, side in ((0, (-6, 0), 'right'), (-1, (6, 0), 'left')):
-                if end == -1 and len(points) == 1:
-                    continue
-                axes.annotate(
-                    *(sizes[end].upper(), (macs[end], results[end]), offset),
-                    **dict(textcoords='offset points', fontsize=8, ha=side, va='center'),
-                )
-        axes.set(xscale='log', xlabel=f'multiply-accumulates (G), {panel.macs}', title=panel.title)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter('{x:g}')
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.14)
-        axes.grid(alpha=0.3)
-        methods = dict.fromkeys(method for _, method in panel.lines if method)
-        labels = [Line2D([], [], color='grey', **METHOD_STYLES.get(method, {})) for method in methods]
-        if methods:
-            axes.legend(labels, methods, loc='lower right', fontsize=8)
-    order = [family for family in colours if family in handles]
-    marks = [Line2D([], [], color=colours[family], marker='o') for family in order]
-    figure.legend(marks, order, ncols=len(order), loc='outside lower center', frameon=False)
-    _write_figure(figure, path)
-    plt.close(figure)
 
 
 def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:
@@ -246,5 +179,5 @@ def plot_accuracy(records: Iterable[dict[str, Any]], path: str | Path) -> None:
     axes.set(xscale='log', xlabel='images per second, measured', ylabel='ImageNet-1K top-1 (%), paper')
     axes.legend()
     axes.grid(alpha=0.3)
-    _write_figure(figure, path)
+    write_figure(figure, path)
     plt.close(figure)
