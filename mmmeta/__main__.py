@@ -178,7 +178,7 @@ def relative_path(path: Path) -> str:
 # Arguments of ``new`` that are passed on by their names.
 NEW_OPTIONS = (
     *('backbone', 'weights', 'method', 'classes', 'ignore', 'val_images', 'val_labels', 'val_fraction'),
-    *('test_images', 'test_labels', 'size', 'batch_size', 'epochs', 'root', 'skip_missing'),
+    *('test_images', 'test_labels', 'size', 'batch_size', 'epochs', 'config', 'root', 'skip_missing'),
 )
 
 
@@ -224,6 +224,11 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
             parser.add_argument('--method', choices=methods)
             parser.add_argument('--classes', metavar='NAMES', help='a,b,c or a file with a name in each line')
         parser.add_argument('--out', metavar='FILE', help='default: my_<method>_<backbone>.py')
+        parser.add_argument(
+            '--config',
+            metavar='CONFIG',
+            help='a config that swap takes, to inherit from: a path, or mmdet::, mmseg:: or mmpretrain::...',
+        )
         parser.add_argument(
             '--root',
             metavar='DIR',

@@ -69,6 +69,12 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+class Expression(str):
+    """Text of a config that is an expression in it, such as ``here + 'a.txt'``, made of literals alone."""
+
+    __slots__ = ()
+
+
 def literal(value: Any, what: str = 'value') -> str:
     """Return the text of a value that ``mmengine.Config.fromfile`` reads as an equal one.
 
@@ -81,6 +87,8 @@ def literal(value: Any, what: str = 'value') -> str:
     Raises:
         UsageError: A string has a template or is not Unicode, or the value is of another type.
     """
+    if isinstance(value, Expression):
+        return str.__str__(value)
     if isinstance(value, str):
         return str.__repr__(check_text(value, what))
     if value is None or isinstance(value, bool):

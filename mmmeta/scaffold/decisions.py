@@ -14,6 +14,7 @@ BATCH_SIZES = dict(seg=4, det=2, cls=32)
 SIZES = dict(seg=(64, 512), det=(128, 800), cls=(64, 224))
 STEP = 32
 SCALING = dict(
+    other='sizes of the config are scaled, the short side of its training images to {side} pixels',
     seg='images are scaled to a short side of {side} pixels, half to twice that in training, where crops of '
     '{side}x{side} are learnt from',
     det='images are scaled to a short side of {side} pixels, and not cropped',
@@ -85,5 +86,6 @@ def _side(task: str, facts: Facts, options: Options, reasons: list[str]) -> int:
     side = options.size or int(min(max(round(short / STEP) * STEP, low), high))
     if side % STEP:
         raise UsageError(f'--size {side}: give a multiple of {STEP}')
-    reasons.append(f'{SCALING[task].format(side=side)}; the middle image has {short:.0f} (--size)')
+    scaling = SCALING['other' if options.inherits else task]
+    reasons.append(f'{scaling.format(side=side)}; the middle image has {short:.0f} (--size)')
     return side

@@ -61,7 +61,7 @@ def look_at_objects(options: Options) -> Facts:
     unknown = [name for name in present if name not in names]
     if unknown and options.classes is not None:
         assumed.append(f'objects of {shorten(unknown)} are left out, as --classes does not name them')
-    masked = _check_outlines(contents.values(), options.method, assumed)
+    masked = _check_outlines(contents.values(), options, assumed)
     sizes = [(i['height'], i['width']) for content in contents.values() for i in content['images']]
     counts = {name: len(contents[name]['images']) for name in PARTS if name in contents}
     said = f'{format_counts(counts, sizes)}, with {_count_objects(contents.values())}'
@@ -140,18 +140,21 @@ def _class_order(contents: dict[str, dict], present: list[str], assumed: list[st
     return [name for name in dict.fromkeys([*listed, *present]) if name in present]
 
 
-def _check_outlines(contents: Iterable[dict[str, Any]], method: str | None, assumed: list[str]) -> bool:
+def _check_outlines(contents: Iterable[dict[str, Any]], options: Options, assumed: list[str]) -> bool:
     """Whether all objects have outlines.
 
     Raises:
         UsageError: They have not, and the method needs them.
     """
+    method = options.method
     objects = [part for content in contents for part in content['annotations'] if not part['iscrowd']]
     without = sum(not part.get('segmentation') for part in objects)
     if without and method in ('mask_rcnn', 'cascade_mask_rcnn'):
+        what, remedy = f'--method {method}', 'choose retinanet'
+        if options.inherits:
+            what, remedy = 'the network of --config', 'take one that learns boxes alone'
         raise UsageError(
-            f'--method {method} learns masks, and {without} of {len(objects)} objects have none '
-            '(segmentation): choose retinanet'
+            f'{what} learns masks, and {without} of {len(objects)} objects have none (segmentation): {remedy}'
         )
     if method is None and 0 < without < len(objects):
         assumed.append(f'{without} of {len(objects)} objects have no mask: boxes alone (--method)')

@@ -28,6 +28,7 @@ class Options:
     epochs: int | None
     skip_missing: bool
     progress: Callable[[Iterable, int], Iterator]
+    inherits: bool = False
 
 
 @dataclass

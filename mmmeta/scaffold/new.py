@@ -8,6 +8,7 @@ from typing import Any
 
 from mmmeta.config.backbones import known_backbones
 from mmmeta.config.literals import check_config_path
+from mmmeta.config.loading import load_config, name_of
 from mmmeta.models import FAMILIES
 from mmmeta.utils.atomic import written_together
 from mmmeta.utils.errors import UsageError, nearest, shorten
@@ -17,6 +18,7 @@ from .classification import look_at_folders
 from .decisions import decide
 from .detection import look_at_objects
 from .facts import Facts, Options
+from .inheriting import check_original, write_inheriting
 from .parts import is_yaml
 from .places import Places
 from .segmentation import look_at_maps
@@ -69,6 +71,7 @@ def new(
     size: int | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
+    config: str | None = None,
     root: str | Path | None = None,
     skip_missing: bool = False,
     force: bool = False,
@@ -109,6 +112,9 @@ def new(
             task. Defaults to None: by the images, up to 512, 800 or 224.
         batch_size (int | None): Images of an iteration. Defaults to None: 4, 2 or 32.
         epochs (int | None): How often each image is seen. Defaults to None: 12 to 100, by their number.
+        config (str | None): A config of MMDetection, MMSegmentation or MMPretrain that
+            :func:`~mmmeta.apis.swap` takes, which the written one inherits from with the backbone in it, in
+            place of a ``method``. Defaults to None.
         root (str | Path | None): Folder of the data, which is ``data_root`` of the config and stated there
             once: relative to the config where this path, or that of the images, is relative. Defaults to
             None: the folder that has all of the data in it.
@@ -132,6 +138,12 @@ def new(
         if value is not None and value < 1:
             raise UsageError(f'{option} {value}: give a positive number')
     arch, weights = _check_backbone(backbone, weights)
+    original = None
+    if config is not None:
+        if method is not None:
+            raise UsageError(f'--method {method} is that of --config {config}: leave one of them out')
+        original = load_config(config)
+        method = check_original(task, config, original)
     if images is None:
         if labels is None or not is_yaml(Path(labels)):
             raise UsageError('--images names the folder of the images')
@@ -140,11 +152,13 @@ def new(
     options = Options(
         *(None if path is None else Path(path) for path in given),
         *(val_fraction, classes, ignore, method, size, batch_size, epochs, skip_missing, progress),
+        inherits=original is not None,
     )
     facts = LOOKS[task](options)
     _check_test(facts)
     decisions = decide(task, facts, options, arch['token_mixers'])
-    path = check_config_path(out or f'my_{decisions.method}_{backbone}.py')
+    name = decisions.method if config is None else name_of(config)
+    path = check_config_path(out or f'my_{name}_{backbone}.py')
     if path.suffix != '.py':
         raise UsageError(f"--out '{path}': a config is a .py file")
     beside = {path.with_name(f'{path.stem}_{end}'): content for end, content in facts.beside.items()}
@@ -166,8 +180,13 @@ def new(
         if folder is not None
     ]
     places = Places(path, options.images, held, None if root is None else Path(root))
-    config = write_config(task, path, places, backbone, arch['dims'], weights, facts, decisions)
-    with written_together({**beside, path: config}):
+    if original is None:
+        text = write_config(task, path, places, backbone, arch['dims'], weights, facts, decisions)
+    else:
+        text = write_inheriting(
+            task, str(config), original, path, places, backbone, weights, facts, decisions
+        )
+    with written_together({**beside, path: text}):
         verify(path)
     assumed = [*facts.assumed, *decisions.reasons, _say_weights(weights), places.reason]
     return Created(path, list(beside), facts.found, assumed)
