@@ -485,9 +485,9 @@ APIS = [
     ),
     Mutation(
         'apis: colours are looked up by number',
-        'mmmeta/apis/inference.py',
-        "dict(zip(own['classes'], own['palette'], strict=True))",
-        "dict(zip(given['classes'], own['palette'], strict=False))",
+        'mmmeta/datasets/classes.py',
+        "dict(zip(own['classes'], palette, strict=True))",
+        'dict(zip(classes, palette, strict=False))',
         (f'{OF_INFERENCE}::TestMetainfo::test_colours_are_those_of_the_names',),
     ),
     Mutation(

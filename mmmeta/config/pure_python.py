@@ -51,7 +51,14 @@ def with_names(cfg: Config) -> Config:
     }
     if scope not in (None, ROOT):
         content['default_scope'] = scope
-    return Config(convert(content), cfg_text=cfg.text, filename=cfg.filename)
+    named = Config(convert(content), cfg_text=cfg.text, filename=cfg.filename)
+    vars(named)['_is_pure_python'] = True
+    return named
+
+
+def is_pure_python(cfg: Config) -> bool:
+    """Return whether a config is of the pure Python style, from which one in text cannot inherit."""
+    return '_is_pure_python' in vars(cfg)
 
 
 def _registered() -> Iterator[tuple[Any, tuple[str, str]]]:

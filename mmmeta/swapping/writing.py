@@ -12,6 +12,7 @@ from mmmeta.config.backbones import name_of_spec
 from mmmeta.config.inspection import dataset_class, datasets, scope_of
 from mmmeta.config.literals import check_config_path, comment, is_argument, literal
 from mmmeta.config.loading import load_config
+from mmmeta.config.pure_python import is_pure_python
 from mmmeta.utils.atomic import written_together
 from mmmeta.utils.errors import UsageError, shorten
 from mmmeta.utils.resources import base_path
@@ -57,6 +58,7 @@ def write_swap(
         raise UsageError(f"--out '{out}' is no name of a config: give a file that ends in .py")
     check_writable(out.parent, '--out')
     original = load_config(config)
+    base_of(config, original, out)  # refuses what it cannot inherit from
     if out.resolve() in {Path(base).resolve() for base in (original.filename, *bases_of(original))}:
         raise UsageError(f"--out '{out}' is what it would inherit from: give another file")
     if out.exists() and not force:
@@ -91,7 +93,16 @@ def base_of(config: str, original: Config, out: Path) -> str:
         config (str): Name of the base, as a user gave it.
         original (Config): The base, as it was loaded.
         out (Path): The file that is written.
+
+    Raises:
+        UsageError: It is of the pure Python style, from which a file in text cannot inherit.
     """
+    if is_pure_python(original):
+        raise UsageError(
+            f"'{original.filename}' is a config of pure Python (its types are classes), from which the file "
+            'cannot inherit: give one in text, as those are that OpenMMLab installs, or train it with '
+            '--backbone'
+        )
     package, _, name = config.partition('::')
     if not name or package == 'mmmeta':
         return base_path(Path(original.filename), out.parent)
