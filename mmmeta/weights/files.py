@@ -254,7 +254,8 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
     state_dict = checkpoint
     if isinstance(checkpoint, dict):
         keys = [key for key in STATE_DICT_KEYS if isinstance(checkpoint.get(key), dict)][:1]
-        keys = keys or [key for key, value in checkpoint.items() if _is_state_dict(value)]
+        if not keys and not any(isinstance(value, Tensor) for value in checkpoint.values()):
+            keys = [key for key, value in checkpoint.items() if _is_state_dict(value)]
         if len(keys) > 1:
             raise UsageError(
                 f"'{source}' holds {len(keys)} state dicts, under {format_names(keys)}: save the one that is "

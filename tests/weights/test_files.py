@@ -148,6 +148,12 @@ def test_the_only_state_dict_of_a_file(key):
     )
 
 
+def test_what_a_module_keeps_beside_its_tensors_is_no_state_dict():
+    """As ``get_extra_state`` of PyTorch returns it."""
+    state_dict = {**WEIGHT, 'head._extra_state': dict(scale=torch.ones(1))}
+    assert find_state_dict(state_dict, 'x.pth') == WEIGHT
+
+
 def test_two_state_dicts_of_a_file():
     with pytest.raises(
         UsageError, match=r"'x.pth' holds 2 state dicts, under generator, critic: save the one"
