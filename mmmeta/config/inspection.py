@@ -42,6 +42,18 @@ def dataset_class(dataset: dict, scope: str) -> type | None:
         return registry.get(name)
 
 
+def classes_of(dataset: dict, scope: str) -> tuple[str, ...]:
+    """Names of the classes of a data set that is not built; none where they are in a file or unknown.
+
+    Args:
+        dataset (dict): The config.
+        scope (str): The scope that its type is looked up in.
+    """
+    own = getattr(dataset_class(dataset, scope), 'METAINFO', None) or {}
+    classes = {**own, **(dataset.get('metainfo') or {})}.get('classes') or ()
+    return () if isinstance(classes, str) else tuple(classes)
+
+
 def pretrained_checkpoints(cfg: Config) -> Iterator[str]:
     """The locations of the pretrained weights of the model's parts."""
     for value in iter_dicts(cfg.model):
@@ -83,6 +95,11 @@ def preprocessor_of(cfg: Config) -> tuple[str, dict]:
     if isinstance(model.get('data_preprocessor'), dict):
         return 'model.data_preprocessor', model['data_preprocessor']
     return 'data_preprocessor', cfg.get('data_preprocessor') or {}
+
+
+def pads_labels(preprocessor: dict) -> bool:
+    """Whether a data preprocessor is MMSegmentation's, which pads images and their labels."""
+    return str(preprocessor.get('type', 'SegDataPreProcessor')).endswith('SegDataPreProcessor')
 
 
 def our_backbone(cfg: Config) -> dict | None:

@@ -125,13 +125,10 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deeply
         raise UsageError(f"the config '{path}'{parent} is not valid Python: {error}") from error
     try:
-        path.read_text('utf-8')
+        text = path.read_text('utf-8')
     except UnicodeDecodeError as error:  # with a declaration of another encoding
         raise UsageError(f"the config '{path}'{parent} is not encoded in UTF-8: convert it") from error
-    named = {
-        str(path.parent) if key == 'Dirname' else path.name
-        for key in OWN_NAME.findall(path.read_text('utf-8'))
-    }
+    named = {str(path.parent) if key == 'Dirname' else path.name for key in OWN_NAME.findall(text)}
     if not all(map(can_be_template, named)):
         raise UsageError(
             f"the config '{path}'{parent} names its own folder or file by a template, where quotes, "

@@ -1,7 +1,6 @@
 """Export a network to a file that a runtime without PyTorch executes, and check that it computes the same."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from mmmeta.models.layers import Mlp, SepConv
 from mmmeta.runtime import run
 from mmmeta.runtime.run import VERSION, Network, RuntimeProblem, read_image
 from mmmeta.utils.errors import UsageError
-from mmmeta.weights import MEAN, STD
+from mmmeta.weights import MEAN, STD, sha256_of
 
 from . import formats
 from .comparing import Difference, compare, compare_images
@@ -390,8 +389,7 @@ def _identify(checkpoint: str | None) -> dict[str, str]:
         return dict(name='none')
     if not os.path.isfile(checkpoint):
         return dict(name=checkpoint)
-    with open(checkpoint, 'rb') as file:
-        return dict(name=os.path.basename(checkpoint), sha256=hashlib.file_digest(file, 'sha256').hexdigest())
+    return dict(name=os.path.basename(checkpoint), sha256=sha256_of(checkpoint))
 
 
 def _trace(network: nn.Module, about: dict[str, Any]) -> torch.export.ExportedProgram:

@@ -116,11 +116,9 @@ def _count_objects(contents: Iterable[dict[str, Any]]) -> str:
     parts = [part for content in contents for part in content['annotations']]
     crowds = sum(bool(part['iscrowd']) for part in parts)
     empty = sum(not part['iscrowd'] and 0 in part['bbox'][2:] for part in parts)
-    counts = [f'{len(parts) - crowds - empty} objects']
-    counts += [f'{crowds} crowds (iscrowd: 1)'] * bool(crowds) + [f'{empty} boxes without a size'] * bool(
-        empty
-    )
-    return ' and '.join(counts)
+    others = ((crowds, 'crowds (iscrowd: 1)'), (empty, 'boxes without a size'))
+    said = [f'{number} {what}' for number, what in others if number]
+    return ' and '.join([f'{len(parts) - crowds - empty} objects', *said])
 
 
 def _used_categories(content: dict[str, Any]) -> list[str]:

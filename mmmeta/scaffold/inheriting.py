@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmmeta.config.inspection import bare_model, dataset_class, datasets, iter_dicts
+from mmmeta.config.inspection import bare_model, classes_of, datasets, iter_dicts
 from mmmeta.config.literals import Expression, comment
 from mmmeta.swapping.recipe import STEP, scale_sizes, training_size
 from mmmeta.swapping.swap import swap_with_reasons
@@ -41,7 +41,7 @@ def check_original(task: str, config: str, original: Config) -> str:
         hint = f'write new {fitting}' if fitting else 'give one of MMDetection, MMSegmentation or MMPretrain'
         raise UsageError(f"--config '{config}' is of {scope}, and {task} needs one of {SCOPES[task]}: {hint}")
     inner = next(datasets(original.get('train_dataloader') or {}), None)
-    if inner is None or not _old_classes(inner, scope):
+    if inner is None or not classes_of(inner, scope):
         raise UsageError(f"--config '{config}' trains on no data set with classes: take another")
     with_mask = any(step.get('with_mask') for step in _loading_steps(inner.pipeline))
     return dict(seg='upernet', cls='classifier').get(task, 'mask_rcnn' if with_mask else 'retinanet')
@@ -85,7 +85,7 @@ def write_inheriting(
     pretrained = weights and ConfigDict(type='Pretrained', checkpoint=Expression(places.weights(weights)))
     bare_model(cfg).backbone.init_cfg = pretrained
     inner = next(datasets(original.train_dataloader))
-    _put_classes(cfg, config, len(_old_classes(inner, SCOPES[task])), len(facts.classes))
+    _put_classes(cfg, config, len(classes_of(inner, SCOPES[task])), len(facts.classes))
     for name in ('train', 'val', 'test'):
         part = name if name in facts.splits else 'val'
         _put_data(task, cfg[f'{name}_dataloader'], path, places, facts, part)
@@ -101,13 +101,6 @@ def write_inheriting(
         '# The folders of this file and of the data: all other paths begin with one of them.\n'
         f'here = {places.here}\ndata_root = {places.data_root}\n{rest}'
     )
-
-
-def _old_classes(dataset: dict, scope: str) -> tuple[str, ...]:
-    """Names of the classes of a data set that is not built."""
-    own = getattr(dataset_class(dataset, scope), 'METAINFO', None) or {}
-    classes = {**own, **(dataset.get('metainfo') or {})}.get('classes') or ()
-    return () if isinstance(classes, str) else tuple(classes)
 
 
 def _loading_steps(pipeline: Any) -> Iterator[dict]:

@@ -21,7 +21,7 @@ RECIPES = dict(
 )
 GPUS = 8  # as OpenMMLab trains where a config's name has no other number
 WARMUP = 1500  # iterations, of our UperNets
-# Constructors that know the names of other backbones' layers.
+# Arguments of the constructors in LAYER_DECAY, which know the layers of other backbones.
 DECAY_KEYS = ('decay_rate', 'decay_type', 'num_layers', 'layer_decay_rate')
 STEP = 32
 # Arguments of transforms and of batches that are sizes in pixels.

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmmeta.config.backbones import name_of_spec
-from mmmeta.config.inspection import dataset_class, datasets, scope_of
+from mmmeta.config.inspection import classes_of, datasets, scope_of
 from mmmeta.config.literals import check_config_path, comment, is_argument, literal
 from mmmeta.config.loading import load_config
 from mmmeta.config.pure_python import is_pure_python
@@ -161,9 +161,8 @@ def describe_changes(before: Config, after: Config) -> tuple[list[str], list[str
     if dataset is not None:
         place = dataset.get('data_root') or dataset.get('ann_file') or dataset.get('data_prefix')
         kept.append(f"the data of {dataset.type} in '{place}'")
-        own = getattr(dataset_class(dataset, scope_of(after)), 'METAINFO', None) or {}
-        classes = {**own, **(dataset.get('metainfo') or {})}.get('classes')
-        if classes and not isinstance(classes, str):
+        classes = classes_of(dataset, scope_of(after))
+        if classes:
             kept.append(f'its {len(classes)} classes ({shorten(classes, 3)})')
     loop = after.get('train_cfg') or {}
     kept += [f'{key}={loop[key]}' for key in ('max_epochs', 'max_iters') if key in loop]

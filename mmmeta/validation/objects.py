@@ -10,10 +10,10 @@ from reprlib import Repr
 from typing import Any
 
 from mmengine.config import Config
-from PIL import Image
 
 from mmmeta.config.inspection import bare_model
 from mmmeta.config.literals import is_unicode
+from mmmeta.datasets.images import stored_size
 from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.engine.hooks import inner_datasets
 from mmmeta.utils.errors import UsageError, shorten
@@ -26,8 +26,6 @@ MOST_OUTSIDE = 0.1
 MOST_CROWDS = 0.5
 # Images of a file whose size is compared with that of the file, evenly spread.
 SIZES = 32
-# Of EXIF, and its values for images that are stored lying on their side.
-ORIENTATION, ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 # Of coordinates and sizes in pixels, which COCO's tools hold in 32 bits.
 LIMIT = 2**31
 Parsed = dict[str, tuple[dict[str, Any], list[str]]]
@@ -420,9 +418,7 @@ def _check_image_sizes(key: str, dataset: Any) -> Iterator[Finding]:
         if not file.is_file():
             continue
         try:
-            with Image.open(file) as opened:
-                stored = opened.size
-                on_its_side = opened.getexif().get(ORIENTATION) in ON_ITS_SIDE
+            stored, on_its_side = stored_size(file)
         except IMAGE_ERRORS:
             continue  # what cannot be read is named when it is read
         loaded = stored[::-1] if on_its_side and turns else stored

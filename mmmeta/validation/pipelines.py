@@ -14,6 +14,7 @@ from mmmeta.config.inspection import (
     dataset_class,
     datasets,
     iter_dicts,
+    pads_labels,
     parts_of,
     preprocessor_of,
     scope_of,
@@ -179,7 +180,7 @@ def _check_mask_loading(dataset: dict, model: dict) -> Iterator[Finding]:
 def _check_sizes(cfg: Config, loader: dict) -> Iterator[Finding]:
     """Padding of a batch; MMSegmentation takes a size or a divisor, not both."""
     key, given = preprocessor_of(cfg)
-    if not str(given.get('type', 'SegDataPreProcessor')).endswith('SegDataPreProcessor'):
+    if not pads_labels(given):
         return
     size, divisor = given.get('size'), given.get('size_divisor')
     crops = [
@@ -227,7 +228,7 @@ def _check_padding(cfg: Config, loader: dict, model: dict) -> Iterator[Finding]:
     """The label of padding, which the losses of all heads have to leave out."""
     key, preprocessor = preprocessor_of(cfg)
     padding = preprocessor.get('seg_pad_val', 255)
-    if not str(preprocessor.get('type', 'SegDataPreProcessor')).endswith('SegDataPreProcessor'):
+    if not pads_labels(preprocessor):
         return
     if all(_has_one_size(dataset.pipeline) for dataset in datasets(loader)):
         return
@@ -241,8 +242,9 @@ def _check_padding(cfg: Config, loader: dict, model: dict) -> Iterator[Finding]:
             continue
         evaluator = cfg.get('val_evaluator')
         metric = isinstance(evaluator, dict) and bare_type(evaluator) == 'IoUMetric'
-        counts = ignored < classes and metric and evaluator.get('ignore_index', 255) != ignored
-        more = f', and val_evaluator.ignore_index={ignored}, since its metric counts that class' * counts
+        more = ''
+        if metric and ignored < classes and evaluator.get('ignore_index', 255) != ignored:
+            more = f', and val_evaluator.ignore_index={ignored}, since its metric counts that class'
         yield Finding(
             f'{key}.seg_pad_val',
             f'{name}.ignore_index={ignored}, and padding gets the label {padding} ({key}.seg_pad_val), '

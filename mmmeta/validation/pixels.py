@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor
 
-from mmmeta.config.inspection import iter_dicts, our_backbone, preprocessor_of, scope_of
+from mmmeta.config.inspection import iter_dicts, our_backbone, pads_labels, preprocessor_of, scope_of
 from mmmeta.weights import MEAN, STD, name_of_location
 
 from .finding import Finding
@@ -129,10 +129,8 @@ def check_batches(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
         dataset (Dataset): The data set, built.
     """
     _, preprocessor = preprocessor_of(cfg)
-    pads = preprocessor.get('test_cfg') or not str(preprocessor.get('type', 'SegDataPreProcessor')).endswith(
-        'SegDataPreProcessor'
-    )
-    if name == 'train_dataloader' or scope_of(cfg) != 'mmseg' or pads:
+    is_padded = preprocessor.get('test_cfg') or not pads_labels(preprocessor)
+    if name == 'train_dataloader' or scope_of(cfg) != 'mmseg' or is_padded:
         return
     batch = cfg[name].get('batch_size', 1)
     if not isinstance(batch, int):

@@ -7,7 +7,7 @@ classifier of ours, ``backbone.*`` and ``head.*``. Schemes that other packages m
 from contextlib import suppress
 from typing import Any
 
-from .fetch import is_remote
+from .fetch import is_remote, sha256_of
 from .files import (
     DamagedFileError,
     check_finite,
@@ -79,6 +79,7 @@ __all__ = [
     'read_checkpoint',
     'read_weights',
     'recognise',
+    'sha256_of',
     'translate',
     'write_state_dict',
 ]

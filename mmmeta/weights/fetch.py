@@ -107,7 +107,7 @@ def _fetch_from(place: str) -> str:
         digest = fragment.removeprefix('sha256=')
         on_hub = re.fullmatch(rf'{HUB}/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?', url)
         path = _fetch_from_hub(on_hub[1], on_hub[3], revision=on_hub[2]) if on_hub else _fetch_from_web(url)
-        if digest and not _sha256(path).startswith(digest):
+        if digest and not sha256_of(path).startswith(digest):
             remove_from_cache(path)
             raise _UnreachableError(f'the content does not match sha256={digest}')
         return path
@@ -200,7 +200,8 @@ def _is_this_machine(host: str) -> bool:
         return host == 'localhost'
 
 
-def _sha256(path: str | Path) -> str:
+def sha256_of(path: str | Path) -> str:
+    """Return the hash of the content of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while chunk := file.read(1 << 20):
@@ -217,7 +218,7 @@ def _fetch_from_web(url: str) -> str:
     folder = Path(torch.hub.get_dir(), 'checkpoints')
     # Where other tools keep it, under the name alone, which many URLs may share.
     shared = folder / name
-    if hash_prefix and find_by_place(url) and shared.is_file() and _sha256(shared).startswith(hash_prefix):
+    if hash_prefix and find_by_place(url) and shared.is_file() and sha256_of(shared).startswith(hash_prefix):
         return str(shared)
     path = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if path.is_file():

@@ -26,7 +26,7 @@ def call_linear(layer: nn.Module, x: Tensor) -> Tensor:
         layer (nn.Module): ``nn.Linear``, ``nn.Conv2d``, or what took its place.
         x (Tensor): Its input.
     """
-    if dispatch.can_recompute() and (recipe_of(x) is not None or _is_depthwise(layer)):
+    if recipe_of(x) is not None or (_is_depthwise(layer) and dispatch.can_recompute()):
         with _Recomputing(x):
             return layer(x)
     return layer(x)
