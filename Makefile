@@ -15,7 +15,7 @@ help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
 	@echo "make demo-det [the same]          the same with Mask R-CNN, on data in COCO's layout"
 	@echo "make test [ARGS=...]              run the tests (ARGS goes to pytest)"
-	@echo "make test-fast [ARGS=...]         run the unit tests that need PyTorch and MMEngine alone, in 3 minutes"
+	@echo "make test-fast [ARGS=...]         run the unit tests that need PyTorch and MMEngine alone, in 4 minutes"
 	@echo "make test-avx2 [ARGS=...]         test models and weights as on a processor without AVX-512"
 	@echo "make test-frameworks [ARGS=...]   test the networks with PEFT, torchao, Quanto and THOP, in an environment"
 	@echo "                                  of their own"
