@@ -20,15 +20,17 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
+from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 try:
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
+    from PIL import Image, ImageDraw, ImageFont, TiffImagePlugin
 except ImportError as error:
     if __name__ != '__main__':
         raise
@@ -465,8 +467,6 @@ def load(
 
 
 def _engine_of(path: Path) -> str:
-    from importlib.util import find_spec
-
     known = [name for name, suffixes in ENGINES.items() if path.suffix in suffixes]
     if not known:
         raise RuntimeProblem(f"'{path}' is no exported file: those end in .onnx, .xml or .pt2")
@@ -651,39 +651,244 @@ def _cannot_open(path: Path, engine: str, version: str, error: Exception) -> Run
     return RuntimeProblem(f"{engine} {version} cannot open '{path}': {reason[-1][:300]}")
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as MMCV does, turned as its EXIF tag says.
+@dataclass(frozen=True)
+class Stored:
+    """How an image file stores its pixels, as its header says.
+
+    Attributes:
+        size (tuple[int, int]): Height and width, before EXIF turns it.
+        channels (int): Channels of a pixel; 3 of a palette.
+        dtype (str): Type of the values as NumPy names it, such as ``'uint16'``.
+        has_alpha (bool): Whether the last channel is transparency.
+        orientation (int): As EXIF numbers it; 1 is upright.
+        readers (tuple[str, ...]): Packages that read exactly this, the first that is installed is taken.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    dtype: str
+    has_alpha: bool = False
+    orientation: int = 1
+    readers: tuple[str, ...] = ('PIL',)
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether nothing is lost where it is read as 8 bits of red, green and blue."""
+        return self.dtype == 'uint8' and self.channels - self.has_alpha in (1, 3)
+
+    def __str__(self) -> str:
+        alpha = ', the last of them transparency' if self.has_alpha else ''
+        return f'{self.channels} channel{"s" * (self.channels > 1)} of {self.dtype}{alpha}'
+
+
+# Channels of Pillow's modes, and whether the last is transparency.
+_MODES = {'1': (1, False), 'L': (1, False), 'LA': (2, True), 'RGBA': (4, True), 'RGBX': (4, False)}
+# Types of its modes that have not 8 bits; those of 32 bits are labels, or have a range that nothing says.
+_DEEP = {
+    'I;16': 'uint16',
+    'I;16B': 'uint16',
+    'I;16L': 'uint16',
+    'I;16N': 'uint16',
+    'I': 'int32',
+    'F': 'float32',
+}
+# Types that are read; a float32 holds all of their values.
+READ = ('uint8', 'uint16', 'int16', 'float32')
+# Tags of a TIFF file.
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = (
+    256,
+    257,
+    258,
+    262,
+    277,
+    284,
+    338,
+    339,
+)
+_SUBFILE, _ORIENTATION = 254, 274
+
+
+def stored_as(path: str | Path) -> Stored:
+    """Read from a file's header how it stores its pixels; nothing is decoded.
 
     Args:
-        path (str | Path): The file. Of 16 bits the upper 8 are taken; transparency is left out.
+        path (str | Path): The file. Depth is known of PNG and TIFF; of other formats it is 8 bits.
+
+    Raises:
+        RuntimeProblem: There is no such file, it is damaged or not an image, has more than
+            :data:`MAX_PIXELS`, or several pages.
+    """
+    with _named(path), open(path, 'rb') as file:
+        start = file.read(32)
+        file.seek(0)
+        if start[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+            stored = _stored_in_tiff(file, path)
+        else:
+            stored = _stored_in(file, start)
+        # As many values as an image of four channels may have.
+        _check_pixels((*stored.size, max(stored.channels / 4, 1)), path)
+    return stored
+
+
+def _stored_in(file: BinaryIO, start: bytes) -> Stored:
+    with Image.open(file) as image:
+        channels, has_alpha = _MODES.get(image.mode, (1 if image.mode in _DEEP else 3, False))
+        dtype, readers = _DEEP.get(image.mode, 'uint8'), ('PIL',)
+        if image.format == 'PNG' and start[24] == 16:  # bits, of which Pillow keeps 8 in colours
+            dtype = 'uint16'
+            if start[25]:
+                channels, has_alpha = {2: (3, False), 4: (2, True), 6: (4, True)}[start[25]]
+                readers = ('cv2',)
+        size = image.size[::-1]
+        return Stored(size, channels, dtype, has_alpha, image.getexif().get(_ORIENTATION, 1), readers)
+
+
+def _stored_in_tiff(file: BinaryIO, path: str | Path) -> Stored:
+    # Pillow has no mode for several channels of 16 bits or for a fourth that is not transparency; OpenCV is
+    # wrong about channels that are not colours, and about those stored one after the other.
+    header = file.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header + (file.read(8) if header[2] == 43 else b''))
+    pages: list[dict[int, Any]] = []
+    while tags.next and len(pages) < 2**10:
+        file.seek(tags.next)
+        tags.load(file)
+        if not tags.get(_SUBFILE, 0) & 5:  # of smaller copies and masks
+            pages.append(dict(tags))
+    if len(pages) != 1:
+        raise RuntimeProblem(
+            f"'{path}' has {len(pages)} pages, and one is read: save them as channels of one, or as files"
+        )
+    (page,) = pages
+    channels, kinds, bits = page.get(_SAMPLES, 1), {*page.get(_FORMAT, (1,))}, {*page.get(_BITS, (1,))}
+    if len(bits) != 1 or len(kinds) != 1:
+        raise RuntimeProblem(f"'{path}' has channels of several types: save it with one")
+    (depth,), (kind,) = bits, kinds
+    dtype = {2: 'int', 3: 'float'}.get(kind, 'uint') + str(max(depth, 8))
+    photometric, extra = page.get(_PHOTOMETRIC, 1), page.get(_EXTRA, ())
+    is_colour = photometric == 2 and channels in (3, 4)
+    is_single = channels == 1 and (depth <= 8 or dtype in ('uint16', 'float32', 'int32'))
+    readers: tuple[str, ...] = ('tifffile',)
+    if photometric == 3 or (photometric, channels) in ((5, 4), (6, 3)):
+        channels, readers = 3, ('PIL',)  # a palette, or the colours of printing and of JPEG
+    elif is_single or (is_colour and depth == 8 and (channels == 3 or extra in ((1,), (2,)))):
+        readers = ('PIL',)
+    elif is_colour and page.get(_PLANAR, 1) == 1 and dtype in ('uint8', 'uint16', 'float32'):
+        readers = ('cv2', 'tifffile')
+    size = page[_HEIGHT], page[_WIDTH]
+    return Stored(size, channels, dtype, extra[-1:] in ((1,), (2,)), page.get(_ORIENTATION, 1), readers)
+
+
+def read_pixels(path: str | Path, channels: int | None = None) -> np.ndarray:
+    """Read an image as it is stored, turned as its EXIF tag says.
+
+    Args:
+        path (str | Path): The file: PNG up to 16 bits, TIFF up to 16 bits and float32, and formats of 8 bits.
+        channels (int | None): How many it has to have; transparency beyond that is left out. Defaults to
+            None: all that are there.
+
+    Returns:
+        np.ndarray: ``(height, width, channels)``, red first, of a type in :data:`READ`.
+
+    Raises:
+        RuntimeProblem: There is no such file, it is damaged, of other channels or another type, has more than
+            :data:`MAX_PIXELS`, or is read by a package that is not installed.
+    """
+    stored = stored_as(path)
+    if stored.dtype not in READ:
+        raise RuntimeProblem(f"'{path}' has {stored}: save it as one of {', '.join(READ)}")
+    if channels not in (None, stored.channels, stored.channels - stored.has_alpha):
+        raise RuntimeProblem(
+            f"'{path}' has {stored}, and {channels} are read: give images like those of training"
+        )
+    installed = [name for name in stored.readers if name == 'PIL' or find_spec(name)]
+    if not installed:
+        install = dict(cv2='opencv-python-headless', tifffile='tifffile imagecodecs')[stored.readers[-1]]
+        raise RuntimeProblem(f"'{path}' has {stored}, which Pillow does not read: pip install {install}")
+    with _named(path):
+        pixels = dict(PIL=_read_pillow, cv2=_read_opencv, tifffile=_read_tifffile)[installed[0]](path)
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
+        if pixels.shape[:2] != stored.size or pixels.dtype != stored.dtype:
+            raise ValueError(f'{pixels.dtype} of {pixels.shape}')
+        if pixels.shape[2] > stored.channels:  # OpenCV writes grey with transparency as four
+            pixels = pixels[..., [*range(stored.channels - 1), -1]]
+    pixels = pixels[..., :channels]
+    if stored.orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if stored.orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if stored.orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _read_pillow(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        image.load()
+        image.info.pop('transparency', None)  # of a palette, which Pillow would warn of
+        if image.mode not in _DEEP:
+            image = image.convert({'1': 'L'}.get(image.mode, image.mode if image.mode in _MODES else 'RGB'))
+        pixels = np.asarray(image)
+        # In the byte order of the machine; and of PNG's 16 bits older ones of Pillow make 32.
+        return pixels.astype(np.uint16) if pixels.dtype.kind in 'ui' and pixels.itemsize > 1 else pixels
+
+
+def _read_opencv(path: str | Path) -> np.ndarray:
+    cv2 = _import('cv2')
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError('OpenCV cannot read it')
+    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if pixels.ndim == 3 else pixels
+
+
+def _read_tifffile(path: str | Path) -> np.ndarray:
+    with _import('tifffile').TiffFile(path) as file:
+        page = file.pages[0]
+        try:
+            pixels = page.asarray()
+        except ValueError as error:
+            if 'imagecodecs' not in str(error):
+                raise
+            codec = page.compression.name
+            raise RuntimeProblem(f"'{path}' is compressed by {codec}: pip install imagecodecs") from error
+        return np.moveaxis(pixels, page.axes.index('S'), -1) if 'S' in page.axes else pixels
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image of 8 bits as MMCV does, turned as its EXIF tag says.
+
+    Args:
+        path (str | Path): The file. Transparency is left out.
 
     Returns:
         np.ndarray: RGB, ``(height, width, 3)``, uint8.
 
     Raises:
-        RuntimeProblem: There is no such file, it is damaged or not an image, its pixels have 32 bits, whose
-            range nothing says, or there are more than :data:`MAX_PIXELS`.
+        RuntimeProblem: There is no such file, it is damaged or not an image, has more than 8 bits, channels
+            beside red, green and blue, or more than :data:`MAX_PIXELS`.
     """
+    stored = stored_as(path)
+    if not stored.is_ordinary:
+        raise RuntimeProblem(
+            f"'{path}' has {stored}, and 8 bits of red, green and blue are read: save it as those, or train "
+            'on images as they are stored (mmmeta.LoadUnchangedImage)'
+        )
+    with _named(path):
+        pixels = read_pixels(path, stored.channels - stored.has_alpha)
+    return pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Name the file in errors of reading it."""
     try:
-        with Image.open(path) as image:
-            _check_pixels(image.size[::-1], path)
-            wide = image.mode.startswith('I;16') or (image.mode, image.format) == ('I', 'PNG')
-            if not wide and image.mode in ('I', 'F'):
-                raise RuntimeProblem(
-                    f"'{path}' has pixels of 32 bits, whose range nothing says: convert it to 8 or 16 bits"
-                )
-            image.load()
-            image.info.pop('transparency', None)  # of a palette, which Pillow would warn of
-            image = ImageOps.exif_transpose(image)
-            if wide:
-                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, 2)
-            return np.asarray(image.convert('RGB'))
+        yield
     except FileNotFoundError as error:
         raise RuntimeProblem(f"there is no image '{path}'") from error
     except Image.DecompressionBombError as error:
         raise RuntimeProblem(f"'{path}' has more than {MAX_PIXELS} pixels: cut it into parts") from error
     except DAMAGE as error:
-        raise RuntimeProblem(f"'{path}' is damaged or no image: give another one") from error
+        raise RuntimeProblem(f"'{path}' is damaged or not an image: give another one") from error
 
 
 def _check_pixels(size: Sequence[float], image: str | Path | np.ndarray) -> None:
