@@ -179,6 +179,7 @@ def relative_path(path: Path) -> str:
 NEW_OPTIONS = (
     *('backbone', 'weights', 'method', 'classes', 'ignore', 'val_images', 'val_labels', 'val_fraction'),
     *('test_images', 'test_labels', 'size', 'batch_size', 'epochs', 'config', 'root', 'skip_missing'),
+    *('channels', 'in_range'),
 )
 
 
@@ -240,6 +241,19 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
         parser.add_argument('--val-fraction', type=share, metavar='X', help='held out, default: 0.1')
         parser.add_argument('--size', type=positive, metavar='PIXELS', help=size)
         parser.add_argument('--batch-size', type=positive, metavar='N')
+        parser.add_argument(
+            '--channels',
+            type=positive,
+            metavar='N',
+            help='that are read of the images (default: theirs)',
+        )
+        parser.add_argument(
+            '--in-range',
+            nargs=2,
+            type=float,
+            metavar=('LOW', 'HIGH'),
+            help='values of the images that become 0 and 255 (default: all as they are stored)',
+        )
         parser.add_argument('--epochs', type=positive, metavar='N', help='default: 12 to 100, by the images')
 
 

@@ -18,8 +18,8 @@ ROOMS = (
     ('engine',),
     ('config',),
     ('models',),
-    ('models.layers', 'weights', 'datasets', 'evaluation', 'runtime'),
-    ('models.ops',),
+    ('models.layers', 'weights', 'datasets', 'evaluation'),
+    ('models.ops', 'runtime'),
     ('registry',),
     ('utils', 'version'),
 )

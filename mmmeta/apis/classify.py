@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
 from PIL import UnidentifiedImageError
 
+from mmmeta.config.pipelines import without_annotations
 from mmmeta.datasets.classes import class_names
-from mmmeta.runtime.run import RuntimeProblem, read_image
+from mmmeta.runtime.run import RuntimeProblem, read_pixels
 from mmmeta.utils.errors import UsageError
 
 # How many times as long as its shorter side an image may be: of others pipelines leave no row, or fill the
@@ -45,7 +48,7 @@ def find_images(path: str) -> list[str]:
     images = []
     for file in files:
         try:
-            height, width = read_image(file).shape[:2]
+            height, width = read_pixels(file).shape[:2]
         except RuntimeProblem as error:
             if given.is_dir() and isinstance(error.__cause__, UnidentifiedImageError):
                 continue  # other files are allowed beside images
@@ -77,14 +80,15 @@ def classify(
     Raises:
         UsageError: ``top`` is not positive.
     """
-    from mmpretrain.apis import ImageClassificationInferencer
-
     if top < 1:
         raise UsageError(f'top={top}: give a positive number')
-    inferencer = ImageClassificationInferencer(model)
+    init_default_scope(model.cfg.default_scope)
+    pipeline = Compose(without_annotations(model.cfg.test_dataloader.dataset.pipeline))
     names = class_names(model)
     for image in images:
-        scores = torch.from_numpy(inferencer(image)[0]['pred_scores'])
+        with torch.no_grad():
+            (sample,) = model.test_step(pseudo_collate([pipeline(dict(img_path=image))]))
+        scores = sample.pred_score
         values, labels = scores.topk(min(top, len(scores)))
         yield (
             image,

@@ -21,15 +21,16 @@ from mmmeta.config.backbones import build_backbone
 from mmmeta.config.building import build
 from mmmeta.config.inspection import dataset_class, datasets, iter_dicts
 from mmmeta.config.loading import load_config
-from mmmeta.config.pipelines import without_annotations
+from mmmeta.config.pipelines import reads_unchanged, without_annotations
 from mmmeta.datasets.classes import class_colours, class_names
 from mmmeta.registry import MODELS
-from mmmeta.runtime.run import Description, draw, enlarge, read_image, scale_of
+from mmmeta.runtime.run import Description, draw, enlarge, read_pixels, scale_of, to_picture
 from mmmeta.runtime.run import Prediction as Found
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_writable
+from mmmeta.validation.depth import explain_lost
 from mmmeta.visualization.drawing import build_visualizer
 from mmmeta.visualization.pictures import beside, free_path
 from mmmeta.weights import get_weights
@@ -258,6 +259,8 @@ def predict(
     check_writable(folder, 'folder')
     _keep_scores(model, score_thr)
     with tempfile.TemporaryDirectory() as temporary:
+        if reads_unchanged(_test_pipeline(model)) and any(isinstance(image, np.ndarray) for image in images):
+            raise UsageError('this network reads images as they are stored: give files in place of arrays')
         files = [_as_file(image, Path(temporary, f'image_{i}.png')) for i, image in enumerate(images)]
         stems = Counter(file.stem for file in files)
         for file in files:
@@ -267,6 +270,11 @@ def predict(
             with written(picture) as draft:
                 beside(panels).save(draft)
             yield Prediction(str(file), picture, header, rows)
+
+
+def _test_pipeline(model: BaseModel) -> list[dict]:
+    """Return the steps that images pass before the network."""
+    return next((dataset.pipeline for dataset in datasets(model.cfg.get('test_dataloader') or {})), [])
 
 
 def _as_file(image: str | Path | np.ndarray, path: Path) -> Path:
@@ -306,15 +314,22 @@ def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> 
     Returns:
         tuple: Pictures with their titles, the last one of the prediction, enlarged; and ``header`` and
         ``rows`` of a :class:`Prediction`.
+
+    Raises:
+        UsageError: The image stores more than the network's pipeline reads.
     """
     scope = model.cfg.default_scope
     init_default_scope(scope)
+    for step in _test_pipeline(model):
+        lost = explain_lost(image, step) if step['type'].rpartition('.')[2] == 'LoadImageFromFile' else None
+        if lost is not None:
+            raise UsageError(lost[0])
     return dict(mmseg=_segment, mmdet=_detect, mmpretrain=_classify)[scope](model, image, top, score_thr)
 
 
 def _draw_prediction(task: str, metainfo: dict, image: str, found: Found, score_thr: float = 0.0) -> Panels:
     """Draw what was predicted for an image, as exported networks do."""
-    pixels = read_image(image)
+    pixels = to_picture(read_pixels(image))
     description = Description(task, classes=metainfo['classes'], palette=metainfo.get('palette') or [])
     drawn = np.asarray(draw(pixels, found, description, score_thr))
     return [('image', enlarge(pixels, scale_of(*pixels.shape[:2]))), ('prediction', drawn)]
@@ -328,7 +343,7 @@ def _classify(model: BaseModel, image: str, top: int, score_thr: float) -> Shown
     scores[[guess.label for guess in guesses]] = torch.tensor([guess.score for guess in guesses])
     sample = DataSample().set_pred_label([guess.label for guess in guesses]).set_pred_score(scores)
     visualizer = build_visualizer('mmpretrain', dict(classes=class_names(model)))
-    pixels = read_image(image)
+    pixels = to_picture(read_pixels(image))
     drawn = visualizer.visualize_cls(enlarge(pixels, scale_of(*pixels.shape[:2])), sample)
     rows = [(str(guess.label), guess.name, f'{guess.score:.4f}') for guess in guesses]
     return [('prediction', drawn)], ('class', 'name', 'score'), rows

@@ -8,7 +8,8 @@ from mmengine.device import get_device
 
 from mmmeta.utils.errors import UsageError
 
-from .inspection import datasets, our_backbone
+from .inspection import datasets, our_backbone, preprocessor_of
+from .pipelines import reads_unchanged
 from .wiring import without_groups
 
 
@@ -156,7 +157,12 @@ def enable_tta(cfg: Config) -> None:
         raise UsageError(f'--tta needs {" and ".join(missing)} in the config, as MMSegmentation has them')
     for dataset in datasets(cfg.test_dataloader):
         dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    wrapper = ConfigDict(cfg.tta_model)
+    # MMEngine gives the wrapper, and that the model inside, the preprocessor at the top of the config.
+    _, preprocessor = preprocessor_of(cfg)
+    if preprocessor:
+        wrapper.data_preprocessor = preprocessor
+    cfg.model = ConfigDict(wrapper, module=cfg.model)
 
 
 def enable_drawing(cfg: Config, folder: str) -> None:
@@ -167,8 +173,13 @@ def enable_drawing(cfg: Config, folder: str) -> None:
         folder (str): Where the pictures go.
 
     Raises:
-        UsageError: The config has no visualisation hook.
+        UsageError: The config has no visualisation hook, or images that the packages do not draw.
     """
+    if any(reads_unchanged(dataset.pipeline) for dataset in datasets(cfg.test_dataloader)):
+        raise UsageError(
+            '--show-dir draws images of 8 bits of red, green and blue, and this config reads others: draw '
+            'predictions for these with tools/image_demo.py'
+        )
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UsageError('--show-dir needs a visualization hook in default_hooks of the config')

@@ -196,8 +196,8 @@ def _explain_image(path: str) -> str:
             said = f"'{path}' is a whole image of {image.format}, which OpenCV does not read as a picture"
             if image.mode in ('F', 'I'):
                 return (
-                    f'{said}, since its values have 32 bits: store 8 or 16 bits a channel, or write '
-                    "color_type='unchanged' and imdecode_backend='tifffile' for LoadImageFromFile"
+                    f'{said}, since its values have 32 bits: write mmmeta.LoadUnchangedImage in place of '
+                    'LoadImageFromFile, or store 8 bits'
                 )
             return f"{said}: convert it to PNG, or write imdecode_backend='pillow' for LoadImageFromFile"
     except IMAGE_ERRORS:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from PIL import Image
+from mmmeta.runtime.run import stored_as
 
-# The EXIF tag, and its values for images that are stored lying on their side.
-ORIENTATION, ON_ITS_SIDE = 0x0112, range(5, 9)
+# Values of EXIF's orientation for images that are stored lying on their side.
+ON_ITS_SIDE = range(5, 9)
 
 
 def stored_size(path: str | Path) -> tuple[tuple[int, int], bool]:
@@ -15,9 +15,12 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], bool]:
 
     Args:
         path (str | Path): The file.
+
+    Raises:
+        RuntimeProblem: It is missing, damaged or not an image.
     """
-    with Image.open(path) as image:
-        return image.size, image.getexif().get(ORIENTATION) in ON_ITS_SIDE
+    stored = stored_as(path)
+    return stored.size[::-1], stored.orientation in ON_ITS_SIDE
 
 
 def shown_size(path: str | Path) -> tuple[int, int]:
@@ -25,6 +28,9 @@ def shown_size(path: str | Path) -> tuple[int, int]:
 
     Args:
         path (str | Path): The file.
+
+    Raises:
+        RuntimeProblem: It is missing, damaged or not an image.
     """
     (width, height), is_turned = stored_size(path)
     return (width, height) if is_turned else (height, width)

@@ -1,34 +1,30 @@
-"""Annotation maps as people have them: sparse labels, palettes and colours, mapped while they are read."""
+"""Read images as they are stored, and annotation maps with sparse labels, palettes and colours."""
 
 import io
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmcv.transforms import LoadAnnotations
+from mmcv.transforms import BaseTransform, LoadAnnotations
 from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
 from mmmeta.registry import TRANSFORMS
+from mmmeta.runtime.run import DAMAGE, RuntimeProblem, read_pixels, rescale
 from mmmeta.utils.errors import UsageError, shorten
 
 Label = int | tuple[int, int, int]
 IGNORED = 255
-# What Pillow raises for damaged files, by format and place of the damage.
-IMAGE_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
-    *(LookupError, TypeError, zlib.error),
-)
+# What Pillow raises for damaged files, by format and place of the damage, and our reader.
+IMAGE_ERRORS = (*DAMAGE, Image.DecompressionBombError, RuntimeProblem)
 
 
 def read_labels(content: bytes) -> np.ndarray:
     """Labels as an annotation image stores them.
 
     Args:
-        content (bytes): The file. Palette images give their indices, those of one channel of 1, 8 or 16 bits
-            their values, those of three or four the colours; two images of equal content give equal labels.
+        content (bytes): The file. Palette images give their indices, those of one channel their values, of 32
+            bits too, those of three or four the colours; two images of equal content give equal labels.
 
     Returns:
         np.ndarray: int64, ``(H, W)``; colours as ``red * 65536 + green * 256 + blue``, see :func:`code_of`.
@@ -36,6 +32,14 @@ def read_labels(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         if image.mode == 'LA':
             image = image.getchannel(0)
+        if image.format == 'PNG' and content[24] == 16 and content[25]:  # of which Pillow keeps 8
+            raise ValueError('labels of 16 bits in colours')
+        if image.mode == 'F':
+            stored = np.asarray(image)
+            labels = stored.astype(np.int64)
+            if (labels != stored).any():
+                raise ValueError(f'labels that are not whole numbers, such as {stored[labels != stored][0]}')
+            return labels
         if image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B'):
             red, green, blue = np.moveaxis(np.asarray(image.convert('RGB'), dtype=np.int64), -1, 0)
             return (red << 16) + (green << 8) + blue
@@ -101,6 +105,47 @@ class LoadMappedLabels(LoadAnnotations):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(labels={self.labels}, ignore={self.ignore})'
+
+
+@TRANSFORMS.register_module()
+class LoadUnchangedImage(BaseTransform):
+    """Load an image as it is stored, of any number of channels and up to 16 bits, instead of as 8-bit BGR.
+
+    Channels are in the order of the file, red first: write ``bgr_to_rgb=False`` for the data preprocessor,
+    and the mean and standard deviation of your images.
+
+    Args:
+        channels (int): Channels that each image has to have; transparency beyond these is left out.
+        in_range (tuple[float, float] | None): Values that become 0 and 255, in 8 bits; what is below or above
+            is clipped. Defaults to None: values stay as they are.
+
+    Adds ``img``, ``(H, W, channels)``: uint8 where 8 bits are stored or ``in_range`` is given, else float32,
+    which holds each value of 16 bits; ``img_shape`` and ``ori_shape``.
+
+    Raises:
+        UsageError: An image is damaged, has other channels, or is read by a package that is not installed.
+    """
+
+    def __init__(self, channels: int, in_range: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        if channels < 1:
+            raise UsageError(f'LoadUnchangedImage: channels={channels}: give a positive number')
+        if in_range is not None and not in_range[0] < in_range[1]:
+            raise UsageError(f'LoadUnchangedImage: in_range={in_range}: give the lower value first')
+        self.channels, self.in_range = channels, in_range
+
+    def transform(self, results: dict) -> dict:
+        """Load an image."""
+        try:
+            pixels = read_pixels(results['img_path'], self.channels)
+        except RuntimeProblem as error:
+            raise UsageError(str(error)) from error
+        results['img'] = rescale(pixels, self.in_range)
+        results['img_shape'] = results['ori_shape'] = pixels.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(channels={self.channels}, in_range={self.in_range})'
 
 
 def explain_damage(path: str | Path, error: Exception) -> str:

@@ -749,9 +749,15 @@ def _stored_in_tiff(file: BinaryIO, path: str | Path) -> Stored:
     header = file.read(8)
     tags = TiffImagePlugin.ImageFileDirectory_v2(header + (file.read(8) if header[2] == 43 else b''))
     pages: list[dict[int, Any]] = []
-    while tags.next and len(pages) < 2**10:
+    seen: set[int] = set()
+    while tags.next:
+        if tags.next in seen:
+            raise ValueError('a page follows itself')
+        seen.add(tags.next)
         file.seek(tags.next)
         tags.load(file)
+        if _WIDTH not in tags:
+            raise ValueError('a page has no width')
         if not tags.get(_SUBFILE, 0) & 5:  # of smaller copies and masks
             pages.append(dict(tags))
     if len(pages) != 1:
@@ -852,6 +858,38 @@ def _read_tifffile(path: str | Path) -> np.ndarray:
             codec = page.compression.name
             raise RuntimeProblem(f"'{path}' is compressed by {codec}: pip install imagecodecs") from error
         return np.moveaxis(pixels, page.axes.index('S'), -1) if 'S' in page.axes else pixels
+
+
+def rescale(pixels: np.ndarray, in_range: Sequence[float] | None) -> np.ndarray:
+    """Return pixels as networks that read images unchanged take them.
+
+    Args:
+        pixels (np.ndarray): As :func:`read_pixels` returns them.
+        in_range (Sequence[float] | None): Values that become 0 and 255, beyond which they are clipped; None
+            to leave them as they are.
+
+    Returns:
+        np.ndarray: uint8 of 8 bits or with a range, else float32.
+    """
+    if in_range is None:
+        return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    low, high = in_range
+    scaled = (np.clip(pixels.astype(np.float32), low, high) - low) * np.float32(255 / (high - low))
+    return np.rint(scaled).astype(np.uint8)
+
+
+def to_picture(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels of any channels and type as a picture for people, RGB of 8 bits.
+
+    Args:
+        pixels (np.ndarray): ``(height, width, channels)``; the first three are shown, or one as grey. What is
+            not of 8 bits is stretched between its 2nd and 98th percentile.
+    """
+    shown = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, 2)
+    if shown.dtype == np.uint8:
+        return shown
+    low, high = np.percentile(shown, (2, 98))
+    return rescale(shown, (low, max(high, low + 1e-6)))
 
 
 def read_image(path: str | Path) -> np.ndarray:

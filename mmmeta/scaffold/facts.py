@@ -28,7 +28,28 @@ class Options:
     epochs: int | None
     skip_missing: bool
     progress: Callable[[Iterable, int], Iterator]
+    channels: int | None = None
+    in_range: tuple[float, float] | None = None
     inherits: bool = False
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How images are read that are not of 8 bits of red, green and blue.
+
+    Attributes:
+        channels (int): Channels that are read.
+        dtype (str): What is stored, as NumPy names it.
+        in_range (tuple[float, float] | None): Values that become 0 and 255.
+        mean (list[float]): Mean of each channel, after that.
+        std (list[float]): Standard deviation of each channel.
+    """
+
+    channels: int
+    dtype: str
+    in_range: tuple[float, float] | None
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass
@@ -66,6 +87,7 @@ class Facts:
         labels (Labels | None): What annotation maps store. Defaults to None: there are none.
         suffixes (tuple[str, str]): Ends of the names of images and of annotation maps. Defaults to none.
         test (Split | None): Images for the test. Defaults to None: those for validation.
+        pixels (Pixels | None): How images are read. Defaults to None: as 8 bits of red, green and blue.
     """
 
     train: Split
@@ -80,6 +102,7 @@ class Facts:
     labels: Labels | None = None
     suffixes: tuple[str, str] = ('', '')
     test: Split | None = None
+    pixels: Pixels | None = None
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmmeta.config.literals import check_text, is_unicode
 from mmmeta.datasets.images import shown_size
-from mmmeta.datasets.transforms import IMAGE_ERRORS
+from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.errors import UsageError, shorten
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -160,8 +160,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         return shown_size(path)
-    except IMAGE_ERRORS as error:
-        raise UsageError(f"'{path}' cannot be read as an image ({error})") from error
+    except RuntimeProblem as error:
+        raise UsageError(str(error)) from error
 
 
 def read_text(path: Path) -> str:

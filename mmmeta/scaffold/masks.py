@@ -58,9 +58,9 @@ class _StoredMap:
 def _look(path: Path) -> _StoredMap:
     try:
         with Image.open(path) as image:
-            is_colour = image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'LA')
+            is_colour = image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'LA', 'F')
             palette = tuple(image.getpalette() or ()) if image.mode == 'P' else None
-            unusual = image.mode == 'LA'
+            unusual = image.mode in ('LA', 'F')
         labels = read_labels(path.read_bytes())
     except IMAGE_ERRORS as error:
         raise UsageError(f"--masks: '{path}' cannot be read as an image ({error})") from error

@@ -11,7 +11,7 @@ from mmmeta.config.literals import check_config_path
 from mmmeta.config.loading import load_config, name_of
 from mmmeta.models import FAMILIES
 from mmmeta.utils.atomic import written_together
-from mmmeta.utils.errors import UsageError, nearest, shorten
+from mmmeta.utils.errors import UsageError, counted, nearest, shorten
 from mmmeta.weights import ZOO, is_remote
 
 from .classification import look_at_folders
@@ -20,6 +20,7 @@ from .detection import look_at_objects
 from .facts import Facts, Options
 from .inheriting import check_original, write_inheriting
 from .parts import is_yaml
+from .pixels import examine_pixels
 from .places import Places
 from .segmentation import look_at_maps
 from .text import write_config
@@ -71,6 +72,8 @@ def new(
     size: int | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
+    channels: int | None = None,
+    in_range: tuple[float, float] | None = None,
     config: str | None = None,
     root: str | Path | None = None,
     skip_missing: bool = False,
@@ -112,6 +115,10 @@ def new(
             task. Defaults to None: by the images, up to 512, 800 or 224.
         batch_size (int | None): Images of an iteration. Defaults to None: 4, 2 or 32.
         epochs (int | None): How often each image is seen. Defaults to None: 12 to 100, by their number.
+        channels (int | None): Channels of the images to read, as they are stored. Defaults to None: those
+            that all have, without transparency; grey as three equal ones.
+        in_range (tuple[float, float] | None): Values of the images that become 0 and 255, beyond which they
+            are clipped, such as those of 16 bits. Defaults to None: values stay as they are.
         config (str | None): A config of MMDetection, MMSegmentation or MMPretrain that
             :func:`~mmmeta.apis.swap` takes, which the written one inherits from with the backbone in it, in
             place of a ``method``. Defaults to None.
@@ -134,9 +141,16 @@ def new(
         raise UsageError(f"'{task}' is no task: choose {', '.join(METHODS)}")
     if method is not None and method not in METHODS[task]:
         raise UsageError(f"--method {method}: for '{task}' choose {', '.join(METHODS[task])}")
-    for option, value in (('--size', size), ('--batch-size', batch_size), ('--epochs', epochs)):
+    for option, value in (
+        ('--size', size),
+        ('--batch-size', batch_size),
+        ('--epochs', epochs),
+        ('--channels', channels),
+    ):
         if value is not None and value < 1:
             raise UsageError(f'{option} {value}: give a positive number')
+    if in_range is not None and not in_range[0] < in_range[1]:
+        raise UsageError('--in-range {} {}: give the lower value first'.format(*in_range))
     arch, weights = _check_backbone(backbone, weights)
     original = None
     if config is not None:
@@ -152,10 +166,19 @@ def new(
     options = Options(
         *(None if path is None else Path(path) for path in given),
         *(val_fraction, classes, ignore, method, size, batch_size, epochs, skip_missing, progress),
+        channels=channels,
+        in_range=in_range,
         inherits=original is not None,
     )
     facts = LOOKS[task](options)
     _check_test(facts)
+    facts.pixels = examine_pixels(facts, options)
+    if facts.pixels and original is not None:
+        raise UsageError(
+            f"--config '{config}' is for 8 bits of red, green and blue, and these images have "
+            f'{counted(facts.pixels.channels, "channel")} of {facts.pixels.dtype}: leave --config out, or '
+            'convert them'
+        )
     decisions = decide(task, facts, options, arch['token_mixers'])
     name = decisions.method if config is None else name_of(config)
     path = check_config_path(out or f'my_{name}_{backbone}.py')

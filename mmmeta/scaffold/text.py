@@ -10,7 +10,7 @@ from mmmeta.models import FAMILIES
 from mmmeta.weights import ZOO
 
 from .decisions import Decisions
-from .facts import Facts, Split
+from .facts import Facts, Pixels, Split
 from .places import Places
 
 WIDTH = 110
@@ -42,6 +42,14 @@ WARMUP = """
 BATCH = '\n    batch_size=batch_size,'
 # Of training; else all images count.
 FILTER = '\n        filter_cfg=dict(filter_empty_gt=True, min_size=0),'
+# Of images that are not of 8 bits of red, green and blue.
+READING = """\
+# The images store {dtype}; channels are in the order of the files.
+load_image = dict(type='mmmeta.LoadUnchangedImage', channels={channels}{in_range})
+# Of images for training, for each channel.
+mean = {mean}
+std = {std}
+"""
 STAGES = """\
 # Each stage of the cascade has its own head.
 heads = [dict(head, num_classes=num_classes) for head in _base_.model.roi_head.bbox_head]
@@ -100,8 +108,49 @@ def write_config(
         val_interval=max(-(-iterations // 10), min(iterations, 5)),
         val_epochs=-(-epochs // 10),
     )
+    values.update(_reading(task, facts.pixels))
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]
     return write(path, places, facts, decisions, values)
+
+
+def _reading(task: str, pixels: Pixels | None) -> dict[str, Any]:
+    """Return what templates have for images that are read by MMCV, or as they are stored."""
+    if pixels is None:
+        return dict(
+            reading='',
+            load_image="dict(type='LoadImageFromFile')",
+            in_channels='',
+            normalization='',
+            distortion="    dict(type='PhotoMetricDistortion'),\n",
+            tta='',
+            preprocessor='',
+            normalize='',
+            backend='pillow',
+            interpolation='bicubic',
+        )
+    # MMEngine's preprocessor, which MMDetection's is, takes one or three numbers.
+    in_pipeline = task == 'det' and pixels.channels not in (1, 3)
+    order = 'to_rgb' if task == 'cls' else 'bgr_to_rgb'
+    return dict(
+        reading=READING.format(
+            dtype=pixels.dtype,
+            channels=pixels.channels,
+            in_range=f', in_range={pixels.in_range}' if pixels.in_range else '',
+            mean=pixels.mean,
+            std=pixels.std,
+        ),
+        load_image='load_image',
+        in_channels='' if pixels.channels == 3 else f'\n        in_channels={pixels.channels},',
+        normalization=f', mean=mean, std=std, {order}=False',
+        distortion='',
+        tta='tta_pipeline[0] = load_image\n',
+        preprocessor='    data_preprocessor=dict(mean=None, std=None, bgr_to_rgb=False),\n'
+        if in_pipeline
+        else '    data_preprocessor=dict(mean=mean, std=std, bgr_to_rgb=False),\n',
+        normalize="    dict(type='Normalize', mean=mean, std=std, to_rgb=False),\n" if in_pipeline else '',
+        backend='cv2',
+        interpolation='bilinear',
+    )
 
 
 def _lines(head: str, values: Sequence[Any], what: str, tail: str = '') -> str:

@@ -14,6 +14,7 @@ from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
 from mmmeta.utils.errors import UsageError
 
 from .classes import check_class_names, check_classes, check_losses, check_queries
+from .depth import check_depth
 from .finding import Finding, Report
 from .folders import check_folders
 from .labels import LabelCheck, check_labels
@@ -127,13 +128,15 @@ def _check_loader(
     except BadObjects as error:
         findings.append(Finding(f'{name}.dataset.ann_file', str(error)))
         return None
-    of_data = check_dataset(cfg, name, dataset, count, progress)
+    of_data = list(check_depth(name, dataset, count))
+    if all(finding.is_warning for finding in of_data):  # else labels are not those of the files
+        of_data += check_dataset(cfg, name, dataset, count, progress)
     of_data += check_objects(cfg, name, dataset, parsed)
     findings += of_data
     readable = all(finding.is_warning for finding in of_data)
     if name == 'val_dataloader' and len(dataset) and readable:
         with explain_data_errors(cfg, [name], 'reading'):
-            findings += [*check_sizes(cfg, name, dataset), *check_batches(cfg, name, dataset)]
+            findings += [*check_sizes(cfg, name, dataset, report.facts), *check_batches(cfg, name, dataset)]
     try:
         CocoCheckHook().check(dataset)
     except UsageError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmmeta.config.inspection import iter_dicts, our_backbone, pads_labels, preprocessor_of, scope_of
 from mmmeta.weights import MEAN, STD, name_of_location
 
+from .depth import describe_inputs
 from .finding import Finding
 from .labels import size_of
 
@@ -42,7 +43,7 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
     key, given = preprocessor_of(cfg)
     channels = backbone.get('in_channels', len(MEAN))
     if channels != len(MEAN):  # what the weights know is of red, green and blue
-        yield from _check_channels(key, given, channels)
+        yield from _check_channels(key, given, channels, scope_of(cfg) == 'mmdet')
         return
     weights = f'the weights {init["checkpoint"]}'
     for name, known in (('mean', MEAN), ('std', STD)):
@@ -65,8 +66,8 @@ def check_pixels(cfg: Config) -> Iterator[Finding]:
         )
 
 
-def _check_channels(key: str, given: dict[str, Any], channels: int) -> Iterator[Finding]:
-    """Mean and deviation of images of other channels than three."""
+def _check_channels(key: str, given: dict[str, Any], channels: int, of_mmdet: bool) -> Iterator[Finding]:
+    """Check the mean and standard deviation of images of other channels than three."""
     for name in ('mean', 'std'):
         value = given.get(name)
         if not isinstance(value, (list, tuple)) or len(value) != channels:
@@ -74,6 +75,14 @@ def _check_channels(key: str, given: dict[str, Any], channels: int) -> Iterator[
                 f'{key}.{name}',
                 f'{key}.{name}={value}, and model.backbone.in_channels={channels}: give {channels} numbers, '
                 'those of your images',
+            )
+        elif of_mmdet and channels != 1:
+            yield Finding(
+                f'{key}.{name}',
+                f'{key}.{name} has {channels} numbers, and data preprocessors of MMDetection take 1 or 3: '
+                f"write {key}.{name}=None and dict(type='Normalize', mean=[...], std=[...], to_rgb=False) in "
+                'the pipelines',
+                is_fatal=True,
             )
 
 
@@ -96,13 +105,21 @@ def check_optimizer(cfg: Config) -> Iterator[Finding]:
         )
 
 
-def check_sizes(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
-    """Images smaller than the stride of the backbone, or of other channels; a few of them are looked at."""
+def check_sizes(cfg: Config, name: str, dataset: Any, facts: list[str]) -> Iterator[Finding]:
+    """Find images smaller than the stride of the backbone, of other channels, or far from what is normalised.
+
+    Args:
+        cfg (Config): The config.
+        name (str): Name of its data loader.
+        dataset (Dataset): The data set, built; a few images are looked at.
+        facts (list[str]): What the images are is added.
+    """
     backbone = our_backbone(cfg)
     if backbone is None:
         return
     inputs = (dataset[i]['inputs'] for i in range(0, len(dataset), max(1, len(dataset) // SAMPLE)))
-    shapes = [tuple(one.shape) for one in inputs if isinstance(one, Tensor)]
+    images = [one for one in inputs if isinstance(one, Tensor)]
+    shapes = [tuple(one.shape) for one in images]
     key, channels = f'{name}.dataset.pipeline', backbone.get('in_channels', len(MEAN))
     small = next((shape for shape in shapes if min(shape[-2:]) < STRIDE), None)
     if small is not None:
@@ -118,6 +135,10 @@ def check_sizes(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
             f'the pipeline of {name} makes images of {other} channels, and model.backbone.in_channels='
             f'{channels}: write model.backbone.in_channels={other}, or read images of {channels}',
         )
+    elif images:
+        fact, findings = describe_inputs(name, images, preprocessor_of(cfg)[1])
+        facts.append(fact)
+        yield from findings
 
 
 def check_batches(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:

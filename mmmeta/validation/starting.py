@@ -13,6 +13,7 @@ from mmmeta.utils.errors import UsageError
 from mmmeta.utils.processes import is_first_process
 
 from .check import check_dataset, check_while_reading
+from .depth import check_depth
 from .finding import Finding
 from .folders import check_folders
 from .labels import name_damaged_maps
@@ -54,8 +55,11 @@ class CheckLabelsHook(Hook):
         for name, loader in loaders:
             found = [None]
             if is_main_process():
-                of_maps = check_dataset(runner.cfg, name, loader.dataset)
-                found = [of_maps or list(check_batches(runner.cfg, name, loader.dataset))]
+                of_files = [
+                    *check_depth(name, loader.dataset),
+                    *check_dataset(runner.cfg, name, loader.dataset),
+                ]
+                found = [of_files or list(check_batches(runner.cfg, name, loader.dataset))]
                 found[0] += check_sample(name, loader.dataset)
             broadcast_object_list(found)  # all end together
             refuse(runner.cfg, found[0])

@@ -19,6 +19,7 @@ from mmmeta.runtime.run import enlarge, scale_of
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError, nearest, shorten
 
+from .drawing import as_picture
 from .pictures import beside, check_picture
 
 # Methods without a target work for every network, those with one for classifiers and segmentors.
@@ -50,7 +51,7 @@ def _prepare(model: BaseModel, image: str) -> tuple[Tensor, np.ndarray]:
     item = Compose(pipeline)(dict(img_path=image, img_id=0))
     data = model.data_preprocessor(pseudo_collate([item]), training=False)
     height, width = item['inputs'].shape[1:]
-    raw = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1] / 255
+    raw = as_picture(item['inputs'], pipeline) / 255
     inputs = data['inputs']
     padded = np.zeros((*inputs.shape[2:], 3), np.float32)
     padded[:height, :width] = raw

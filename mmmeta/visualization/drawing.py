@@ -1,5 +1,6 @@
 """Draw samples of data sets with their annotations."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -9,9 +10,11 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
+from torch import Tensor
 
+from mmmeta.config.pipelines import ANNOTATION_LOADERS, reads_unchanged
 from mmmeta.datasets.classes import class_colours
-from mmmeta.runtime.run import enlarge, scale_of
+from mmmeta.runtime.run import enlarge, scale_of, to_picture
 
 VISUALIZER_OF = dict(
     mmseg=dict(type='SegLocalVisualizer', alpha=0.6),
@@ -38,6 +41,18 @@ def build_visualizer(scope: str, dataset_meta: dict) -> Visualizer:
     return visualizer
 
 
+def as_picture(inputs: Tensor, steps: Iterable) -> np.ndarray:
+    """Return what leaves a pipeline as a picture for people, RGB of 8 bits.
+
+    Args:
+        inputs (Tensor): ``(C, H, W)``.
+        steps (Iterable): Steps of the pipeline, as dicts or built.
+    """
+    image = inputs.permute(1, 2, 0).numpy()
+    is_bgr = image.shape[2] == 3 and not reads_unchanged(steps)
+    return to_picture(image[..., ::-1] if is_bgr else image)
+
+
 def draw_item(scope: str, item: dict[str, Any], dataset: Any) -> list[tuple[str, np.ndarray]]:
     """Draw a sample with its annotations.
 
@@ -53,7 +68,7 @@ def draw_item(scope: str, item: dict[str, Any], dataset: Any) -> list[tuple[str,
     if scope != 'mmpretrain' and info.get('classes'):
         info['palette'] = class_colours(info, {}, scope)  # which may be shorter than the classes
     visualizer = build_visualizer(scope, info)
-    image = item['inputs'].permute(1, 2, 0).numpy()[..., ::-1]  # as it was read, blue first
+    image = as_picture(item['inputs'], getattr(dataset.pipeline, 'transforms', ()))
     if _annotates_original(dataset):
         shown = Image.fromarray(np.ascontiguousarray(image)).resize(sample.ori_shape[::-1])
         image = np.asarray(shown)
@@ -69,7 +84,7 @@ def draw_item(scope: str, item: dict[str, Any], dataset: Any) -> list[tuple[str,
 def _annotates_original(dataset: Any) -> bool:
     """Whether annotations are those of the file: loaded after the image was resized, as for tests."""
     names = [type(transform).__name__ for transform in getattr(dataset.pipeline, 'transforms', ())]
-    loads = [i for i, name in enumerate(names) if name.startswith('Load') and name != 'LoadImageFromFile']
+    loads = [i for i, name in enumerate(names) if name in ANNOTATION_LOADERS]
     return any('Resize' in name for name in names[: loads[0]]) if loads else False
 
 

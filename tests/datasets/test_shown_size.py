@@ -3,7 +3,9 @@
 import pytest
 from PIL import Image, ImageOps
 
-from mmmeta.datasets.images import ORIENTATION, shown_size
+from mmmeta.datasets.images import shown_size
+
+ORIENTATION = 0x0112
 
 
 @pytest.mark.parametrize('orientation', [None, *range(1, 9)])

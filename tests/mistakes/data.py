@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from mmmeta.datasets.imagenet import SYNSETS
@@ -129,6 +130,30 @@ def _to_corners(content: dict[str, Any]) -> None:
     for part in content['annotations']:
         x, y, w, h = part['bbox']
         part['bbox'] = [x, y, x + w + 90, y + h + 90]
+
+
+def _deepen(channels: int) -> Callable[[Path], None]:
+    """Write an image of 16 bits, or with a fourth channel of 8, in place of each for training."""
+
+    def apply(root: Path) -> None:
+        for path in (root / 'images/training').iterdir():
+            with Image.open(path) as image:
+                pixels = np.asarray(image)
+            if channels == 1:
+                Image.fromarray(pixels[..., 0].astype(np.uint16) * 10).save(path, format='PNG')
+            else:
+                extra = dict(photometric='rgb', extrasamples=['unspecified'])
+                tifffile.imwrite(path, np.dstack([pixels, pixels[..., :1]]), **extra)
+
+    return apply
+
+
+def _widen_labels(root: Path) -> None:
+    for path in _maps(root)[:1]:
+        with Image.open(path) as image:
+            labels = np.asarray(image).astype(np.float32)
+        labels[0] = -9999
+        Image.fromarray(labels).save(path, format='TIFF')
 
 
 TEN = ('wall', 'building', 'sky', 'floor', 'tree', 'ceiling', 'road', 'grass', 'windowpane', 'cabinet')
@@ -318,6 +343,25 @@ DATA_MISTAKES = [
             'model.data_preprocessor.std': [1.0] * 4,
         },
         'D10578',
+    ),
+    DataMistake(
+        'images of 16 bits read as 8',
+        SEGMENTOR,
+        _deepen(1),
+        "has 1 channel of uint16, and LoadImageFromFile with color_type='color' reads 8 bits of red, green "
+        "and blue: write dict(type='mmmeta.LoadUnchangedImage', channels=1), model.backbone.in_channels=1",
+    ),
+    DataMistake(
+        'a fourth channel that is not read',
+        SEGMENTOR,
+        _deepen(4),
+        "has 4 channels of uint8, and LoadImageFromFile with color_type='color' reads",
+    ),
+    DataMistake(
+        'labels of 32 bits',
+        SEGMENTOR,
+        _widen_labels,
+        'and LoadAnnotations keeps 8 bits, in which -9999 becomes 241',
     ),
     DataMistake(
         'backslashes in names of files',

@@ -32,6 +32,16 @@ def test_images_of_other_channels_have_a_mean_of_their_own(channels):
     assert finding.text.endswith(f'in_channels={channels}: give {channels} numbers, those of your images')
 
 
+def test_mmdetection_normalises_four_channels_in_the_pipeline():
+    """Its data preprocessors take one or three numbers."""
+    (finding, _) = check_pixels(config(4, 'mmdet', mean=[1.0] * 4, std=[1.0] * 4))
+    assert (
+        finding.is_fatal
+        and "write model.data_preprocessor.mean=None and dict(type='Normalize'" in finding.text
+    )
+    assert not list(check_pixels(config(1, 'mmdet', mean=[1.0], std=[1.0])))
+
+
 def images(*shapes):
     return [dict(inputs=torch.zeros(shape)) for shape in shapes]
 
@@ -46,7 +56,7 @@ def images(*shapes):
     ],
 )
 def test_what_a_pipeline_makes(shapes, arguments, key, text):
-    findings = list(check_sizes(config(**arguments), 'val_dataloader', images(*shapes)))
+    findings = list(check_sizes(config(**arguments), 'val_dataloader', images(*shapes), []))
     assert [finding.key for finding in findings] == ([f'val_dataloader.{key}'] if key else [])
     assert all(text in finding.text for finding in findings)
 
@@ -54,5 +64,5 @@ def test_what_a_pipeline_makes(shapes, arguments, key, text):
 def test_other_backbones_are_left_alone():
     cfg = config()
     cfg.model.backbone.type = 'ResNet'
-    assert not list(check_sizes(cfg, 'val_dataloader', images((1, 8, 8))))
-    assert not list(check_sizes(cfg, 'val_dataloader', SimpleNamespace()))
+    assert not list(check_sizes(cfg, 'val_dataloader', images((1, 8, 8)), []))
+    assert not list(check_sizes(cfg, 'val_dataloader', SimpleNamespace(), []))
