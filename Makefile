@@ -5,7 +5,7 @@ BIN := .venv/bin
 LINT := $(if $(and $(wildcard $(BIN)/ruff),$(wildcard $(BIN)/mypy)),$(BIN),.cache/lint/bin)
 UNIT := $(if $(wildcard $(BIN)/pytest),$(BIN),.cache/unit/bin)/python
 # What neither needs compiled operators nor starts a training.
-FAST := tests/models tests/weights tests/datasets tests/engine tests/utils \
+FAST := tests/models tests/weights tests/datasets tests/engine tests/utils tests/runtime \
 	tests/test_layering.py tests/test_project.py tests/test_setup_env.py tests/test_stack.py
 INSTALL := -m pip --disable-pip-version-check install -q $(patsubst %,-c %,$(wildcard requirements/*.txt))
 

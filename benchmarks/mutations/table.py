@@ -346,7 +346,7 @@ DEPLOY = [
     Mutation(
         'deploy: an exported network that takes blue first is given red first',
         'mmmeta/deploy/networks.py',
-        "image.flip(1) if self.description['is_bgr'] else image",
+        'image.flip(1) if self.description.is_bgr else image',
         'image',
         (f'{OF_CHANNELS}[mmseg-SegDataPreProcessor-bgr_to_rgb-more0-False]',),
     ),

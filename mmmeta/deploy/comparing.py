@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -150,10 +149,10 @@ def predict_as(
     Returns:
         InstanceData | Tensor | list[Tensor]: Objects, labels or probabilities, logits or maps.
     """
-    task = network.description['task']
+    task = network.description.task
     if task == 'detection':
         return _detect(model, x, prepared)
-    if 'labels' in network.description['outputs']:
+    if 'labels' in network.description.outputs:
         return _segment(model, x, prepared)
     if task == 'classification':
         return torch.stack([one.pred_score for one in model.predict(x)])
@@ -165,7 +164,7 @@ def predict_as(
 def normalized(network: Network, prepared: Sequence[Prepared]) -> Tensor:
     """Images as the model takes them."""
     metadata = network.description
-    inside = metadata['normalized_inside']
+    inside = metadata.normalized_inside
     images = [normalize(one.image, metadata) if inside else one.image for one in prepared]
     return torch.from_numpy(np.stack(images))
 
@@ -177,15 +176,15 @@ def _compare_inputs(model: nn.Module, network: Network, images: Sequence[np.ndar
     title = f'{len(x)} x {x.shape[2]}x{x.shape[3]}'
     predictions = network.predict(images, len(images))
     expected = predict_as(network, model, x, prepared[0])
-    if metadata['task'] == 'detection':
-        exact = metadata['precision'] == 'f32'
+    if metadata.task == 'detection':
+        exact = metadata.precision == 'f32'
         rounded = _rounded(lambda x: _detect(model, x, prepared[0]), x) if exact else ()
-        own = _pasted(predictions[0].outputs, prepared[0].size, metadata['mask_threshold'])
+        own = _pasted(predictions[0].outputs, prepared[0].size, metadata.mask_threshold)
         return _compare_objects(title, Objects.of(expected), own, rounded, EXACT if exact else REDUCED)
-    outputs = {name: np.stack([one.outputs[name] for one in predictions]) for name in metadata['outputs']}
+    outputs = {name: np.stack([one.outputs[name] for one in predictions]) for name in metadata.outputs}
     if 'labels' in outputs:
         return _compare_labels(title, expected.numpy(), outputs['labels'])
-    if metadata['task'] == 'classification':
+    if metadata.task == 'classification':
         return _compare_probabilities(title, expected.numpy(), outputs['probabilities'], EXACT)
     errors = [
         float(np.abs(own - one.numpy()).max() / one.abs().max())
@@ -210,14 +209,14 @@ def _compare_image(model: nn.Module, network: Network, path: Path) -> Difference
         return model.predict(x, samples)[0]
 
     expected = predict(x)
-    if metadata['task'] == 'detection':
-        exact = metadata['precision'] == 'f32'
+    if metadata.task == 'detection':
+        exact = metadata.precision == 'f32'
         rounded = _rounded(lambda x: predict(x).pred_instances, x) if exact else ()
         own = Objects(prediction.boxes, prediction.scores, prediction.labels, prediction.masks)
         return _compare_objects(
             title, Objects.of(expected.pred_instances), own, rounded, SAME_IMAGE if exact else REDUCED
         )
-    if metadata['task'] == 'segmentation':
+    if metadata.task == 'segmentation':
         return _compare_labels(title, expected.pred_sem_seg.data[0].numpy(), prediction.labels)
     return _compare_probabilities(title, expected.pred_score.numpy(), prediction.scores, SAME_IMAGE)
 
@@ -328,11 +327,11 @@ def _rounded(detect: Callable[[Tensor], InstanceData], x: Tensor) -> Iterator[Ob
             yield Objects.of(detect(x * (1 + change * noise)))  # padding stays zero
 
 
-def agreement(metadata: dict[str, Any], expected: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> float:
+def agreement(task: str, expected: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> float:
     """How far two outputs of a network agree, from 0 to 1.
 
     Args:
-        metadata (dict): The description of the network.
+        task (str): Of the network.
         expected (dict[str, np.ndarray]): What the network should give for an image.
         own (dict[str, np.ndarray]): What it gives.
 
@@ -340,14 +339,14 @@ def agreement(metadata: dict[str, Any], expected: dict[str, np.ndarray], own: di
         float: The share of objects of the same class and within a pixel, of pixels with the same label, of
         images with the same class; of features 1 less the mean error relative to their size.
     """
-    if metadata['task'] == 'detection':
+    if task == 'detection':
         these, others = (
             Objects(*(one[name][one['labels'] >= 0] for name in ('boxes', 'scores', 'labels')))
             for one in (expected, own)
         )
         most = max(len(these.scores), len(others.scores))
         return len(_match(these, others, REDUCED.box)) / most if most else 1.0
-    if metadata['task'] == 'features':
+    if task == 'features':
         errors = [
             np.sqrt(np.square(own[name] - one).mean() / np.square(one).mean())
             for name, one in expected.items()

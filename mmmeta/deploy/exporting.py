@@ -1,6 +1,7 @@
 """Export a network to a file that a runtime without PyTorch executes, and check that it computes the same."""
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -8,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.models import MetaFormer
 from mmmeta.models.layers import Mlp, SepConv
 from mmmeta.runtime import run
-from mmmeta.runtime.run import VERSION, Network, RuntimeProblem, read_image
+from mmmeta.runtime.run import Crop, Description, Fit, Network, RuntimeProblem, inputs_of, read_image
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import MEAN, STD, sha256_of
 
@@ -116,9 +116,11 @@ def export(
         raise UsageError('int8 is calibrated with images like those of the application: give some')
     if model.training or next(model.parameters()).device.type != 'cpu':
         raise UsageError('export takes a model in evaluation mode on a CPU: call model.cpu().eval() first')
-    network, description = _describe(model, labels)
-    description = _complete(description, model, shape, dynamic, format, precision, normalize, checkpoint)
-    _check_room(description['shape'])
+    network, task = _wrap(model, labels)
+    description = _describe(
+        model, task, network.names, shape, dynamic, format, precision, normalize, checkpoint
+    )
+    _check_room(description.shape)
     _check_beside(path)
     network = Normalized(network, description).eval()
     with _beside(path) as folder, tempfile.TemporaryDirectory() as drawn:
@@ -128,7 +130,7 @@ def export(
         with _replaced(network, _replacements(description)):
             program = _trace(network, description)
         progress(f'writing {format}')
-        exact = dict(description, precision='f32', computed_in='f32') if quantizes else description
+        exact = replace(description, precision='f32', computed_in='f32') if quantizes else description
         around = _write(program, draft, format, exact)
         progress('comparing with PyTorch')
         batches = _with_sizes([read_image(file) for file in files], description)
@@ -150,9 +152,9 @@ def export(
     return exported
 
 
-def _pads(description: dict[str, Any]) -> bool:
+def _pads(description: Description) -> bool:
     """Whether a file pads or shrinks images of other aspect ratios, which PyTorch does not."""
-    return description['resize']['kind'] == 'fit' and description['dynamic'] != 'all'
+    return isinstance(description.resize, Fit) and description.dynamic != 'all'
 
 
 def _compare(
@@ -162,7 +164,7 @@ def _compare(
     with _running():
         network = Network(draft, trusted=True)
         differences = compare(model, network, batches)
-        predicts = {'boxes', 'labels', 'probabilities'} & {*network.description['outputs']}
+        predicts = {'boxes', 'labels', 'probabilities'} & {*network.description.outputs}
         return Exported([], differences, compare_images(model, network, files) if predicts else [])
 
 
@@ -187,14 +189,14 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
         raise UsageError(f"cannot write to '{folder}' ({error.strerror}): choose another folder") from error
 
 
-def _replacements(about: dict[str, Any]) -> dict[type[nn.Module], type[nn.Module]]:
+def _replacements(description: Description) -> dict[type[nn.Module], type[nn.Module]]:
     """What computes the same in a form that exports better, by exact type."""
     replacements = {nn.AdaptiveAvgPool2d: MatrixAdaptiveAvgPool2d, Mlp: ConvMlp, SepConv: ConvSepConv}
-    if about['task'] == 'segmentation':
+    if description.task == 'segmentation':
         from .upsampling import SymbolicUpsample, Upsample
 
         replacements[Upsample] = SymbolicUpsample
-        if about['dynamic'] == 'none':  # the sizes of all maps are known
+        if description.dynamic == 'none':  # the sizes of all maps are known
             from .uper_head import MergedUPerHead, UPerHead
 
             replacements[UPerHead] = MergedUPerHead
@@ -225,7 +227,7 @@ def _running() -> Iterator[None]:
         raise UsageError(f'the file does not run, and is not kept: {error}') from error
 
 
-def _quantize(draft: Path, description: dict[str, Any], calibration: Calibration, around: set[str]) -> str:
+def _quantize(draft: Path, description: Description, calibration: Calibration, around: set[str]) -> str:
     """Put a file in eight bits in the place of one in float32."""
     folder = draft.parent / 'int8'
     folder.mkdir()
@@ -276,51 +278,50 @@ def _check_room(shape: Sequence[int]) -> None:
         )
 
 
-def _describe(model: nn.Module, labels: bool) -> tuple[nn.Module, dict[str, Any]]:
-    """The network to export, and what its kind knows of it."""
+def _wrap(model: nn.Module, labels: bool) -> tuple[nn.Module, str]:
+    """The network to export, and its task."""
     if isinstance(model, MetaFormer):
-        return Features(model), dict(task='features')
+        return Features(model), 'features'
     scope = model.cfg.default_scope if hasattr(model, 'cfg') else ''
     if scope == 'mmdet':
         from .detection import wrap_detector
 
-        return wrap_detector(model), dict(task='detection')
+        return wrap_detector(model), 'detection'
     if scope == 'mmseg':
-        return Segmentation(model, labels), dict(task='segmentation')
+        return Segmentation(model, labels), 'segmentation'
     if scope == 'mmpretrain':
-        return Classification(model), dict(task='classification')
+        return Classification(model), 'classification'
     raise UsageError(
         f'{type(model).__name__} cannot be exported: give a backbone of this package, or what build_model '
         'returns for a config of mmdet, mmseg or mmpretrain'
     )
 
 
-def _complete(
-    about: dict[str, Any],
+def _describe(
     model: nn.Module,
+    task: str,
+    outputs: Sequence[str],
     shape: tuple[int, int] | None,
     dynamic: str | None,
     format: str,
     precision: str,
     normalize: bool,
     checkpoint: str | None,
-) -> dict[str, Any]:
+) -> Description:
     """The description that stands in the file."""
-    task = about['task']
     preprocessor = getattr(model, 'data_preprocessor', None)
     mean, std, is_bgr = normalization_of(preprocessor) if preprocessor else ([*MEAN], [*STD], False)
     preprocessing = read_preprocessing(getattr(model, 'cfg', None), preprocessor)
     dynamic = _choose_dynamic(dynamic, preprocessing, task)
-    divisor = preprocessing.divisor if task == 'detection' else preprocessing.resize.get('multiple', 1)
+    divisor = preprocessing.divisor if task == 'detection' else preprocessing.resize.multiple
     shape = _check_shape(shape or _default_shape(preprocessing, task), divisor)
     # Beside the content lies what is zero once it is normalised, unless a pipeline pads by itself.
     clipped_to = 'content' if preprocessing.padding is None else 'shape'
     padding = preprocessing.padding or (mean[::-1] if is_bgr else mean)
     meta = getattr(model, 'dataset_meta', None) or {}
     test_cfg = model.cfg.model.get('test_cfg', {}) if task == 'detection' else {}
-    return dict(
-        about,
-        version=VERSION,
+    return Description(
+        task,
         method=type(model).__name__,
         shape=list(shape),
         dynamic=dynamic,
@@ -340,6 +341,8 @@ def _complete(
         mask_threshold=(test_cfg.get('rcnn') or {}).get('mask_thr_binary', 0.5),
         checkpoint=_identify(checkpoint),
         packages={name: version(name) for name in ('mmmeta', 'torch')},
+        inputs=inputs_of(task, outputs),
+        outputs=[*outputs],
     )
 
 
@@ -350,11 +353,17 @@ def _default_shape(preprocessing: Preprocessing, task: str) -> tuple[int, int]:
         return 224, 224
     if preprocessing.padded_size:
         return preprocessing.padded_size
-    if resize['kind'] == 'crop':
-        return resize['size'], resize['size']
+    if isinstance(resize, Crop):
+        return resize.size, resize.size
+    scale, divisor = resize.scale, 32
     if task == 'segmentation':  # any aspect ratio is resized to a short side
-        return min(resize['scale']), min(resize['scale'])
-    width, height = (-(-side // 32) * 32 for side in resize['scale'])
+        scale, divisor = [min(scale)] * 2, 1
+    if math.isinf(max(scale)):
+        raise UsageError(
+            f'the test pipeline resizes to scale={tuple(resize.scale)}, a side without a limit: give the '
+            'shape, height and width of the images that the file takes'
+        )
+    width, height = (math.ceil(side / divisor) * divisor for side in scale)
     return height, width
 
 
@@ -380,7 +389,7 @@ def _check_shape(shape: Sequence[int], divisor: int) -> tuple[int, int]:
             f'shape {shape[0]}x{shape[1]}: both have to be multiples of {divisor}, as in training; take '
             f'{fitting}'
         )
-    return tuple(shape)
+    return shape[0], shape[1]
 
 
 def _identify(checkpoint: str | None) -> dict[str, str]:
@@ -392,43 +401,45 @@ def _identify(checkpoint: str | None) -> dict[str, str]:
     return dict(name=os.path.basename(checkpoint), sha256=sha256_of(checkpoint))
 
 
-def _trace(network: nn.Module, about: dict[str, Any]) -> torch.export.ExportedProgram:
-    """Trace a network, and note the names of what goes in and out in its description."""
-    inputs, shapes = _example(network, about)
-    about['inputs'] = list(inputs)
-    about['outputs'] = list(network.names)
+def _trace(network: nn.Module, description: Description) -> torch.export.ExportedProgram:
+    """Trace a network."""
+    inputs, shapes = _example(description)
     try:
-        return formats.trace(network, tuple(inputs.values()), shapes)
+        return formats.trace(network, inputs, shapes)
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
-        narrower = ' or '.join(DYNAMIC[: DYNAMIC.index(about['dynamic'])]) or 'another network'
+        dynamic = description.dynamic
+        narrower = ' or '.join(DYNAMIC[: DYNAMIC.index(dynamic)]) or 'another network'
         reason = str(error).strip().splitlines()[0][:200]
         raise UsageError(
-            f"this network cannot be exported with dynamic='{about['dynamic']}' ({reason}): choose {narrower}"
+            f"this network cannot be exported with dynamic='{dynamic}' ({reason}): choose {narrower}"
         ) from error
 
 
-def _example(network: nn.Module, about: dict[str, Any]) -> tuple[dict[str, Tensor], tuple | None]:
-    """Inputs to trace with, by name, and which of their axes may differ."""
-    height, width = about['shape']
-    if about['dynamic'] == 'all':
+def _example(description: Description) -> tuple[tuple[Tensor, ...], formats.Shapes | None]:
+    """Inputs to trace with, and which of their axes may differ."""
+    height, width = description.shape
+    if description.dynamic == 'all':
         # A number of windows or bins that is 1 would be traced as a constant.
         height, width = (max(side, TRACED_SIDE) for side in (height, width))
-    batch = 2 if about['takes_batches'] else 1
-    inputs = dict(image=torch.rand(batch, 3, height, width) * 255)
-    if about['task'] == 'detection':
-        inputs['size'] = torch.tensor([height, width], dtype=torch.float32)
-    elif 'labels' in network.names:
-        inputs['size'] = torch.tensor([height, width])
-        inputs['original'] = torch.tensor([height + 1, width + 1])
-    axes = dict(none=(), batch=(0,), all=(0, 2, 3) if about['takes_batches'] else (2, 3))[about['dynamic']]
-    shapes = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+    batch = 2 if description.takes_batches else 1
+    kind = torch.float32 if description.task == 'detection' else torch.int64
+    known = dict(
+        image=torch.rand(batch, 3, height, width) * 255,
+        size=torch.tensor([height, width], dtype=kind),
+        original=torch.tensor([height + 1, width + 1]),
+    )
+    inputs = tuple(known[name] for name in description.inputs)
+    axes = (*((0,) if description.takes_batches else ()), *((2, 3) if description.dynamic == 'all' else ()))
     if not axes:
         return inputs, None
+    shapes = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
     others = (None,) * (len(inputs) - 1)  # the sizes, which one argument takes together
     return inputs, (shapes, others) if others else (shapes,)
 
 
-def _write(program: torch.export.ExportedProgram, path: Path, format: str, about: dict[str, Any]) -> set[str]:
+def _write(
+    program: torch.export.ExportedProgram, path: Path, format: str, description: Description
+) -> set[str]:
     """Write a file of a format.
 
     Returns:
@@ -436,41 +447,44 @@ def _write(program: torch.export.ExportedProgram, path: Path, format: str, about
         boxes, rounded to eight bits, are several pixels off.
     """
     if format == 'pt2':
-        formats.write_pt2(program, path, about)
+        formats.write_pt2(program, path, description)
         return set()
-    names = dict(inputs=about['inputs'], outputs=about['outputs'])
     onnx = path.with_suffix('.onnx')
     try:
-        around = formats.write_onnx(program, onnx, names, about)
+        around = formats.write_onnx(program, onnx, description)
     except torch.onnx.OnnxExporterError as error:
         reason = [line for line in str(error).splitlines() if line.startswith('<class')][:1]
         raise UsageError(
-            f'{about["method"]} cannot be written as ONNX: {"".join(reason)[:200]}; choose format pt2'
+            f'{description.method} cannot be written as ONNX: {"".join(reason)[:200]}; choose format pt2'
         ) from error
-    precise = around if about['task'] == 'detection' else set()
+    precise = around if description.task == 'detection' else set()
     if format == 'openvino':
-        formats.write_openvino(onnx, path, about, precise if about['computed_in'] != 'f32' else set())
+        formats.write_openvino(
+            onnx, path, description, precise if description.computed_in != 'f32' else set()
+        )
         onnx.unlink()
     return precise
 
 
-def _draw(description: dict[str, Any]) -> list[np.ndarray]:
+def _draw(description: Description) -> list[np.ndarray]:
     """Draw images to compare on, one in landscape and one in portrait format."""
     rng = np.random.default_rng(1)
-    side = max(min(description['shape']) * 4 // 5, 32)
+    side = max(min(description.shape) * 4 // 5, 32)
     return [
         np.asarray(draw_coco_scene(rng, *size)[0]) for size in ((side, side * 4 // 3), (side * 3 // 2, side))
     ]
 
 
-def _with_sizes(images: Sequence[np.ndarray], about: dict[str, Any]) -> list[list[np.ndarray]]:
+def _with_sizes(images: Sequence[np.ndarray], description: Description) -> list[list[np.ndarray]]:
     """Batches to check with: each image, of a dynamic file also other sizes and numbers."""
     batches = [[image] for image in images]
-    if about['takes_batches']:
+    if description.takes_batches:
         batches.append([images[0]] * 3)
-    if about['dynamic'] == 'all':
+    if description.dynamic == 'all':
         rng = np.random.default_rng(2)
         for change in ((64, 0), (-32, 96)):
-            height, width = (max(side + more, 64) for side, more in zip(about['shape'], change, strict=True))
+            height, width = (
+                max(side + more, 64) for side, more in zip(description.shape, change, strict=True)
+            )
             batches.append([np.asarray(draw_coco_scene(rng, height, width)[0])])
     return batches

@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor, nn
 
-from mmmeta.runtime.run import KEY
+from mmmeta.runtime.run import KEY, Description
 from mmmeta.utils.errors import UsageError
 
 from .suppression import OPERATOR
@@ -26,6 +25,8 @@ PACKAGES = dict(onnx=('onnx', 'onnxscript'), openvino=('onnx', 'onnxscript', 'op
 
 # Elements of constants that are computed when a file is written.
 FOLDED = 2**28
+# Axes that may differ: of the image, and of the sizes together, which have none.
+Shapes = tuple[dict[int, torch.export.Dim] | tuple[None, ...], ...]
 # Who speaks while networks are traced and translated.
 LOGGERS = ('torch', 'onnxscript', 'onnx_ir')
 
@@ -68,7 +69,7 @@ def quiet() -> Iterator[None]:
 
 
 def trace(
-    network: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: tuple | None
+    network: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: Shapes | None
 ) -> torch.export.ExportedProgram:
     """Export a network with PyTorch."""
     with torch.no_grad(), quiet():
@@ -76,17 +77,12 @@ def trace(
         return torch.export.export(network, inputs, strict=False, dynamic_shapes=dynamic_shapes)
 
 
-def write_pt2(program: torch.export.ExportedProgram, path: Path, description: dict[str, Any]) -> None:
+def write_pt2(program: torch.export.ExportedProgram, path: Path, description: Description) -> None:
     """Write PyTorch's own format."""
-    torch.export.save(program, path, extra_files={f'{KEY}.json': json.dumps(description)})
+    torch.export.save(program, path, extra_files={f'{KEY}.json': description.write()})
 
 
-def write_onnx(
-    program: torch.export.ExportedProgram,
-    path: Path,
-    names: dict[str, list[str]],
-    description: dict[str, Any],
-) -> set[str]:
+def write_onnx(program: torch.export.ExportedProgram, path: Path, description: Description) -> set[str]:
     """Write an ONNX file with the weights in it.
 
     Returns:
@@ -98,8 +94,8 @@ def write_onnx(
         exported = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=names['inputs'],
-            output_names=names['outputs'],
+            input_names=description.inputs,
+            output_names=description.outputs,
             custom_translation_table={
                 OPERATOR: _suppress_in_onnx(),
                 torch.ops.aten.group_norm.default: _normalize_groups_in_onnx(),
@@ -113,7 +109,7 @@ def write_onnx(
         around = {node.name for node in graph if not _scopes(node)}
         for node in graph:  # traces with the paths of this machine
             node.metadata_props.clear()
-        exported.model.metadata_props[KEY] = json.dumps(description)
+        exported.model.metadata_props[KEY] = description.write()
         exported.save(path)
     return around
 
@@ -202,13 +198,13 @@ def _suppress_in_onnx() -> Any:
     return translate
 
 
-def write_openvino(source: Any, path: Path, description: dict[str, Any], precise: set[str]) -> None:
+def write_openvino(source: Any, path: Path, description: Description, precise: set[str]) -> None:
     """Write a network as OpenVINO's two files, ``.xml`` and ``.bin``.
 
     Args:
         source (Path | openvino.Model): An ONNX file, or a network of OpenVINO.
         path (Path): The ``.xml`` file.
-        description (dict): Of the network.
+        description (Description): Of the network.
         precise (set[str]): Names of nodes that are computed in float32 whatever the rest is.
     """
     import openvino
@@ -216,7 +212,7 @@ def write_openvino(source: Any, path: Path, description: dict[str, Any], precise
     with quiet():
         # Not openvino.convert_model, which reports to its maker over the network.
         model = openvino.Core().read_model(source) if isinstance(source, Path) else source
-        model.set_rt_info(json.dumps(description), KEY)
+        model.set_rt_info(description.write(), KEY)
         openvino.save_model(model, path, compress_to_fp16=False)
     if precise:
         _pin(path, precise)

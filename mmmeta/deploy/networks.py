@@ -1,12 +1,11 @@
 """Networks in the form in which they are exported: from an image to what a user wants."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
+from mmmeta.runtime import Description
 from mmmeta.utils.errors import UsageError
 
 
@@ -15,32 +14,32 @@ class Normalized(nn.Module):
 
     Args:
         network (nn.Module): Takes normalised images, and more.
-        description (dict): Its ``mean``, ``std`` and ``is_bgr``, and whether they are applied here,
+        description (Description): Its ``mean``, ``std`` and ``is_bgr``, and whether they are applied here,
             ``normalized_inside``.
 
     Raises:
         UsageError: It takes images of other channels than three.
     """
 
-    def __init__(self, network: nn.Module, description: dict[str, Any]) -> None:
+    def __init__(self, network: nn.Module, description: Description) -> None:
         super().__init__()
         stem = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-        channels = {len(description['mean']), *([stem.in_channels] if stem else [])} - {3}
+        channels = {len(description.mean), *([stem.in_channels] if stem else [])} - {3}
         if channels:
             raise UsageError(
-                f'{description["method"]} takes images of {channels.pop()} channels: those of 3 channels, '
+                f'{description.method} takes images of {channels.pop()} channels: those of 3 channels, '
                 'which are read as RGB, can be exported'
             )
         self.network = network
         self.names = network.names
         self.description = description
-        for key in ('mean', 'std'):
-            self.register_buffer(key, torch.tensor(description[key]).view(3, 1, 1), persistent=False)
+        for key, values in (('mean', description.mean), ('std', description.std)):
+            self.register_buffer(key, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, *sizes: Tensor) -> tuple[Tensor, ...]:
         """Normalise RGB images, ``(B, 3, H, W)`` with values to 255, and run the network."""
-        if self.description['normalized_inside']:
-            image = image.flip(1) if self.description['is_bgr'] else image
+        if self.description.normalized_inside:
+            image = image.flip(1) if self.description.is_bgr else image
             image = (image - self.mean) / self.std
             if sizes:  # zero beside the content: what is normalised there need not round to it
                 inside = [

@@ -1,11 +1,12 @@
 """The test pipeline and data preprocessor of a config, as the runtime of exported files repeats them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor
 
+from mmmeta.runtime.run import Crop, Fit, Resize, Stretch
 from mmmeta.utils.errors import UsageError
 
 # Steps that an image without annotations does not need.
@@ -21,15 +22,14 @@ class Preprocessing:
     """What happens to an image before the network.
 
     Attributes:
-        resize (dict): ``kind`` and its arguments: ``'fit'`` keeps the aspect ratio, ``'stretch'`` does not,
-            ``'crop'`` takes the centre.
+        resize (Fit | Stretch | Crop): How it is resized. Defaults to the shape of the file as the limit.
         divisor (int): Height and width are padded to multiples of it. Defaults to 1.
         padding (list[float] | None): RGB value of the pixels with which the pipeline pads. Defaults to None:
             zeros, after normalization.
         padded_size (tuple[int, int] | None): Height and width to which the pipeline pads. Defaults to None.
     """
 
-    resize: dict[str, Any] = field(default_factory=dict)
+    resize: Resize = field(default_factory=Fit)
     divisor: int = 1
     padding: list[float] | None = None
     padded_size: tuple[int, int] | None = None
@@ -37,7 +37,7 @@ class Preprocessing:
     @property
     def keeps_ratio(self) -> bool:
         """Whether images of different aspect ratios have different sizes in the network."""
-        return self.resize['kind'] == 'fit' and self.padded_size is None
+        return isinstance(self.resize, Fit) and self.padded_size is None
 
 
 def test_steps(cfg: ConfigDict) -> list[dict]:
@@ -60,8 +60,9 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
         UsageError: A step is not one that the runtime repeats exactly.
     """
     if cfg is None:
-        return Preprocessing(dict(kind='fit', scale=[2**15, 2**15]), divisor=32)
+        return Preprocessing(divisor=32)
     result = Preprocessing()
+    resize: Resize | None = None
     for step in test_steps(cfg):
         args = {key: value for key, value in step.items() if key != 'type'}
         kind = _kind(step)
@@ -69,19 +70,19 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
             supported = args.get('color_type', 'color') == 'color' and not args.get('to_float32')
         elif kind.startswith('Pack'):
             supported = True
-        elif kind == 'Resize' and not result.resize:
-            supported = _read_resize(args, result)
-        elif kind == 'ResizeToMultiple' and result.resize.get('kind') == 'fit':
-            result.resize['multiple'] = args.get('size_divisor', 32)
+        elif kind == 'Resize' and resize is None:
+            resize = _read_resize(args)
+            supported = resize is not None
+        elif kind == 'ResizeToMultiple' and isinstance(resize, Fit):
+            resize = replace(resize, multiple=args.get('size_divisor', 32))
             supported = args.get('interpolation') in (None, 'bilinear')
-        elif kind == 'ResizeEdge' and not result.resize:
-            interpolation = args.get('interpolation', 'bilinear')
-            result.resize = dict(kind='crop', short=args['scale'], interpolation=interpolation)
+        elif kind == 'ResizeEdge' and resize is None:
+            resize = Crop(args['scale'], 0, args.get('interpolation', 'bilinear'))
             supported = args.get('backend') == 'pillow' and args.get('edge', 'short') == 'short'
-        elif kind == 'CenterCrop' and result.resize.get('kind') == 'crop':
-            result.resize['size'] = args['crop_size']
+        elif kind == 'CenterCrop' and isinstance(resize, Crop):
+            resize = replace(resize, size=args['crop_size'])
             supported = isinstance(args['crop_size'], int)
-        elif kind == 'Pad' and result.resize:
+        elif kind == 'Pad' and resize is not None:
             supported = _read_pad(args, result)
         else:
             supported = False
@@ -91,10 +92,11 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
                 f'the test pipeline has {kind}({described}), which the runtime of exported files does not '
                 f'repeat: use {SUPPORTED}'
             )
-    if not result.resize or (result.resize['kind'] == 'crop' and 'size' not in result.resize):
+    if resize is None or (isinstance(resize, Crop) and not resize.size):  # of which no centre is taken
         raise UsageError(
             f'the test pipeline does not resize as the runtime of exported files can: use {SUPPORTED}'
         )
+    result.resize = resize
     _read_padding(preprocessor, result)
     return result
 
@@ -104,13 +106,13 @@ def _kind(step: dict) -> str:
     return step['type'].rpartition('.')[2]
 
 
-def _read_resize(args: dict[str, Any], result: Preprocessing) -> bool:
+def _read_resize(args: dict[str, Any]) -> Resize | None:
     scale = args.get('scale')
-    if scale is None:
-        return False
+    plain = args.get('interpolation', 'bilinear') == 'bilinear' and args.get('backend', 'cv2') == 'cv2'
+    if scale is None or not plain:
+        return None
     scale = [scale, scale] if isinstance(scale, int) else list(scale)
-    result.resize = dict(kind='fit' if args.get('keep_ratio') else 'stretch', scale=scale)
-    return args.get('interpolation', 'bilinear') == 'bilinear' and args.get('backend', 'cv2') == 'cv2'
+    return Fit(scale) if args.get('keep_ratio') else Stretch(scale)
 
 
 def _read_pad(args: dict[str, Any], result: Preprocessing) -> bool:

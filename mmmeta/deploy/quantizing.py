@@ -1,16 +1,15 @@
 """Networks in eight bits by NNCF, in which the layers that eight bits cost most are left as they are."""
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmmeta.runtime.run import KEY, Network, RuntimeProblem
+from mmmeta.runtime.run import KEY, Description, Network, RuntimeProblem
 from mmmeta.utils.errors import UsageError
 
 from .comparing import agreement
@@ -51,7 +50,7 @@ class Calibration:
 def quantize(
     source: Path,
     path: Path,
-    about: dict[str, Any],
+    description: Description,
     calibration: Calibration,
     ignored: set[str],
 ) -> str:
@@ -63,7 +62,8 @@ def quantize(
     Args:
         source (Path): The file in float32, ``.onnx`` or ``.xml``.
         path (Path): The file to write, of the same format.
-        about (dict): Its description, in place: of what it is computed in where OpenVINO has no kernels.
+        description (Description): Its description; float32 takes the place of what it is computed in where
+            OpenVINO has no kernels.
         calibration (Calibration): Images, and what may be lost.
         ignored (set[str]): Names of operations that stay in floating point.
 
@@ -79,16 +79,16 @@ def quantize(
     network = Network(source)
     inputs = [network.inputs([network.prepare(image)]) for image in calibration.images]
     expected = [network.run(**one) for one in inputs]
-    judge = calibration.metric or (lambda one: _agree(one.run, inputs, expected, about)[0])
+    judge = calibration.metric or (lambda one: _agree(one.run, inputs, expected, description.task)[0])
     start = judge(network)
-    bound = start - calibration.max_drop if calibration.metric else AGREEMENT[about['task']]
+    bound = start - calibration.max_drop if calibration.metric else AGREEMENT[description.task]
     what = 'points' if calibration.metric else f'agreement with float32 on {len(inputs)} images'
     way = 'give more images or a larger drop, or choose another precision; the file is not kept'
     # What bfloat16 takes is not there for eight bits, which are chosen while the rest is in float32.
-    _write(_read(source), path, about, ignored)
+    _write(_read(source), path, description, ignored)
     reduced = judge(Network(path))
     if reduced < bound:
-        rest = dict(f32='float32', bf16='bfloat16')[about['computed_in']]
+        rest = dict(f32='float32', bf16='bfloat16')[description.computed_in]
         raise UsageError(
             f'{rest}, in which the rest is computed, keeps {reduced:.3f} {what} of {start:.3f} by itself, '
             f'and {bound:.3f} are asked for: {way}'
@@ -98,9 +98,8 @@ def quantize(
     def validate(model: Any, numbers: Iterable[int]) -> tuple[float, list[float]]:
         numbers = list(numbers)
         run = _run_of(model)
-        mean, each = _agree(
-            _with_run(network, run).run, [inputs[i] for i in numbers], [expected[i] for i in numbers], about
-        )
+        given, wanted = [inputs[i] for i in numbers], [expected[i] for i in numbers]
+        mean, each = _agree(_with_run(network, run).run, given, wanted, description.task)
         if calibration.metric and len(numbers) == len(inputs):
             mean = calibration.metric(_with_run(network, run))
         return min(mean, least), each
@@ -122,12 +121,11 @@ def quantize(
                 ranking_subset_size=min(RANKED_BY, len(inputs)), num_ranking_workers=1
             ),
         )
-    _write(model, path, about, ignored)
+    _write(model, path, description, ignored)
     try:
         written = Network(path)
     except RuntimeProblem:  # OpenVINO has no kernels of PoolFormer in eight bits and bfloat16
-        about['computed_in'] = 'f32'
-        _write(model, path, about, ignored)
+        _write(model, path, replace(description, computed_in='f32'), ignored)
         written = Network(path)
     found = judge(written)
     if found < bound:
@@ -153,10 +151,10 @@ def _agree(
     run: Callable[..., dict[str, np.ndarray]],
     inputs: Sequence[dict[str, np.ndarray]],
     expected: Sequence[dict[str, np.ndarray]],
-    about: dict[str, Any],
+    task: str,
 ) -> tuple[float, list[float]]:
     """Mean agreement with what is expected, and that of each image."""
-    each = [agreement(about, one, run(**given)) for given, one in zip(inputs, expected, strict=True)]
+    each = [agreement(task, one, run(**given)) for given, one in zip(inputs, expected, strict=True)]
     return float(np.mean(each)), each
 
 
@@ -196,11 +194,11 @@ def _names(model: Any, ignored: set[str]) -> list[str]:
     return [name for name in operations if name.partition('/')[0] in ignored]
 
 
-def _write(model: Any, path: Path, about: dict[str, Any], ignored: set[str]) -> None:
+def _write(model: Any, path: Path, description: Description, ignored: set[str]) -> None:
     if path.suffix == '.xml':
-        write_openvino(model, path, about, ignored)
+        write_openvino(model, path, description, ignored)
         return
     import onnx
 
-    onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
+    onnx.helper.set_model_props(model, {KEY: description.write()})
     onnx.save(model, path)

@@ -1,5 +1,5 @@
 """Exported networks, run without PyTorch."""
 
-from .run import Description, Network, Prediction, RuntimeProblem, load
+from .run import Crop, Description, Fit, Network, Prediction, RuntimeProblem, Stretch, load
 
-__all__ = ['Description', 'Network', 'Prediction', 'RuntimeProblem', 'load']
+__all__ = ['Crop', 'Description', 'Fit', 'Network', 'Prediction', 'RuntimeProblem', 'Stretch', 'load']

@@ -21,12 +21,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, Literal, cast
 
 try:
     import numpy as np
@@ -63,6 +63,55 @@ class RuntimeProblem(Exception):
 
 
 @dataclass(frozen=True)
+class Fit:
+    """Bilinear resizing that keeps the aspect ratio.
+
+    Attributes:
+        scale (list[float]): Width and height in either order: the largest that both sides of an image get;
+            one may be infinite. Defaults to 32768 pixels, so that the shape of the file is the limit.
+        multiple (int): What both sides are resized to multiples of afterwards. Defaults to 1.
+    """
+
+    scale: list[float] = field(default_factory=lambda: [2**15, 2**15])
+    multiple: int = 1
+    kind: Literal['fit'] = 'fit'
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Bilinear resizing to a size, whatever the aspect ratio.
+
+    Attributes:
+        scale (list[int]): Width and height in pixels.
+    """
+
+    scale: list[int]
+    kind: Literal['stretch'] = 'stretch'
+    multiple: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Resizing of the shorter side by Pillow, and the centre of what comes out.
+
+    Attributes:
+        short (int): Pixels of the shorter side.
+        size (int): Pixels of both sides of the centre.
+        interpolation (str): Name of Pillow's filter in small letters.
+    """
+
+    short: int
+    size: int
+    interpolation: str
+    kind: Literal['crop'] = 'crop'
+    multiple: ClassVar[int] = 1
+
+
+Resize = Fit | Stretch | Crop
+_RESIZES = dict(fit=Fit, stretch=Stretch, crop=Crop)
+
+
+@dataclass(frozen=True)
 class Description:
     """What an exported file says of its network; values also by name, ``description['shape']``.
 
@@ -82,9 +131,7 @@ class Description:
         padding (list[float]): RGB values beside an image.
         clipped_to (str): Which size the network is told: that of the ``'content'``, or the ``'shape'``.
         divisor (int): Of height and width where these are dynamic.
-        resize (dict): ``kind`` ``'fit'`` or ``'stretch'`` with ``scale``, width and height in pixels, and
-            for ``'fit'`` the ``multiple`` that both sides are resized to, or ``'crop'`` with ``short``,
-            ``size`` and ``interpolation``.
+        resize (Fit | Stretch | Crop): How an image is resized.
         classes (list[str]): Names of the classes, if they are known.
         palette (list[list[int]]): Their RGB colours, if they are known.
         mask_threshold (float): Smallest probability of a pixel of an object.
@@ -109,7 +156,7 @@ class Description:
     padding: list[float] = field(default_factory=list)
     clipped_to: str = 'content'
     divisor: int = 1
-    resize: dict[str, Any] = field(default_factory=dict)
+    resize: Resize = field(default_factory=Fit)
     classes: list[str] = field(default_factory=list)
     palette: list[list[int]] = field(default_factory=list)
     mask_threshold: float = 0.5
@@ -155,28 +202,53 @@ class Description:
                 raise _damaged(path, f'{name} is missing')
             if not is_right(content[name]):
                 raise _damaged(path, f'{name} is {_shortened(content[name])}, not {what}')
-        known = {one.name for one in fields(cls)}
-        description = cls(**{name: value for name, value in content.items() if name in known})
+        resize = content['resize']
+        kind = _RESIZES[resize['kind']]
+        content['resize'] = kind(**_known(kind, resize))
+        description = cls(**_known(cls, content))
         description._check_together(path)
         return description
 
+    def write(self) -> str:
+        """Return the JSON that :meth:`read` takes."""
+        return json.dumps(asdict(self))
+
     def _check_together(self, path: Path) -> None:
         """Check what several values say."""
-        inputs, outputs = ['image'], [self.outputs]
+        outputs = [self.outputs]
         if self.task == 'detection':
-            inputs, outputs = ['image', 'size'], [['boxes', 'scores', 'labels'], [*TASKS['detection']]]
+            outputs = [['boxes', 'scores', 'labels'], [*TASKS['detection']]]
         elif self.task == 'segmentation' and self.outputs != ['logits']:
-            inputs, outputs = ['image', 'size', 'original'], [['labels']]
+            outputs = [['labels']]
         elif self.task == 'classification':
             outputs = [['probabilities']]
+        inputs = inputs_of(self.task, self.outputs)
         for name, given, allowed in (('inputs', self.inputs, [inputs]), ('outputs', self.outputs, outputs)):
             if given not in allowed:
                 raise _damaged(path, f'{name} are {_shortened(given)} of a network for {self.task}')
-        multiple = self.resize.get('multiple', 1)
+        multiple = self.resize.multiple
         if self.dynamic != 'all' and any(side % multiple for side in self.shape):
             raise _damaged(path, f'shape {self.shape} is not of multiples of {multiple}, as resize asks for')
         if self.takes_batches and (self.dynamic == 'none' or self.task == 'detection'):
             raise _damaged(path, f"takes_batches is true with dynamic='{self.dynamic}' and {self.task}")
+
+
+def inputs_of(task: str, outputs: Sequence[str]) -> list[str]:
+    """Return the names of the inputs of a network, in their order.
+
+    Args:
+        task (str): One of :data:`TASKS`.
+        outputs (Sequence[str]): Names of its outputs.
+    """
+    if task == 'detection':
+        return ['image', 'size']
+    labels = task == 'segmentation' and [*outputs] != ['logits']
+    return ['image', 'size', 'original'] if labels else ['image']
+
+
+def _known(kind: type, content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a dataclass has no attribute for, such as what later programs write."""
+    return {one.name: content[one.name] for one in fields(kind) if one.name in content}
 
 
 def _is_whole(value: object, least: int, most: float = math.inf) -> bool:
@@ -966,34 +1038,34 @@ def _resize(image: np.ndarray, description: Description) -> np.ndarray:
     """Resize as the network's own pipeline does, and so that it fits into the file's shape."""
     how, (high, wide) = description.resize, description.shape
     height, width = image.shape[:2]
-    if how['kind'] == 'crop':
+    if isinstance(how, Crop):
         return _crop(image, how, (high, wide))
     fixed = description.dynamic != 'all'
-    if how['kind'] == 'stretch':
-        size = (high, wide) if fixed else tuple(how['scale'][::-1])
+    size: Sequence[int]
+    if isinstance(how, Stretch):
+        size = (high, wide) if fixed else how.scale[::-1]
     elif description.task == 'features' and not fixed:
         size = height, width
     else:
-        factor = min(max(how['scale']) / max(height, width), min(how['scale']) / min(height, width))
+        factor = min(max(how.scale) / max(height, width), min(how.scale) / min(height, width))
         if fixed:
             factor = min(factor, high / height, wide / width)
         size = tuple(max(int(side * factor + 0.5), 1) for side in (height, width))
-    multiple = how.get('multiple', 1)
-    rounded = tuple(-(-side // multiple) * multiple for side in size)
+    rounded = tuple(-(-side // how.multiple) * how.multiple for side in size)
     _check_pixels(rounded, image)
     return resize_bilinear(resize_bilinear(image, size), rounded)
 
 
-def _crop(image: np.ndarray, how: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+def _crop(image: np.ndarray, how: Crop, shape: tuple[int, int]) -> np.ndarray:
     """Resize the short side with Pillow, and take the centre."""
     height, width = image.shape[:2]
-    short = how['short']
+    short = how.short
     if height < width:
         size = (int(short * width / height), short)
     else:
         size = (short, int(short * height / width))
     _check_pixels(size[::-1], image)
-    method = getattr(Image.Resampling, how['interpolation'].upper())
+    method = getattr(Image.Resampling, how.interpolation.upper())
     resized = np.asarray(Image.fromarray(image).resize(size, method))
     top, left = (
         max(0, round((side - kept) / 2)) for side, kept in zip(resized.shape[:2], shape, strict=True)
@@ -1001,12 +1073,12 @@ def _crop(image: np.ndarray, how: dict[str, Any], shape: tuple[int, int]) -> np.
     return resized[top : top + shape[0], left : left + shape[1]]
 
 
-def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bilinear(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize between the nearest four pixels, in the fixed-point arithmetic of OpenCV's ``INTER_LINEAR``.
 
     Args:
         image (np.ndarray): ``(height, width, channels)``, uint8.
-        size (tuple[int, int]): Height and width.
+        size (Sequence[int]): Height and width.
     """
     if image.shape[:2] == tuple(size):
         return image

@@ -28,7 +28,7 @@ from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.deploy import export, load
 from mmmeta.deploy.comparing import EXACT, Objects, _compare_objects, compare_images
 from mmmeta.deploy.formats import quiet
-from mmmeta.runtime.run import Network, RuntimeProblem
+from mmmeta.runtime.run import Fit, Network, RuntimeProblem
 from mmmeta.utils.errors import UsageError
 
 pytest.importorskip('onnxscript', reason='export needs onnxscript')
@@ -129,7 +129,7 @@ def test_answers_of_many_threads_are_those_of_one(exported, tmp_path, engine):
 def test_the_description(exported):
     about = load(exported).description
     assert about['classes'][:2] == ['person', 'bicycle'] and len(about['palette']) == 80
-    assert about['shape'] == [96, 160] and about['resize'] == dict(kind='fit', scale=[144, 96])
+    assert about['shape'] == [96, 160] and about.resize == Fit([144, 96])
     assert about['mean'] == pytest.approx([123.675, 116.28, 103.53]) and about['is_bgr'] is False
     assert about.packages['torch'] in torch.__version__
 
@@ -380,7 +380,7 @@ def test_files_and_images_that_do_not_fit(exported, tmp_path):
             load(path)
     network = load(exported)
     for images, options, message in (
-        ([tmp_path / 'text.png'], {}, 'is damaged or no image: give another one'),
+        ([tmp_path / 'text.png'], {}, 'is damaged or not an image: give another one'),
         ([tmp_path / 'none.png'], {}, 'there is no image'),
         ([np.zeros((5, 5))], {}, r'an image of shape \(5, 5\) and type float64: give'),
         ([scene(50, 50)], dict(batch_size=2), 'takes one image at a time'),

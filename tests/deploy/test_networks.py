@@ -42,7 +42,7 @@ def test_means_belong_to_the_channels_of_the_network(scope, name, key, more, tur
     mean, std, is_bgr = normalization_of(preprocessor)
     assert (mean, std, is_bgr) == (MEAN, STD, not turns)
     values = dict(mean=mean, std=std, is_bgr=is_bgr, normalized_inside=True)
-    (own,) = Normalized(Echo(), dict(values, method='Echo'))(torch.from_numpy(rgb).float()[None])
+    (own,) = Normalized(Echo(), Description('features', **values))(torch.from_numpy(rgb).float()[None])
     torch.testing.assert_close(own, expected)
     outside = normalize(rgb.astype(np.float32), Description('features', **values))
     torch.testing.assert_close(torch.from_numpy(outside.copy())[None], expected)

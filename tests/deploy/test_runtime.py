@@ -12,13 +12,15 @@ from mmengine.config import ConfigDict
 from mmseg.models.utils import Upsample
 from torch import nn
 
-from mmmeta.deploy.exporting import _replaced
+from mmmeta.deploy.exporting import _default_shape, _replaced
 from mmmeta.deploy.pooling import MatrixAdaptiveAvgPool2d
 from mmmeta.deploy.preprocessing import Preprocessing, read_preprocessing
 from mmmeta.deploy.suppression import separate, suppress
 from mmmeta.deploy.upsampling import SymbolicUpsample
 from mmmeta.runtime.run import (
+    Crop,
     Description,
+    Fit,
     Prediction,
     _crop,
     _resize,
@@ -43,8 +45,7 @@ def test_sizes_that_keep_the_ratio_are_those_of_mmcv():
     for _ in range(200):
         height, width = (int(side) for side in rng.integers(1, 120, 2))
         scale = tuple(int(side) for side in rng.integers(20, 90, 2))
-        resize = dict(kind='fit', scale=list(scale))
-        description = Description('detection', shape=[8, 8], dynamic='all', resize=resize)
+        description = Description('detection', shape=[8, 8], dynamic='all', resize=Fit([*scale]))
         resized = _resize(np.zeros((height, width, 3), np.uint8), description)
         expected = mmcv.rescale_size((width, height), scale)
         assert resized.shape[1::-1] == tuple(max(side, 1) for side in expected), (height, width, scale)
@@ -55,10 +56,9 @@ def test_sizes_that_keep_the_ratio_are_those_of_mmcv():
 def test_crops_as_mmpretrain_takes_them(size, short, side):
     transforms = pytest.importorskip('mmpretrain.datasets.transforms', reason='its transforms are repeated')
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    how = dict(kind='crop', short=short, size=side, interpolation='bicubic')
     resize = transforms.ResizeEdge(short, edge='short', backend='pillow', interpolation='bicubic')
     results = transforms.CenterCrop(side)(resize(dict(img=image)))
-    np.testing.assert_array_equal(_crop(image, how, (side, side)), results['img'])
+    np.testing.assert_array_equal(_crop(image, Crop(short, side, 'bicubic'), (side, side)), results['img'])
 
 
 def test_upsampling_traced_for_any_size():
@@ -81,9 +81,9 @@ def read(*steps, **preprocessor):
 
 def test_preprocessing_of_a_test_pipeline():
     plain = read(RESIZE, dict(type='LoadAnnotations'), pad_size_divisor=32)
-    assert plain == Preprocessing(dict(kind='fit', scale=[64, 32]), divisor=32) and plain.keeps_ratio
+    assert plain == Preprocessing(Fit([64, 32]), divisor=32) and plain.keeps_ratio
     aligned = read(RESIZE, dict(type='ResizeToMultiple', size_divisor=16), test_cfg=dict(size_divisor=8))
-    assert aligned == Preprocessing(dict(kind='fit', scale=[64, 32], multiple=16), divisor=8)
+    assert aligned == Preprocessing(Fit([64, 32], multiple=16), divisor=8)
     padded = read(RESIZE, dict(type='mmdet.Pad', size=(96, 64), pad_val=dict(img=(1, 2, 3))))
     assert padded.padded_size == (64, 96) and padded.padding == [3, 2, 1] and not padded.keeps_ratio
     multiples = read(RESIZE, dict(type='Pad', size_divisor=32, pad_val=5), pad_size_divisor=32)
@@ -91,11 +91,9 @@ def test_preprocessing_of_a_test_pipeline():
     inner = dict(type='ADE20KDataset', pipeline=[FIRST, RESIZE, LAST])
     wrapped = dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', dataset=inner, times=2)])
     cfg = ConfigDict(test_dataloader=dict(dataset=wrapped), test_pipeline=[])
-    assert read_preprocessing(cfg, None).resize == dict(kind='fit', scale=[64, 32])
+    assert read_preprocessing(cfg, None).resize == Fit([64, 32])
     edge = dict(type='ResizeEdge', scale=48, edge='short', backend='pillow', interpolation='bicubic')
-    assert read(edge, dict(type='CenterCrop', crop_size=32)).resize == dict(
-        kind='crop', short=48, size=32, interpolation='bicubic'
-    )
+    assert read(edge, dict(type='CenterCrop', crop_size=32)).resize == Crop(48, 32, 'bicubic')
 
 
 @pytest.mark.parametrize(
@@ -120,6 +118,16 @@ def test_preprocessing_of_a_test_pipeline():
 def test_preprocessing_that_the_runtime_does_not_repeat(steps, preprocessor, message):
     with pytest.raises(UsageError, match=message):
         read(*steps, **preprocessor)
+
+
+def test_a_scale_without_a_limit():
+    """MMCV takes an infinite side for any."""
+    unlimited = read(dict(RESIZE, scale=(float('inf'), 96)))
+    assert _default_shape(unlimited, 'segmentation') == (96, 96)
+    with pytest.raises(
+        UsageError, match=r'resizes to scale=\(inf, 96\), a side without a limit: give the sh'
+    ):
+        _default_shape(unlimited, 'detection')
 
 
 def test_masks_as_mmdetection_pastes_them():
@@ -220,8 +228,8 @@ def test_suppression_in_a_file(tmp_path):
     )
     scores = torch.rand(3, 30)
     program = formats.trace(Suppress(), (boxes, scores), None)
-    names = dict(inputs=['boxes', 'scores'], outputs=['kept'])
-    formats.write_onnx(program, tmp_path / 'a.onnx', names, {})
+    description = Description('features', inputs=['boxes', 'scores'], outputs=['kept'])
+    formats.write_onnx(program, tmp_path / 'a.onnx', description)
     session = onnxruntime.InferenceSession(tmp_path / 'a.onnx')
     for threshold in (0.0, 0.9, 2.0):
         some = torch.where(scores >= threshold, scores, -1.0)

@@ -332,7 +332,7 @@ def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
     """
     networks = [load(path, args.engine, args.threads, trusted=args.trust_file) for path in args.files]
     first = networks[0]
-    image, _ = draw_coco_scene(np.random.default_rng(0), *first.description['shape'])
+    image, _ = draw_coco_scene(np.random.default_rng(0), *first.description.shape)
     prepared = first.prepare(np.asarray(image))
     names, runs = [], []
     for config, checkpoint in args.model:
@@ -340,14 +340,14 @@ def compare_exported(args: argparse.Namespace) -> list[dict[str, Any]]:
         names.append(f'{Path(config).stem}, PyTorch')
         runs.append(partial(predict_as, first, model, normalized(first, [prepared]), prepared))
     for path, network in zip(args.files, networks, strict=True):
-        if network.description['shape'] != first.description['shape']:
+        if network.description.shape != first.description.shape:
             raise UsageError(
                 f"'{path}' takes images of another size than '{args.files[0]}': give files of one size"
             )
-        names.append(f'{Path(path).stem}, {network.engine} {network.description["precision"]}')
+        names.append(f'{Path(path).stem}, {network.engine} {network.description.precision}')
         runs.append(partial(network.run, **network.inputs([network.prepare(np.asarray(image))])))
     height, width = prepared.image.shape[1:]
-    title = f'{first.description["method"]}, 1 x {height}x{width}'
+    title = f'{first.description.method}, 1 x {height}x{width}'
     return measure(title, names, runs, args.repeats, height=height, width=width, files=args.files)
 
 
