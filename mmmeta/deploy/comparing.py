@@ -12,7 +12,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from mmmeta.runtime.run import Network, Prepared, normalize, paste_mask, read_image
+from mmmeta.datasets.images import shown_size
+from mmmeta.runtime.run import Network, Prepared, normalize, paste_mask
 
 from .preprocessing import test_steps
 
@@ -202,7 +203,7 @@ def _compare_image(model: nn.Module, network: Network, path: Path) -> Difference
     )
     x, samples = data['inputs'], data['data_samples']
     prediction = network.predict([path])[0]
-    height, width = read_image(path).shape[:2]
+    height, width = shown_size(path)
     title = f'image of {height}x{width}'
 
     def predict(x: Tensor) -> BaseDataElement:

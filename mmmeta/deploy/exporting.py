@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmmeta.datasets.classes import class_names
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.models import MetaFormer
 from mmmeta.models.layers import Mlp, SepConv
 from mmmeta.runtime import run
-from mmmeta.runtime.run import Crop, Description, Fit, Network, RuntimeProblem, inputs_of, read_image
+from mmmeta.runtime.run import VERSION, Crop, Description, Fit, Network, RuntimeProblem, inputs_of
 from mmmeta.utils.errors import UsageError
 from mmmeta.weights import MEAN, STD, sha256_of
 
@@ -124,6 +125,11 @@ def export(
     _check_beside(path)
     network = Normalized(network, description).eval()
     with _beside(path) as folder, tempfile.TemporaryDirectory() as drawn:
+        if not images and description.reads == 'unchanged':
+            raise UsageError(
+                'the file is compared with PyTorch on images like those of the application, and this network '
+                'reads them as they are stored: give some (--images)'
+            )
         files = _as_files(images or _draw(description), Path(drawn))
         draft = Path(folder) / path.name
         progress('tracing')
@@ -133,8 +139,7 @@ def export(
         exact = replace(description, precision='f32', computed_in='f32') if quantizes else description
         around = _write(program, draft, format, exact)
         progress('comparing with PyTorch')
-        batches = _with_sizes([read_image(file) for file in files], description)
-        exported = _compare(model, draft, batches, files)
+        exported = _compare(model, draft, files)
         required = [*exported.differences, *([] if _pads(description) else exported.same_images)]
         failed = [difference for difference in required if not difference.passed]
         if failed and precision != 'bf16':
@@ -143,7 +148,7 @@ def export(
             progress(f'calibrating with {len(calibration.images)} images')
             with _running():
                 exported.quantized = _quantize(draft, description, calibration, around)
-            exported = replace(_compare(model, draft, batches, files), quantized=exported.quantized)
+            exported = replace(_compare(model, draft, files), quantized=exported.quantized)
         shutil.copyfile(RUNTIME, Path(folder) / RUN)
         written = sorted(Path(folder).iterdir(), key=lambda one: (one.name != path.name, one.name))
         for one in reversed(written):  # the one to run last, when the others are there
@@ -157,12 +162,10 @@ def _pads(description: Description) -> bool:
     return isinstance(description.resize, Fit) and description.dynamic != 'all'
 
 
-def _compare(
-    model: nn.Module, draft: Path, batches: Sequence[Sequence[np.ndarray]], files: Sequence[Path]
-) -> Exported:
-    """Compare a file with PyTorch."""
+def _compare(model: nn.Module, draft: Path, files: Sequence[Path]) -> Exported:
     with _running():
         network = Network(draft, trusted=True)
+        batches = _with_sizes([network.read(file) for file in files], network.description)
         differences = compare(model, network, batches)
         predicts = {'boxes', 'labels', 'probabilities'} & {*network.description.outputs}
         return Exported([], differences, compare_images(model, network, files) if predicts else [])
@@ -310,8 +313,11 @@ def _describe(
 ) -> Description:
     """The description that stands in the file."""
     preprocessor = getattr(model, 'data_preprocessor', None)
-    mean, std, is_bgr = normalization_of(preprocessor) if preprocessor else ([*MEAN], [*STD], False)
     preprocessing = read_preprocessing(getattr(model, 'cfg', None), preprocessor)
+    mean, std, is_bgr = [*MEAN], [*STD], False
+    if preprocessor:
+        mean, std, is_bgr = normalization_of(preprocessor, preprocessing)
+    _check_channels(model, len(mean), task)
     dynamic = _choose_dynamic(dynamic, preprocessing, task)
     divisor = preprocessing.divisor if task == 'detection' else preprocessing.resize.multiple
     shape = _check_shape(shape or _default_shape(preprocessing, task), divisor)
@@ -322,6 +328,7 @@ def _describe(
     test_cfg = model.cfg.model.get('test_cfg', {}) if task == 'detection' else {}
     return Description(
         task,
+        version=1 if preprocessing.reads == 'color' else VERSION,
         method=type(model).__name__,
         shape=list(shape),
         dynamic=dynamic,
@@ -332,11 +339,13 @@ def _describe(
         mean=mean,
         std=std,
         is_bgr=is_bgr,
+        reads=preprocessing.reads,
+        in_range=preprocessing.in_range,
         padding=list(padding),
         clipped_to=clipped_to,
         divisor=preprocessing.divisor,
         resize=preprocessing.resize,
-        classes=list(meta.get('classes') or []),
+        classes=list(class_names(model) if task == 'classification' else meta.get('classes') or []),
         palette=[list(colour) for colour in meta.get('palette') or []],
         mask_threshold=(test_cfg.get('rcnn') or {}).get('mask_thr_binary', 0.5),
         checkpoint=_identify(checkpoint),
@@ -344,6 +353,17 @@ def _describe(
         inputs=inputs_of(task, outputs),
         outputs=[*outputs],
     )
+
+
+def _check_channels(model: nn.Module, channels: int, task: str) -> None:
+    """Check that a network takes as many channels as its pipeline reads."""
+    stem = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    if stem is not None and stem.in_channels != channels:
+        remedy = 'export a config, which says how they are read' if task == 'features' else 'make them agree'
+        raise UsageError(
+            f'{type(model).__name__} takes images of {stem.in_channels} channels, and {channels} '
+            f'are read: {remedy}'
+        )
 
 
 def _default_shape(preprocessing: Preprocessing, task: str) -> tuple[int, int]:
@@ -424,7 +444,7 @@ def _example(description: Description) -> tuple[tuple[Tensor, ...], formats.Shap
     batch = 2 if description.takes_batches else 1
     kind = torch.float32 if description.task == 'detection' else torch.int64
     known = dict(
-        image=torch.rand(batch, 3, height, width) * 255,
+        image=torch.rand(batch, len(description.mean), height, width) * 255,
         size=torch.tensor([height, width], dtype=kind),
         original=torch.tensor([height + 1, width + 1]),
     )
@@ -481,10 +501,8 @@ def _with_sizes(images: Sequence[np.ndarray], description: Description) -> list[
     if description.takes_batches:
         batches.append([images[0]] * 3)
     if description.dynamic == 'all':
-        rng = np.random.default_rng(2)
         for change in ((64, 0), (-32, 96)):
-            height, width = (
-                max(side + more, 64) for side, more in zip(description.shape, change, strict=True)
-            )
-            batches.append([np.asarray(draw_coco_scene(rng, height, width)[0])])
+            size = [max(side + more, 64) for side, more in zip(description.shape, change, strict=True)]
+            times = [-(-side // own) for side, own in zip(size, images[0].shape, strict=False)]
+            batches.append([np.tile(images[0], (*times, 1))[: size[0], : size[1]]])
     return batches

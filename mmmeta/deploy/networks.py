@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from mmmeta.runtime import Description
 from mmmeta.utils.errors import UsageError
 
+from .preprocessing import Preprocessing
+
 
 class Normalized(nn.Module):
     """A network with its normalisation.
@@ -16,28 +18,18 @@ class Normalized(nn.Module):
         network (nn.Module): Takes normalised images, and more.
         description (Description): Its ``mean``, ``std`` and ``is_bgr``, and whether they are applied here,
             ``normalized_inside``.
-
-    Raises:
-        UsageError: It takes images of other channels than three.
     """
 
     def __init__(self, network: nn.Module, description: Description) -> None:
         super().__init__()
-        stem = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-        channels = {len(description.mean), *([stem.in_channels] if stem else [])} - {3}
-        if channels:
-            raise UsageError(
-                f'{description.method} takes images of {channels.pop()} channels: those of 3 channels, '
-                'which are read as RGB, can be exported'
-            )
         self.network = network
         self.names = network.names
         self.description = description
         for key, values in (('mean', description.mean), ('std', description.std)):
-            self.register_buffer(key, torch.tensor(values).view(3, 1, 1), persistent=False)
+            self.register_buffer(key, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, *sizes: Tensor) -> tuple[Tensor, ...]:
-        """Normalise RGB images, ``(B, 3, H, W)`` with values to 255, and run the network."""
+        """Normalise images, ``(B, C, H, W)``, red first, and run the network."""
         if self.description.normalized_inside:
             image = image.flip(1) if self.description.is_bgr else image
             image = (image - self.mean) / self.std
@@ -58,7 +50,7 @@ class Features(nn.Module):
         self.names = tuple(f'features_{i}' for i in backbone.out_indices)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Features of images, ``(B, 3, H, W)``."""
+        """Features of images, ``(B, C, H, W)``."""
         return tuple(self.backbone(image))
 
 
@@ -80,7 +72,7 @@ class Classification(nn.Module):
         self.classifier = classifier
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """Probabilities for images, ``(B, 3, H, W)``."""
+        """Probabilities for images, ``(B, C, H, W)``."""
         return (self.classifier(image, mode='tensor').softmax(1),)
 
 
@@ -117,7 +109,7 @@ class Segmentation(nn.Module):
         """Segment images.
 
         Args:
-            image (Tensor): ``(B, 3, H, W)``, padded at the right and at the bottom.
+            image (Tensor): ``(B, C, H, W)``, padded at the right and at the bottom.
             sizes (Tensor): For labels: height and width without the padding, and those of the original
                 image, both ``(2,)`` and int64.
 
@@ -142,11 +134,24 @@ class Segmentation(nn.Module):
         return (logits.argmax(1).int(),)
 
 
-def normalization_of(preprocessor: BaseDataPreprocessor) -> tuple[list[float], list[float], bool]:
-    """Mean, deviation, and whether blue comes first, of what a data preprocessor makes of an image."""
-    # Images are read with blue first; the packages name what turns them differently.
+def normalization_of(
+    preprocessor: BaseDataPreprocessor, preprocessing: Preprocessing
+) -> tuple[list[float], list[float], bool]:
+    """Return mean, deviation, and whether blue comes first, of what a config makes of an image.
+
+    Raises:
+        UsageError: An image is normalised twice.
+    """
+    channels = preprocessing.channels
+    # Colours are read with blue first, unless they are read unchanged; the packages have names of their own.
     turns = ('_channel_conversion', 'channel_conversion', 'to_rgb')
-    is_bgr = not any(getattr(preprocessor, name, False) for name in turns)
-    if not preprocessor._enable_normalize:
-        return [0.0] * 3, [1.0] * 3, is_bgr
-    return preprocessor.mean.flatten().tolist(), preprocessor.std.flatten().tolist(), is_bgr
+    is_turned = channels == 3 and any(getattr(preprocessor, name, False) for name in turns)
+    is_bgr = channels == 3 and (preprocessing.reads == 'color') != is_turned
+    mean, std = [0.0] * channels, [1.0] * channels
+    if preprocessor._enable_normalize:
+        mean, std = (part.flatten().tolist() for part in (preprocessor.mean, preprocessor.std))
+    if preprocessing.mean is None:
+        return mean * (channels // len(mean)), std * (channels // len(std)), is_bgr
+    if preprocessor._enable_normalize:
+        raise UsageError('the test pipeline and the data preprocessor normalise images: leave one out')
+    return preprocessing.mean, preprocessing.std, is_bgr

@@ -12,8 +12,8 @@ from mmmeta.utils.errors import UsageError
 # Steps that an image without annotations does not need.
 ANNOTATION_STEPS = {'LoadAnnotations', 'LoadPanopticAnnotations', 'LoadMappedLabels'}
 SUPPORTED = (
-    'LoadImageFromFile in colour, Resize (bilinear, by OpenCV), ResizeToMultiple, Pad, or ResizeEdge of the '
-    'short side by Pillow and CenterCrop, and a Pack step'
+    'LoadImageFromFile in colour or grey or LoadUnchangedImage, Resize (bilinear, by OpenCV), '
+    'ResizeToMultiple, Pad, or ResizeEdge of the short side and CenterCrop, Normalize, and a Pack step'
 )
 
 
@@ -27,12 +27,22 @@ class Preprocessing:
         padding (list[float] | None): RGB value of the pixels with which the pipeline pads. Defaults to None:
             zeros, after normalization.
         padded_size (tuple[int, int] | None): Height and width to which the pipeline pads. Defaults to None.
+        reads (str): How images are read, as a description names it. Defaults to ``'color'``.
+        channels (int): Their channels. Defaults to 3.
+        in_range (list[float]): Values that become 0 and 255. Defaults to none.
+        mean (list[float] | None): What the pipeline subtracts. Defaults to None: it does not normalise.
+        std (list[float] | None): What it divides by. Defaults to None.
     """
 
     resize: Resize = field(default_factory=Fit)
     divisor: int = 1
     padding: list[float] | None = None
     padded_size: tuple[int, int] | None = None
+    reads: str = 'color'
+    channels: int = 3
+    in_range: list[float] = field(default_factory=list)
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
     @property
     def keeps_ratio(self) -> bool:
@@ -67,7 +77,16 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
         args = {key: value for key, value in step.items() if key != 'type'}
         kind = _kind(step)
         if kind == 'LoadImageFromFile':
-            supported = args.get('color_type', 'color') == 'color' and not args.get('to_float32')
+            result.reads = args.get('color_type', 'color')
+            result.channels = 3 if result.reads == 'color' else 1
+            supported = result.reads in ('color', 'grayscale') and not args.get('to_float32')
+        elif kind == 'LoadUnchangedImage':
+            result.reads, result.channels = 'unchanged', args['channels']
+            result.in_range = list(args.get('in_range') or [])
+            supported = True
+        elif kind == 'Normalize' and result.mean is None:
+            result.mean, result.std = ([*map(float, args[key])] for key in ('mean', 'std'))
+            supported = not args.get('to_rgb', True) and result.reads != 'color'
         elif kind.startswith('Pack'):
             supported = True
         elif kind == 'Resize' and resize is None:
@@ -77,13 +96,15 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
             resize = replace(resize, multiple=args.get('size_divisor', 32))
             supported = args.get('interpolation') in (None, 'bilinear')
         elif kind == 'ResizeEdge' and resize is None:
-            resize = Crop(args['scale'], 0, args.get('interpolation', 'bilinear'))
-            supported = args.get('backend') == 'pillow' and args.get('edge', 'short') == 'short'
+            backend, interpolation = args.get('backend', 'cv2'), args.get('interpolation', 'bilinear')
+            by_opencv = (backend, interpolation) == ('cv2', 'bilinear')
+            resize = Crop(args['scale'], 0, 'opencv' if by_opencv else interpolation)
+            supported = (backend == 'pillow' or by_opencv) and args.get('edge', 'short') == 'short'
         elif kind == 'CenterCrop' and isinstance(resize, Crop):
             resize = replace(resize, size=args['crop_size'])
             supported = isinstance(args['crop_size'], int)
         elif kind == 'Pad' and resize is not None:
-            supported = _read_pad(args, result)
+            supported = result.mean is None and _read_pad(args, result)
         else:
             supported = False
         if not supported:
@@ -119,7 +140,8 @@ def _read_pad(args: dict[str, Any], result: Preprocessing) -> bool:
     value = args.get('pad_val', 0)
     value = value.get('img', 0) if isinstance(value, dict) else value
     # Pixels are blue first in pipelines.
-    result.padding = [float(value)] * 3 if isinstance(value, (int, float)) else [*map(float, value)][::-1]
+    many = [value] * result.channels if isinstance(value, (int, float)) else value
+    result.padding = [*map(float, many)][:: -1 if result.reads == 'color' else 1]
     size, divisor = args.get('size'), args.get('size_divisor')
     if size:
         width, height = (size, size) if isinstance(size, int) else size

@@ -35,14 +35,14 @@ class Calibration:
     """What eight bits are chosen with.
 
     Attributes:
-        images (Sequence[np.ndarray]): RGB images like those that the network is to see.
+        images (Sequence): Files or arrays like those that the network is to see.
         metric (callable | None): Gives the metric of a network, in points. Defaults to None: how far its
             predictions agree with those of float32, on ``images``.
         max_drop (float): Points that the metric may lose. Defaults to 1.0; without a metric
             :data:`AGREEMENT` holds.
     """
 
-    images: Sequence[np.ndarray]
+    images: Sequence[np.ndarray | str | Path]
     metric: Callable[[Network], float] | None = None
     max_drop: float = 1.0
 
@@ -77,7 +77,7 @@ def quantize(
     import nncf
 
     network = Network(source)
-    inputs = [network.inputs([network.prepare(image)]) for image in calibration.images]
+    inputs = [network.inputs([network.prepare(network.read(image))]) for image in calibration.images]
     expected = [network.run(**one) for one in inputs]
     judge = calibration.metric or (lambda one: _agree(one.run, inputs, expected, description.task)[0])
     start = judge(network)

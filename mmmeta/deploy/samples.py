@@ -10,12 +10,11 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.config.building import build
 from mmmeta.config.inspection import datasets
-from mmmeta.runtime.run import read_image
 from mmmeta.utils.errors import UsageError
 
 
-def training_images(cfg: Config, samples: int) -> list[np.ndarray]:
-    """Images of a training set, evenly spread over it.
+def training_images(cfg: Config, samples: int) -> list[str]:
+    """Files of images of a training set, evenly spread over it.
 
     Args:
         cfg (Config): As :func:`~mmmeta.apis.load_config` returns it.
@@ -34,7 +33,7 @@ def training_images(cfg: Config, samples: int) -> list[np.ndarray]:
         raise UsageError(
             f'the training set is not there ({error.filename or error}): give --calibration IMAGES'
         ) from error
-    return [read_image(data.get_data_info(i)['img_path']) for i in _spread(len(data), samples)]
+    return [data.get_data_info(i)['img_path'] for i in _spread(len(data), samples)]
 
 
 def take_samples(cfg: Config, samples: int, folder: Path) -> None:

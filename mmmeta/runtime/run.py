@@ -37,7 +37,7 @@ except ImportError as error:
     sys.exit(f'error: {sys.executable} has no {error.name}: pip install numpy pillow onnxruntime')
 
 # Of the description in a file; a runtime reads those up to its own.
-VERSION = 1
+VERSION = 2
 KEY = 'mmmeta'
 ENGINES = dict(onnxruntime=('.onnx',), openvino=('.xml', '.onnx'), torch=('.pt2',))
 # Names of the inputs and axes of the outputs, by task; features have any names.
@@ -92,12 +92,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Crop:
-    """Resizing of the shorter side by Pillow, and the centre of what comes out.
+    """Resizing of the shorter side, and the centre of what comes out.
 
     Attributes:
         short (int): Pixels of the shorter side.
         size (int): Pixels of both sides of the centre.
-        interpolation (str): Name of Pillow's filter in small letters.
+        interpolation (str): Pillow's filter in small letters; ``'opencv'`` for bilinear as OpenCV has it.
     """
 
     short: int
@@ -117,7 +117,7 @@ class Description:
 
     Attributes:
         task (str): One of :data:`TASKS`.
-        version (int): Of these attributes.
+        version (int): Of these attributes: 1 where images are read as colours, so that older programs run it.
         method (str): Name of the class that was exported.
         shape (list[int]): Height and width of the images that it takes.
         dynamic (str): What may differ when it runs: ``'none'``, ``'batch'`` or ``'all'``.
@@ -128,7 +128,10 @@ class Description:
         mean (list[float]): Subtracted from the channels, in the order that ``is_bgr`` says.
         std (list[float]): What they are divided by.
         is_bgr (bool): Whether the network takes blue first.
-        padding (list[float]): RGB values beside an image.
+        reads (str): How images are read: ``'color'`` as 8 bits of red, green and blue, ``'grayscale'`` as
+            8 bits of one channel, ``'unchanged'`` with as many channels as ``mean``, as they are stored.
+        in_range (list[float]): Values of images that become 0 and 255; none where they stay as they are.
+        padding (list[float]): Values of the channels beside an image.
         clipped_to (str): Which size the network is told: that of the ``'content'``, or the ``'shape'``.
         divisor (int): Of height and width where these are dynamic.
         resize (Fit | Stretch | Crop): How an image is resized.
@@ -153,6 +156,8 @@ class Description:
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     is_bgr: bool = False
+    reads: str = 'color'
+    in_range: list[float] = field(default_factory=list)
     padding: list[float] = field(default_factory=list)
     clipped_to: str = 'content'
     divisor: int = 1
@@ -199,6 +204,8 @@ class Description:
             )
         for name, (is_right, what) in _CHECKS.items():
             if name not in content:
+                if name in _ADDED:
+                    continue
                 raise _damaged(path, f'{name} is missing')
             if not is_right(content[name]):
                 raise _damaged(path, f'{name} is {_shortened(content[name])}, not {what}')
@@ -226,6 +233,12 @@ class Description:
         for name, given, allowed in (('inputs', self.inputs, [inputs]), ('outputs', self.outputs, outputs)):
             if given not in allowed:
                 raise _damaged(path, f'{name} are {_shortened(given)} of a network for {self.task}')
+        channels = dict(color=3, grayscale=1).get(self.reads, len(self.mean))
+        for name, values in (('mean', self.mean), ('std', self.std), ('padding', self.padding)):
+            if len(values) != channels:
+                raise _damaged(path, f'{name} has {len(values)} numbers for {channels} channels')
+        if self.is_bgr and channels != 3:
+            raise _damaged(path, f'is_bgr is true with {channels} channels')
         multiple = self.resize.multiple
         if self.dynamic != 'all' and any(side % multiple for side in self.shape):
             raise _damaged(path, f'shape {self.shape} is not of multiples of {multiple}, as resize asks for')
@@ -279,7 +292,7 @@ def _is_resize(value: object) -> bool:
         sides = _is_list(scale, lambda side: type(side) in (int, float) and side >= 1, 2)
         return sides and min(scale) <= MAX_SIDE and _is_whole(value.get('multiple', 1), 1, MAX_SIDE)
     sides = _is_whole(value.get('short'), 1, MAX_SIDE) and _is_whole(value.get('size'), 1, MAX_SIDE)
-    return kind == 'crop' and sides and value.get('interpolation') in methods
+    return kind == 'crop' and sides and value.get('interpolation') in (*methods, 'opencv')
 
 
 def _is_palette(value: object) -> bool:
@@ -295,7 +308,7 @@ def _choice(*values: str) -> tuple[Callable[[object], bool], str]:
     return lambda value: _is_text(value) and value in values, f'one of {", ".join(values)}'
 
 
-_THREE = (lambda value: _is_list(value, _is_number, 3), 'three numbers')
+_NUMBERS = (lambda value: _is_list(value, _is_number) and 0 < len(value) <= MAX_SIDE, 'a list of numbers')
 _BOOL = (lambda value: isinstance(value, bool), 'true or false')
 _TEXT = (_is_text, 'a text')
 _TEXTS = (lambda value: _is_list(value, _is_text), 'a list of texts')
@@ -317,10 +330,15 @@ _CHECKS = dict(
     precision=_TEXT,
     computed_in=_choice('f32', 'bf16'),
     normalized_inside=_BOOL,
-    mean=_THREE,
-    std=(lambda value: _is_list(value, lambda x: _is_number(x) and x > 0, 3), 'three positive numbers'),
+    mean=_NUMBERS,
+    std=(lambda value: _is_list(value, lambda x: _is_number(x) and x > 0), 'a list of positive numbers'),
     is_bgr=_BOOL,
-    padding=_THREE,
+    reads=_choice('color', 'grayscale', 'unchanged'),
+    in_range=(
+        lambda value: value == [] or (_is_list(value, _is_number, 2) and value[0] < value[1]),
+        'nothing, or a lower and a higher number',
+    ),
+    padding=_NUMBERS,
     clipped_to=_choice('content', 'shape'),
     divisor=(lambda value: _is_whole(value, 1, MAX_SIDE), f'a number from 1 to {MAX_SIDE}'),
     resize=(_is_resize, 'fit or stretch with a scale, or crop with short, size and interpolation'),
@@ -332,6 +350,10 @@ _CHECKS = dict(
     inputs=_NAMES,
     outputs=_NAMES,
 )
+
+
+# Values that descriptions of version 1 have not.
+_ADDED = ('reads', 'in_range')
 
 
 def _shortened(value: object) -> str:
@@ -465,22 +487,49 @@ class Network:
         """Run it on an image of the size that it was exported for."""
         height, width = self.description.shape
         for _ in range(times):
-            self.predict([np.zeros((height, width, 3), np.uint8)])
+            self.predict([np.zeros((height, width, len(self.description.mean)), np.uint8)])
+
+    def read(self, image: np.ndarray | str | Path) -> np.ndarray:
+        """Read an image as the network's own pipeline does.
+
+        Args:
+            image (np.ndarray | str | Path): A file, or an array of what is to be read, which is checked.
+
+        Returns:
+            np.ndarray: ``(height, width, channels)``, red first.
+
+        Raises:
+            RuntimeProblem: It cannot be read, or an array is of another type or shape.
+        """
+        reads, channels = self.description.reads, len(self.description.mean)
+        if isinstance(image, (str, Path)):
+            return (
+                read_pixels(image, channels) if reads == 'unchanged' else read_image(image, reads == 'color')
+            )
+        types = READ if reads == 'unchanged' else ('uint8',)
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype not in types or not image.size:
+            raise RuntimeProblem(
+                f'an image of shape {tuple(image.shape)} and type {image.dtype}: give (height, width, '
+                f'{channels}) of {" or ".join(types)}'
+            )
+        return image
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """Resize, pad and, where the file does not do so itself, normalise an image.
 
         Args:
-            image (np.ndarray): RGB, ``(height, width, 3)``, uint8.
+            image (np.ndarray): As :meth:`read` returns it.
         """
         description = self.description
+        if description.reads == 'unchanged':
+            image = rescale(image, description.in_range or None)
         resized = _resize(image, description)
         content = height, width = resized.shape[:2]
         shape = tuple(description.shape)
         if description.dynamic == 'all':
             shape = tuple(-(-side // description.divisor) * description.divisor for side in content)
             _check_pixels(shape, image)
-        padded = np.empty((*shape, 3), np.float32)
+        padded = np.empty((*shape, image.shape[2]), np.float32)
         padded[...] = np.asarray(description.padding, np.float32)
         padded[:height, :width] = resized
         ready = padded.transpose(2, 0, 1)
@@ -504,7 +553,8 @@ class Network:
         """Predict.
 
         Args:
-            images (Sequence): Files, or RGB arrays ``(height, width, 3)`` of uint8.
+            images (Sequence): Files, or arrays ``(height, width, channels)``, red first, of uint8 unless the
+                network reads images as they are stored.
             batch_size (int): Images of one size that are run at once, where the file allows it. Defaults
                 to 1.
 
@@ -518,7 +568,7 @@ class Network:
                 if batch_size > 1
                 else f'batch_size={batch_size}: give a positive number'
             )
-        prepared = (self.prepare(_as_array(image)) for image in images)
+        prepared = (self.prepare(self.read(image)) for image in images)
         predictions = []
         for batch in _batches(prepared, batch_size):
             outputs = self.run(**self.inputs(batch))
@@ -964,14 +1014,16 @@ def to_picture(pixels: np.ndarray) -> np.ndarray:
     return rescale(shown, (low, max(high, low + 1e-6)))
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, in_colour: bool = True) -> np.ndarray:
     """Read an image of 8 bits as MMCV does, turned as its EXIF tag says.
 
     Args:
         path (str | Path): The file. Transparency is left out.
+        in_colour (bool): Whether the image is read as colours, red first. Defaults to True; else as grey,
+            which of colours is within a level of what MMCV has.
 
     Returns:
-        np.ndarray: RGB, ``(height, width, 3)``, uint8.
+        np.ndarray: ``(height, width, channels)``, of three channels or one, uint8.
 
     Raises:
         RuntimeProblem: There is no such file, it is damaged or not an image, has more than 8 bits, channels
@@ -985,7 +1037,9 @@ def read_image(path: str | Path) -> np.ndarray:
         )
     with _named(path):
         pixels = read_pixels(path, stored.channels - stored.has_alpha)
-    return pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels
+    if in_colour:
+        return pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels
+    return pixels if pixels.shape[2] == 1 else np.asarray(Image.fromarray(pixels).convert('L'))[..., None]
 
 
 @contextmanager
@@ -1018,18 +1072,8 @@ def _check_pixels(size: Sequence[float], image: str | Path | np.ndarray) -> None
     )
 
 
-def _as_array(image: np.ndarray | str | Path) -> np.ndarray:
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise RuntimeProblem(
-            f'an image of shape {tuple(image.shape)} and type {image.dtype}: give (height, width, 3) of uint8'
-        )
-    return image
-
-
 def normalize(image: np.ndarray, description: Description) -> np.ndarray:
-    """Normalise an RGB image, ``(3, H, W)``, as in training, with blue first where the network wants that."""
+    """Normalise an image, ``(C, H, W)``, as in training, with blue first where the network wants that."""
     mean, std = (np.asarray(one, np.float32)[:, None, None] for one in (description.mean, description.std))
     return ((image[::-1] if description.is_bgr else image) - mean) / std
 
@@ -1065,8 +1109,14 @@ def _crop(image: np.ndarray, how: Crop, shape: tuple[int, int]) -> np.ndarray:
     else:
         size = (short, int(short * height / width))
     _check_pixels(size[::-1], image)
-    method = getattr(Image.Resampling, how.interpolation.upper())
-    resized = np.asarray(Image.fromarray(image).resize(size, method))
+    if how.interpolation == 'opencv':
+        resized = resize_bilinear(image, size[::-1])
+    else:
+        method = getattr(Image.Resampling, how.interpolation.upper())
+        resized = np.asarray(
+            Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).resize(size, method)
+        )
+        resized = resized.reshape(*resized.shape[:2], image.shape[2])
     top, left = (
         max(0, round((side - kept) / 2)) for side, kept in zip(resized.shape[:2], shape, strict=True)
     )
@@ -1074,13 +1124,18 @@ def _crop(image: np.ndarray, how: Crop, shape: tuple[int, int]) -> np.ndarray:
 
 
 def resize_bilinear(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Resize between the nearest four pixels, in the fixed-point arithmetic of OpenCV's ``INTER_LINEAR``.
+    """Resize between the nearest four pixels, in the arithmetic of OpenCV's ``INTER_LINEAR``.
 
     Args:
-        image (np.ndarray): ``(height, width, channels)``, uint8.
+        image (np.ndarray): ``(height, width, channels)``, uint8, for which it is fixed-point, or float32.
         size (Sequence[int]): Height and width.
     """
     if image.shape[:2] == tuple(size):
+        return image
+    if image.dtype != np.uint8:
+        for axis in (1, 0):
+            left, right = _weighted_neighbours(image, axis, size[axis])
+            image = left + right
         return image
     left, right = _weighted_neighbours(image.astype(np.int32), 1, size[1])
     top, bottom = _weighted_neighbours((left + right) >> 4, 0, size[0])
@@ -1088,7 +1143,7 @@ def resize_bilinear(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def _weighted_neighbours(pixels: np.ndarray, axis: int, target: int) -> list[np.ndarray]:
-    """Return both neighbours of each position along an axis, times their weights in units of 1/2048."""
+    """Return both neighbours of each position along an axis, times their weights, of integers in 1/2048."""
     source = pixels.shape[axis]
     place = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
     low = np.floor(place)
@@ -1097,9 +1152,9 @@ def _weighted_neighbours(pixels: np.ndarray, axis: int, target: int) -> list[np.
         weight[(low < 0) | (low >= source - 1)] = 0
     low = low.astype(np.int64)
     shape = [-1 if i == axis else 1 for i in range(pixels.ndim)]
-    weights = (
-        np.rint(part * np.float32(2048)).astype(np.int32).reshape(shape) for part in (1 - weight, weight)
-    )
+    weights = [part.reshape(shape) for part in (1 - weight, weight)]
+    if pixels.dtype.kind == 'i':
+        weights = [np.rint(part * np.float32(2048)).astype(np.int32) for part in weights]
     return [pixels.take((low + i).clip(0, source - 1), axis) * part for i, part in enumerate(weights)]
 
 
@@ -1211,13 +1266,13 @@ def draw(
     """Draw objects, or the labels of pixels, over an image, enlarged to :data:`LEAST` pixels.
 
     Args:
-        image (np.ndarray): RGB.
+        image (np.ndarray): ``(height, width, channels)``, of any type; see :func:`to_picture`.
         prediction (Prediction): Of that image.
         description (Description): Of the network.
         score_thr (float): Smallest score of objects that are drawn.
     """
     scale = scale_of(*image.shape[:2])
-    image = enlarge(image, scale)
+    image = enlarge(to_picture(image), scale)
     if description.task == 'segmentation':
         labels, places = np.unique(prediction.labels, return_inverse=True)
         colours = np.array([colour_of(int(label), description) for label in labels], np.uint16)
@@ -1396,7 +1451,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ) from error
     start = time.monotonic()
     for number, (path, name) in enumerate(zip(images, names, strict=True), 1):
-        image = read_image(path)
+        image = network.read(path)
         prediction = network.predict([image])[0]
         found = dict(image=str(path), **as_json(prediction, description, args.score_thr, args.top))
         text = json.dumps(found, indent=1)

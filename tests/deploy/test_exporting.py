@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import ROOT, Tools
 from deploy.spread import spread
@@ -349,19 +350,59 @@ def test_nothing_is_left_of_what_is_terminated(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_of_other_channels(tmp_path):
+def segmentor_of(load, channels):
+    """A segmentor of images that a step loads, of some channels."""
+    scaled = dict(type='Resize', scale=(64, 64), keep_ratio=False)
+    preprocessor = dict(mean=[9000.0] * channels, std=[4000.0] * channels, bgr_to_rgb=False, size=(64, 64))
+    options = {
+        'test_dataloader.dataset.pipeline': [load, scaled, dict(type='PackSegInputs')],
+        'model.data_preprocessor': dict(type='SegDataPreProcessor', **preprocessor),
+        'model.backbone.in_channels': channels,
+    }
+    return build_model(SEGMENTOR, 'none', options=options)
+
+
+@pytest.mark.parametrize(
+    ('load', 'channels'),
+    [
+        (dict(type='mmmeta.LoadUnchangedImage', channels=4), 4),
+        pytest.param(
+            dict(type='mmmeta.LoadUnchangedImage', channels=3, in_range=(100, 50000)),
+            3,
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(dict(type='LoadImageFromFile', color_type='grayscale'), 1, marks=pytest.mark.nightly),
+    ],
+)
+def test_networks_of_other_images(tmp_path, load, channels):
+    """Depth and channels arrive in the file as in PyTorch; what it was not trained on is refused."""
+    is_grey = 'color_type' in load
+    pixels = np.random.default_rng(0).integers(0, 255 if is_grey else 60000, (80, 96, channels))
+    pixels = pixels.astype(np.uint8 if is_grey else np.uint16)
+    tifffile.imwrite(tmp_path / 'a.tif', pixels.squeeze(), photometric='minisblack', planarconfig='contig')
+    model, file = segmentor_of(load, channels), tmp_path / 'a.onnx'
+    options = dict(shape=(64, 64), dynamic='none')
+    if not is_grey:
+        with pytest.raises(UsageError, match='reads them as they are stored: give some'):
+            export(model, file, **options)
+    result = export(model, file, images=[tmp_path / 'a.tif'], **options)
+    assert result.same_images[0].passed
+    network = Network(file)
+    assert network.description.version == 2 and len(network.description.mean) == channels
+    np.testing.assert_array_equal(network.read(tmp_path / 'a.tif'), pixels)
+    scene = tmp_path / 'scene.png'
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(scene)
+    for image in [np.zeros((64, 64, 5), np.uint8)] + [scene] * (channels == 4):
+        with pytest.raises(RuntimeProblem, match=f'{channels}'):
+            network.predict([image])
+
+
+def test_backbones_of_other_channels(tmp_path):
+    """Nothing says how their images are read."""
     for channels in (1, 4):
         backbone = build_backbone(f'{TINY},in_channels={channels}')
-        with pytest.raises(UsageError, match=f'CAFormer takes images of {channels} channels: those of 3 ch'):
+        with pytest.raises(UsageError, match=f'CAFormer takes images of {channels} channels, and 3 are read'):
             export(backbone, tmp_path / 'a.onnx', shape=(64, 64))
-    gray = {
-        'model.data_preprocessor': dict(type='SegDataPreProcessor', mean=[127.0], std=[58.0], size=(64, 64)),
-        'model.backbone.in_channels': 1,
-    }
-    for options in (gray, {'model.backbone.in_channels': 4}):
-        channels = options['model.backbone.in_channels']
-        with pytest.raises(UsageError, match=f'EncoderDecoder takes images of {channels} channels'):
-            export(build_model(SEGMENTOR, 'none', options=options), tmp_path / 'a.onnx', shape=(64, 64))
     assert not list(tmp_path.iterdir())
 
 

@@ -40,6 +40,17 @@ def test_resizing_as_opencv_does(size):
     np.testing.assert_array_equal(resize_bilinear(image, size), expected)
 
 
+@pytest.mark.parametrize('channels', [1, 3, 6])
+@pytest.mark.parametrize('size', [(61, 93), (30, 41), (25, 35), (1, 1)])
+def test_resizing_of_deeper_images_as_opencv_does(size, channels):
+    image = np.random.default_rng(0).uniform(0, 65535, (50, 70, channels)).astype(np.float32)
+    expected = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, channels)
+    np.testing.assert_allclose(resize_bilinear(image, size), expected, rtol=1e-5)
+    eight = image.astype(np.uint8)
+    expected = cv2.resize(eight, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, channels)
+    np.testing.assert_array_equal(resize_bilinear(eight, size), expected)
+
+
 def test_sizes_that_keep_the_ratio_are_those_of_mmcv():
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -59,6 +70,17 @@ def test_crops_as_mmpretrain_takes_them(size, short, side):
     resize = transforms.ResizeEdge(short, edge='short', backend='pillow', interpolation='bicubic')
     results = transforms.CenterCrop(side)(resize(dict(img=image)))
     np.testing.assert_array_equal(_crop(image, Crop(short, side, 'bicubic'), (side, side)), results['img'])
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize('channels', [1, 4])
+def test_crops_of_other_channels(channels, dtype):
+    transforms = pytest.importorskip('mmpretrain.datasets.transforms', reason='its transforms are repeated')
+    image = (np.random.default_rng(0).random((40, 57, channels)) * 255).astype(dtype)
+    resize = transforms.ResizeEdge(37, edge='short', backend='cv2', interpolation='bilinear')
+    results = transforms.CenterCrop(32)(resize(dict(img=image)))
+    expected = results['img'].reshape(32, 32, channels)
+    np.testing.assert_allclose(_crop(image, Crop(37, 32, 'opencv'), (32, 32)), expected, rtol=1e-5)
 
 
 def test_upsampling_traced_for_any_size():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mmmeta.runtime import Crop, Description, Fit, Stretch
+from mmmeta.runtime import Crop, Description, Fit, RuntimeProblem, Stretch
 
 # As the first files have it.
 OLDER = """{"task": "segmentation", "version": 1, "method": "EncoderDecoder", "shape": [64, 96],
@@ -36,6 +36,23 @@ def test_an_older_file():
 
 
 @pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        (dict(mean=[1.0] * 4), 'mean has 4 numbers for 3 channels'),
+        (dict(reads='grayscale'), 'mean has 3 numbers for 1 channels'),
+        (dict(reads='unchanged', padding=[0.0]), 'padding has 1 numbers for 3 channels'),
+        (dict(reads='unchanged', is_bgr=True, mean=[1.0], std=[1.0], padding=[1.0]), 'is_bgr is true with 1'),
+        (dict(in_range=[3, 2]), 'in_range is [3, 2], not nothing, or a lower and a higher number'),
+        (dict(reads='infrared'), "reads is 'infrared', not one of color, grayscale, unchanged"),
+        (dict(std=[1.0, 0.0, 1.0]), 'std is [1.0, 0.0, 1.0], not a list of positive numbers'),
+    ],
+)
+def test_channels_that_do_not_agree(changes, said):
+    with pytest.raises(RuntimeProblem, match=re.escape(said)):
+        read(json.dumps({**json.loads(OLDER), **changes}))
+
+
+@pytest.mark.parametrize(
     'resize', [Fit([INFINITE, 64], 32), Fit([96, 64]), Stretch([96, 64]), Crop(72, 64, 'bicubic')]
 )
 def test_what_is_written_is_read(resize):
@@ -44,7 +61,7 @@ def test_what_is_written_is_read(resize):
     # Programs of before look for these.
     content = json.loads(description.write())
     assert content['resize']['kind'] == {Fit: 'fit', Stretch: 'stretch', Crop: 'crop'}[type(resize)]
-    assert content.keys() == json.loads(OLDER).keys()
+    assert content.keys() - {'reads', 'in_range'} == json.loads(OLDER).keys()
 
 
 def test_the_page_lists_all_fields():

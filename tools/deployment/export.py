@@ -16,7 +16,7 @@ from mmmeta.deploy import Calibration, export
 from mmmeta.deploy.exporting import DYNAMIC, PRECISIONS
 from mmmeta.deploy.formats import SUFFIXES
 from mmmeta.deploy.samples import training_images
-from mmmeta.runtime.run import find_images, read_image
+from mmmeta.runtime.run import find_images
 from mmmeta.utils.atomic import ended_by_exception
 from mmmeta.utils.errors import UsageError
 
@@ -69,8 +69,7 @@ def read_calibration(args: argparse.Namespace, stack: contextlib.ExitStack) -> C
             f"'{args.config}' is a backbone, without data: give --calibration, and no --max-drop"
         )
     load = partial(load_config, args.config, args.cfg_options)
-    images = [read_image(path) for path in find_images(args.calibration)]
-    images = images or training_images(load(), args.samples)
+    images = find_images(args.calibration) or training_images(load(), args.samples)
     if args.max_drop is None:
         return Calibration(images)
     judge = stack.enter_context(judging(load(), args.samples))
