@@ -201,7 +201,7 @@ def _explain_image(path: str) -> str:
                 )
             return f"{said}: convert it to PNG, or write imdecode_backend='pillow' for LoadImageFromFile"
     except IMAGE_ERRORS:
-        return f"'{path}' is damaged or no image: get it again, or take it out of the data set"
+        return f"'{path}' is damaged or not an image: get it again, or take it out of the data set"
 
 
 def _empty_files(cfg: Config, loaders: Sequence[str]) -> Iterator[str]:

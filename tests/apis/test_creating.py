@@ -364,7 +364,7 @@ def test_an_image_that_is_whole_and_that_opencv_does_not_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader'], 'reading'):
         raise AttributeError(f'failed to load image: {path}')
-    assert str(error.value).startswith(f"'{path}' is damaged or no image: get it again")
+    assert str(error.value).startswith(f"'{path}' is damaged or not an image: get it again")
 
 
 def test_an_unknown_label_ends_reading(sparse, tmp_path):

@@ -143,8 +143,6 @@ def test_what_is_refused(tmp_path):
     for i in range(6):
         pixels = np.full((*SHAPE, 4), np.nan, np.float32)
         write(tmp_path / f'images/{i}.tif', pixels)
-    with pytest.raises(
-        UsageError, match='has values that are not finite numbers: store a number'
-    ):
+    with pytest.raises(UsageError, match='has values that are not finite numbers: store a number'):
         create(tmp_path, 'seg')
     assert not (tmp_path / 'my.py').exists()

@@ -136,3 +136,14 @@ def test_images_by_path_alone_and_as_arrays(tmp_path):
         assert all(one.rows == rows for one in found)
     with pytest.raises(UsageError, match=r'of float32 and shape \(3, 48, 64\): give \(H, W, 3\) of uint8'):
         next(predict(model, np.zeros((3, 48, 64), np.float32), tmp_path))
+
+
+def test_an_image_that_stores_more_than_is_read_is_refused(tmp_path):
+    """16 bits and a fourth channel are not silently 8 bits of three."""
+    model = build_model(str(ROOT / 'tests/data/tiny_upernet.py'), 'none')
+    Image.fromarray(np.full((64, 64), 300, np.uint16)).save(tmp_path / 'a.png')
+    with pytest.raises(UsageError, match=r"a\.png' has 1 channel of uint16, and LoadImageFromFile with"):
+        next(predict(model, tmp_path / 'a.png', tmp_path / 'out'))
+    model.cfg.test_dataloader.dataset.pipeline[0] = dict(type='mmmeta.LoadUnchangedImage', channels=1)
+    with pytest.raises(UsageError, match='give files in place of arrays'):
+        next(predict(model, np.zeros((64, 64, 3), np.uint8), tmp_path / 'out'))

@@ -59,3 +59,18 @@ def test_weights_of_a_backbone(cfg):
     assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='mmmeta://caformer_s18')
     adapt(cfg, weights='none')
     assert cfg.model.backbone.init_cfg is None
+
+
+def test_test_time_augmentation_normalises_as_the_model_does():
+    """MMEngine gives the wrapper, and that the model inside, the preprocessor at the top of a config."""
+    own, inherited = dict(mean=[9.0] * 4), dict(mean=[1.0] * 3)
+    cfg = Config(
+        dict(
+            model=dict(backbone=dict(type='ResNet'), data_preprocessor=own),
+            data_preprocessor=inherited,
+            tta_model=dict(type='SegTTAModel'),
+            tta_pipeline=[],
+            test_dataloader=dict(dataset=dict(pipeline=[])),
+        )
+    )
+    assert adapt(cfg, tta=True).model.data_preprocessor == own

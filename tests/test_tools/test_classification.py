@@ -168,7 +168,7 @@ class TestImageDemo:
         ('arguments', 'message'),
         [
             (('{image}x', 'caformer_s18'), "there is no image '{image}x': give a file or a folder"),
-            ((__file__, 'caformer_s18'), "'{file}' is damaged or no image: give another one"),
+            ((__file__, 'caformer_s18'), "'{file}' is damaged or not an image: give another one"),
             (('{image}', 'caformer_s19'), "there are no weights 'caformer_s19' in the zoo: did you mean "),
             (
                 ('{image}', 'configs/imagenet/caformer_s18_in1k.py'),

@@ -173,7 +173,7 @@ class TestBadData:
         message = det_tools.fail(*command)
         assert (
             message
-            == f"error: '{image}' is damaged or no image: get it again, or take it out of the data set"
+            == f"error: '{image}' is damaged or not an image: get it again, or take it out of the data set"
         )
 
     @pytest.mark.parametrize('key', ['annotations', 'images'])
