@@ -79,13 +79,18 @@ def backbone_config(spec: str) -> dict[str, Any]:
 def _parse_arguments(spec: str, arguments: str) -> dict[str, Any]:
     """Arguments after the name, which are names and Python values."""
     try:
-        call = ast.parse(f'f({arguments})', mode='eval').body
+        # The line break ends a comment, which would hide what follows the arguments.
+        call = ast.parse(f'f({arguments}\n)', mode='eval').body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError('more than arguments')
         options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in options or not options:
-            raise ValueError('no name')
-    except (ValueError, SyntaxError) as error:
+        if call.args or None in options or not options or len(options) < len(call.keywords):
+            raise ValueError('no name, or one twice')
+    # The last three of deep nesting, and of lists as keys.
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
         raise UsageError(
-            f"'{spec}': arguments are names and Python values, such as window=13 or border='truncate'"
+            f"'{spec}': arguments are names and Python values, each name once, such as window=13 or "
+            "border='truncate'"
         ) from error
     return options
 

@@ -214,7 +214,7 @@ def test_functions_take_turns():
         ('swin_t', "unknown backbone 'swin_t': choose one of poolformer_s12, "),
         ("caformer_s18,act='Relu'", "unknown act 'Relu'"),
         ('caformer_s17', "unknown arch 's17' of CAFormer"),
-        ('caformer_s18,window', 'arguments are names and Python values, such as window=13'),
+        ('caformer_s18,window', 'arguments are names and Python values, each name once, such as'),
         ('caformer_s18,windw=13', "CAFormer takes no argument 'windw': it is written window"),
         ('timm/caformer_s81', "timm has no model 'caformer_s81'"),
         ('mmpretrain/poolformer', "MMPretrain has no model 'poolformer'"),
