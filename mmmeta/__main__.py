@@ -201,14 +201,15 @@ def add_new_arguments(command: argparse.ArgumentParser) -> None:
         '--ignore', nargs='+', metavar='LABEL', help='labels or colours (R,G,B) that are no class, or none'
     )
     seg.add_argument('--skip-missing', action='store_true', help='leave images without a map out')
-    det = tasks.add_parser('det', help='detection: images and annotations in the format of COCO, VOC or YOLO')
+    det = tasks.add_parser('det', help='detection: images and boxes or masks of objects')
     det.add_argument('--images', metavar='DIR', help='images, or folders train, val and test of them')
     det.add_argument(
         '--annotations',
         required=True,
         metavar='FILE',
         dest='labels',
-        help="COCO's file, a folder of VOC's or YOLO's, or YOLO's data.yaml, which names the images",
+        help="COCO's file, CVAT's XML file, a folder of VOC's, YOLO's or LabelMe's, or YOLO's data.yaml, "
+        'which names the images',
     )
     det.add_argument('--val-images', metavar='DIR')
     det.add_argument('--val-annotations', metavar='FILE', dest='val_labels')

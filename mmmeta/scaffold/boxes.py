@@ -3,7 +3,6 @@
 import os
 import posixpath
 import re
-import xml.etree.ElementTree as ElementTree
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +15,7 @@ from mmmeta.validation.objects import find_missing_values, find_object_errors, r
 
 from .folders import MOST_CLASSES, check_names, image_size, read_text
 from .parts import find_yaml, read_yaml
-
-OPTION = '--annotations'
+from .shapes import OPTION, find_cvat, parse_xml, read_cvat, read_labelme, refuse_lost
 
 
 def read_objects(
@@ -26,64 +24,93 @@ def read_objects(
     files: list[str],
     names: list[str] | None,
     progress: Callable[[Iterable, int], Iterator],
+    assumed: list[str],
 ) -> tuple[dict[str, Any], str, bool]:
     """Read annotations of objects.
 
     Args:
-        annotations (Path): A file of COCO's format, or a folder of Pascal VOC's XML files or YOLO's text
-            files that lie as the images do.
+        annotations (Path): A file of COCO's format or CVAT's, or a folder of Pascal VOC's XML files, YOLO's
+            text files or LabelMe's JSON files that lie as the images do.
         images (Path): The folder of the images.
         files (list[str]): The images, relative to it.
         names (list[str] | None): Names of the classes, in the order of YOLO's numbers.
         progress (callable): Wraps the images while their files are read; it is given their number as well.
+        assumed (list[str]): What of the files is not used is added.
 
     Returns:
-        tuple[dict, str, bool]: Images, annotations and categories as COCO has them, checked; the format:
-        ``'COCO'``, ``'VOC'`` or ``'YOLO'``; and whether the file can be used as it is.
+        tuple[dict, str, bool]: Images, annotations and categories as COCO has them, checked; the name of the
+        format; and whether the file can be used as it is.
 
     Raises:
         UsageError: They are not there, or not in one of these formats.
     """
+    cvat = find_cvat(annotations)
+    if cvat is not None and cvat.is_file():
+        files, objects, listed = read_cvat(cvat, images, files, assumed)
+        return _checked_as_coco(images, files, objects, listed, cvat), 'CVAT', False
     if annotations.is_file():
         content = _read_coco(annotations)
-        complete = _check_coco(content, annotations, images, files)
+        complete = _check_coco(content, annotations, images, files, assumed)
         return content, 'COCO', complete
     if not annotations.is_dir():
         raise UsageError(f"{OPTION}: there is no file or folder '{annotations}'")
     # The root of Pascal VOC's layout has lists of images too, as text.
     annotations = annotations / 'Annotations' if (annotations / 'Annotations').is_dir() else annotations
     endings = Counter(os.path.splitext(name)[1] for _, _, found in os.walk(annotations) for name in found)
-    kinds = {'.xml': _read_voc, '.txt': _read_yolo}
+    kinds = {'.xml': 'VOC', '.txt': 'YOLO', '.json': 'LabelMe'}
     found = [ending for ending in kinds if endings[ending]]
+    if len(found) > 1:  # such as labels.txt beside others
+        found = [ending for ending in found if any(_paired(annotations, files, ending))] or found
     if len(found) != 1:
-        said = f'both {" and ".join(found)}' if found else f'neither .xml nor .txt files: {shorten(endings)}'
-        raise UsageError(f"{OPTION}: '{annotations}' has {said}; give a file of COCO's format, or one kind")
-    content = kinds[found[0]](annotations, images, files, names, progress)
+        said = f'both {" and ".join(found)}' if found else f'no {", ".join(kinds)} files: {shorten(endings)}'
+        raise UsageError(
+            f"{OPTION}: '{annotations}' has {said}; give a file of COCO's format or CVAT's, or one kind "
+            '(Datumaro converts others: docs/your_data.md)'
+        )
+    kind = kinds[found[0]]
+    if kind == 'LabelMe':
+        objects, listed = read_labelme(annotations, images, files, assumed, progress)
+        return _checked_as_coco(images, files, objects, listed, annotations), kind, False
+    read = _read_voc if kind == 'VOC' else _read_yolo
+    content = read(annotations, images, files, names, progress)
     _refuse_first(find_object_errors(content, str(annotations)))
-    return content, 'VOC' if found[0] == '.xml' else 'YOLO', False
+    return content, kind, False
+
+
+def _checked_as_coco(
+    images: Path, files: list[str], objects: list[list[tuple]], names: list[str], path: Path
+) -> dict[str, Any]:
+    check_names(names, f"'{path}'")
+    content = _as_coco(images, files, objects, names)
+    _refuse_first(find_object_errors(content, str(path)))
+    return content
 
 
 def _read_coco(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path, 'utf-8-sig')
+        content = read_json(path, 'utf-8-sig')
     except UsageError as error:
-        raise UsageError(f"{OPTION}: {error}, or the folder of VOC's .xml or YOLO's .txt files") from error
+        formats = "VOC's .xml, YOLO's .txt or LabelMe's .json"
+        raise UsageError(f'{OPTION}: {error}, or the folder of {formats} files') from error
+    if isinstance(content, dict) and isinstance(content.get('shapes'), list):
+        raise UsageError(f"{OPTION}: '{path}' is one of LabelMe's files: give the folder of all")
+    return content
 
 
-def _check_coco(content: dict[str, Any], path: Path, images: Path, files: list[str]) -> bool:
+def _check_coco(
+    content: dict[str, Any], path: Path, images: Path, files: list[str], assumed: list[str]
+) -> bool:
     """Check what COCO's readers take for granted; whether nothing had to be added."""
     renumbered = _count_from_one(content)
     _refuse_first(find_object_errors(content, str(path)))
     there = set(files)
+    parted = _part_folders(content, there)
     names = [posixpath.normpath(image['file_name']) for image in content['images']]
-    lost = [name for name in names if name not in there]
-    if lost:
-        raise UsageError(
-            f"{OPTION}: {len(lost)} of {len(content['images'])} images of '{path}' are not below '{images}', "
-            f"such as '{lost[0]}': give the folder that file_name is relative to (--images)"
-        )
+    refuse_lost([name for name in names if name not in there], len(names), path, images)
+    if parted:
+        assumed.append(f'backslashes in file_name of {parted} images part folders, as on Windows')
     marked = path.read_bytes()[: len(BOM_UTF8)] == BOM_UTF8  # which COCO's tools do not read
-    complete = not renumbered and not marked and not any(find_missing_values(content, str(path)))
+    complete = not (renumbered or parted or marked or any(find_missing_values(content, str(path))))
     for part in content['annotations']:
         for key, value in (('area', part['bbox'][2] * part['bbox'][3]), ('iscrowd', 0)):
             if part.get(key) is None:
@@ -98,6 +125,18 @@ def _count_from_one(content: Any) -> bool:
     for number, part in enumerate(parts if found else (), 1):
         part['id'] = number
     return found
+
+
+def _part_folders(content: dict[str, Any], there: set[str]) -> int:
+    """Write slashes into names in which backslashes part folders, as on Windows; how many there are."""
+    windows = [
+        image
+        for image in content['images']
+        if '\\' in image['file_name'] and posixpath.normpath(image['file_name']) not in there
+    ]
+    for image in windows:
+        image['file_name'] = image['file_name'].replace('\\', '/')
+    return len(windows)
 
 
 def _refuse_first(errors: Iterator[tuple[str, bool]]) -> None:
@@ -125,7 +164,7 @@ def _read_voc(
     objects = []
     for path in progress(paths, len(paths)):
         objects.append([])
-        for part in _parse_xml(path).iter('object') if path else []:
+        for part in parse_xml(path).iter('object') if path else []:
             name, box = (part.findtext('name') or '').strip(), part.find('bndbox')
             try:
                 x1, y1, x2, y2 = (float(box.findtext(key)) - 1 for key in ('xmin', 'ymin', 'xmax', 'ymax'))
@@ -144,13 +183,6 @@ def _read_voc(
     if unknown:
         raise UsageError(f"--classes lacks {shorten(unknown)}, which '{annotations}' has")
     return _as_coco(images, files, objects, names or found)
-
-
-def _parse_xml(path: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of its encoding
-        raise UsageError(f"{OPTION}: '{path}' is not XML ({error})") from error
 
 
 def _read_yolo(
@@ -268,7 +300,9 @@ def _as_coco(images: Path, files: list[str], objects: list[list[tuple]], names: 
                 area=round(box[2] * box[3], 2),
                 iscrowd=crowd,
             )
-            if outline:
+            if isinstance(outline, dict):
+                annotation['segmentation'] = outline
+            elif outline:
                 annotation['segmentation'] = [[round(value, 2) for value in part] for part in outline]
             content['annotations'].append(annotation)
     return content

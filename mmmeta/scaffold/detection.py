@@ -33,7 +33,9 @@ def look_at_objects(options: Options) -> Facts:
     splits: dict[str, Split] = {}
     for name, part in parts.items():
         files = part.list_files('--images')
-        contents[name], kind, usable = read_objects(part.labels, part.images, files, listed, options.progress)
+        contents[name], kind, usable = read_objects(
+            part.labels, part.images, files, listed, options.progress, assumed
+        )
         shown = [image['file_name'] for image in contents[name]['images']]
         splits[name] = Split(part.images, shown, part.labels if usable else None)
     if 'val' not in parts:

@@ -90,8 +90,8 @@ def new(
             file of YOLO's that names its parts, these are the parts. For ``'cls'`` it holds a folder for
             each class. None where ``labels`` is such a YAML file.
         labels (str | Path | None): Folder of annotation maps (``'seg'``), laid out as the images are; file
-            of COCO's format, folder of Pascal VOC's or YOLO's files, or YOLO's YAML file (``'det'``).
-            Defaults to None (``'cls'``).
+            of COCO's format or CVAT's, folder of Pascal VOC's, YOLO's or LabelMe's files, or YOLO's YAML
+            file (``'det'``). Defaults to None (``'cls'``).
         out (str | Path | None): The config. Defaults to None: ``my_<method>_<backbone>.py``.
         backbone (str): Family and member. Defaults to ``'caformer_s18'``.
         weights (str | None): Location of the backbone's weights, or ``'none'`` for random ones. Defaults to

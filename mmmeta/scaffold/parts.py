@@ -12,6 +12,7 @@ from mmmeta.utils.errors import UsageError, shorten
 
 from . import folders
 from .facts import Options
+from .shapes import cvat_subsets, find_cvat
 
 PARTS = ('train', 'val', 'test')
 # Folders of lists below Pascal VOC's ImageSets, by task.
@@ -67,6 +68,8 @@ def find_parts(task: str, options: Options, assumed: list[str]) -> dict[str, Par
     parts: dict[str, Part] = {}
     if task == 'det' and is_yaml(options.labels):
         parts = _in_yaml(options, assumed)
+    elif task == 'det' and (cvat := find_cvat(options.labels)) is not None and cvat.is_file():
+        is_file, parts = True, _in_subsets(cvat, options.images, assumed)
     elif not is_file and options.images.is_dir():
         parts = _in_folders(task, whole, assumed)
         parts = parts or (_in_image_sets(task, options, assumed) if task in IMAGE_SETS else {})
@@ -164,6 +167,32 @@ def _in_image_sets(task: str, options: Options, assumed: list[str]) -> dict[str,
     if rest:
         assumed.append(f'{len(rest)} of {len(there)} images are in none of these lists, and are not used')
     return {name: Part(images, labels, listed & there) for name, listed in names.items()}
+
+
+def _in_subsets(path: Path, images: Path, assumed: list[str]) -> dict[str, Part]:
+    """The parts that are subsets of images in an XML file of CVAT's; no images are set apart by one alone."""
+    subsets = cvat_subsets(path, images)
+    part_of = {word: part for part, words in folders.SPLITS.items() for word in words}
+    parts: dict[str, Part] = {}
+    for subset, names in subsets.items():
+        part = part_of.get(subset.lower())
+        if part is not None:
+            inside = parts[part].names if part in parts else frozenset()
+            parts[part] = Part(images, path, inside | frozenset(map(stem_of, names)))
+    if not parts or set(parts) == {'train'} == {part_of.get(subset.lower()) for subset in subsets}:
+        return {}
+    if 'train' not in parts:
+        raise UsageError(
+            f"--annotations: '{path}' has the subsets {shorten(sorted(subsets))}, and none for training: "
+            'call that Train'
+        )
+    assumed.append(f"the parts are the subsets of '{path}': {', '.join(parts)} (--val-images, --test-images)")
+    others = [
+        f"{len(names)} of '{subset}'" for subset, names in subsets.items() if subset.lower() not in part_of
+    ]
+    if others:
+        assumed.append(f'images of other subsets are not used: {shorten(others)}')
+    return parts
 
 
 def _read_list(path: Path) -> frozenset[str]:

@@ -9,6 +9,7 @@ from . import folders
 from .facts import Facts, Options, Split, format_counts
 from .masks import examine_masks
 from .parts import PARTS, Part, find_parts
+from .shapes import refuse_shapes
 
 
 def look_at_maps(options: Options) -> Facts:
@@ -18,6 +19,7 @@ def look_at_maps(options: Options) -> Facts:
         UsageError: Images or maps are missing, or contradict each other.
     """
     assumed: list[str] = []
+    refuse_shapes(options.labels)
     if options.labels is None or not options.labels.is_dir():
         missing = f": there is no folder '{options.labels}'" if options.labels else ' names their folder'
         raise UsageError(f'--masks{missing}')

@@ -280,7 +280,7 @@ class TestRefusals:
             f"--annotations: there is no file or folder '{tmp_path}/no'"
         )
         said = self.refuse('det', sparse / 'images', sparse / 'masks', out)
-        assert said.startswith(f"--annotations: '{sparse}/masks/train' has neither .xml nor .txt files: .png")
+        assert said.startswith(f"--annotations: '{sparse}/masks/train' has no .xml, .txt, .json files: .png")
 
     @pytest.mark.parametrize(
         ('change', 'text'),
@@ -318,7 +318,7 @@ class TestRefusals:
         path.write_text('000001\n000002\n')
         said = self.refuse('det', coco_root / 'train2017', path, tmp_path / 'my.py')
         assert said.startswith(f"--annotations: '{path}' is not JSON (")
-        assert said.endswith("give a file of COCO's format, or the folder of VOC's .xml or YOLO's .txt files")
+        assert "give a file of COCO's format, or the folder of VOC's .xml, YOLO's .txt or " in said
 
     def test_lines_of_yolo(self, coco_root, tmp_path):
         root = store_yolo(coco_root, tmp_path / 'data')
@@ -613,6 +613,32 @@ class TestObjects:
             f"'{cfg.train_dataloader.dataset.ann_file}' orders its categories green, red, and CocoDataset "
             "its classes red, green: MMDetection joins them by position, and 'green' would be learnt as "
             "'red'; write metainfo=dict(classes=...)"
+        )
+
+    def test_names_of_windows(self, tmp_path, monkeypatch):
+        """Backslashes part folders where such a file is there; a name that has them is left alone."""
+        path = self.write(tmp_path, 'all', [[1], [1]], {1: 'a'})
+        text = path.read_text().replace('./all0', 'images\\\\all0')
+        path.write_text(text.replace('./all1', 'images\\\\own\\\\all1'))
+        (tmp_path / 'images/all1.jpg').rename(tmp_path / 'images\\own\\all1.jpg')
+        with pytest.raises(UsageError) as error:
+            new('det', tmp_path / 'images', path, tmp_path / 'my.py', weights='none')
+        assert str(error.value).endswith(
+            f"not below '{tmp_path}/images', such as 'images/all0.jpg': they are below '{tmp_path}', give "
+            'that (--images)'
+        )
+        created = new('det', tmp_path, path, tmp_path / 'my.py', weights='none')
+        assert 'backslashes in file_name of 1 images part folders, as on Windows' in created.assumed
+        cfg = load_config(str(created.config))
+        assert check(cfg) == []
+        # Without `new`.
+        path = tmp_path / 'my_train.json'
+        path.write_text(path.read_text().replace('images/', 'images\\\\'))
+        cfg.train_dataloader.dataset.data_prefix = dict(img='images/')
+        (text,) = [finding.text for finding in check(cfg) if finding.key == 'train_dataloader.dataset']
+        assert text.endswith(
+            "backslashes part folders on Windows alone; write 'all0.jpg' in place of 'images\\all0.jpg', and "
+            'so for all (as python -m mmmeta new does)'
         )
 
     def test_crowds_have_no_outlines_to_learn(self, tmp_path):

@@ -83,7 +83,7 @@ def folder(tmp_path_factory):
 
 def read(root, path, names=None):
     files = sorted(file.name for file in (root / 'images').iterdir())
-    return read_objects(path, root / 'images', files, names, lambda values, count: iter(values))
+    return read_objects(path, root / 'images', files, names, lambda values, count: iter(values), [])
 
 
 def refusal(function, *arguments):
