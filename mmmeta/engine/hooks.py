@@ -191,13 +191,32 @@ class CocoCheckHook(Hook):
             )
         paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
         folders = {os.path.dirname(path) for path in paths}
-        there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
+        there = {
+            os.path.join(folder, name)
+            for folder in folders
+            if os.path.isdir(folder)
+            for name in os.listdir(folder)
+        }
         missing = [path for path in paths if path not in there]
         if missing:
             raise UsageError(
                 f"'{dataset.ann_file}' lists {len(missing)} images that are not there, such as "
-                f"'{missing[0]}': add them, or take them out of the annotations"
+                f"'{missing[0]}': {_find_by_slashes(missing[0])}"
             )
+
+
+def _find_by_slashes(path: str) -> str:
+    """What to do about an image that is not there, with backslashes in its name or not."""
+    folder, name = os.path.split(path)
+    parts = name.split('\\')
+    tails = ('/'.join(parts[i:]) for i in range(len(parts)))
+    found = next((tail for tail in tails if len(parts) > 1 and os.path.isfile(f'{folder}/{tail}')), None)
+    if found is None:
+        return 'add them, or take them out of the annotations'
+    return (
+        f"backslashes part folders on Windows alone; write '{found}' in place of '{name}', and so for all "
+        '(as python -m mmmeta new does)'
+    )
 
 
 @HOOKS.register_module()

@@ -152,8 +152,6 @@ def _image_problem(image: dict[str, Any]) -> str | None:
         return f'has file_name={_shown(name)}, which is not the name of a file'
     if not is_unicode(name):
         return 'has a file_name that is not text in UTF-8: rename the file'
-    if '\\' in name:
-        return "has backslashes in file_name, which part folders on Windows alone: write '/' in their place"
     for key in ('height', 'width'):
         if not _are_numbers([image[key]]) or image[key] < 1:
             return f'has {key}={_shown(image[key])}, which is not a number of pixels'

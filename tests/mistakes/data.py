@@ -367,7 +367,7 @@ DATA_MISTAKES = [
         'backslashes in names of files',
         DETECTOR,
         _coco(lambda c: c['images'][0].update(file_name='train2017\\' + c['images'][0]['file_name'])),
-        "has backslashes in file_name, which part folders on Windows alone: write '/' in their place",
+        "backslashes part folders on Windows alone; write '0000",
     ),
     DataMistake(
         'a polygon of four numbers, which ends an evaluation of masks',
