@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mmmeta.utils.errors import UsageError, nearest, shorten
+from mmmeta.validation.objects import list_outside
 
 from . import folders
 from .boxes import read_objects, yaml_names
@@ -114,13 +115,19 @@ def _complete_categories(content: dict[str, Any], names: list[str], split: Split
 
 
 def _count_objects(contents: Iterable[dict[str, Any]]) -> str:
-    """How many objects are learnt, and how many annotations are not: crowds, and boxes without a size."""
+    """How many objects are learnt, and how many annotations are not."""
+    contents = list(contents)
     parts = [part for content in contents for part in content['annotations']]
     crowds = sum(bool(part['iscrowd']) for part in parts)
     empty = sum(not part['iscrowd'] and 0 in part['bbox'][2:] for part in parts)
-    others = ((crowds, 'crowds (iscrowd: 1)'), (empty, 'boxes without a size'))
+    outside = sum(not part['iscrowd'] for content in contents for part in list_outside(content))
+    others = (
+        (crowds, 'crowds (iscrowd: 1)'),
+        (empty, 'boxes without a size'),
+        (outside, 'boxes outside of their images'),
+    )
     said = [f'{number} {what}' for number, what in others if number]
-    return ' and '.join([f'{len(parts) - crowds - empty} objects', *said])
+    return ' and '.join([f'{len(parts) - crowds - empty - outside} objects', *said])
 
 
 def _used_categories(content: dict[str, Any]) -> list[str]:

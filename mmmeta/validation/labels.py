@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mmmeta.utils.errors import UsageError, shorten
 
 from .finding import Finding
 
+PNG_BEGIN, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 # Maps for each class with which a class that never occurs is odd.
 MAPS_PER_CLASS = 10
 
@@ -97,6 +99,32 @@ def _find_damage(path: str) -> Exception | None:
     return None
 
 
+def _refuse_cut(paths: Sequence[str | None]) -> None:
+    """Refuse PNG files without their beginning or their end, such as of a copy that was ended.
+
+    Raises:
+        UsageError: There is one, and it cannot be read.
+    """
+    files = [path for path in paths if path and path.lower().endswith('.png')]
+    chunks = [files[i : i + 256] for i in range(0, len(files), 256)]
+    with ThreadPoolExecutor() as pool:  # where files are far away
+        cut = pool.map(lambda chunk: [path for path in chunk if not _has_ends(path)], chunks)
+    for path in chain.from_iterable(cut):
+        damage = _find_damage(path)
+        if damage is not None:
+            raise UsageError(explain_damage(path, damage))
+
+
+def _has_ends(path: str) -> bool:
+    if not os.path.isfile(path):
+        return True  # it is missing, or far away
+    with open(path, 'rb', buffering=0) as file:
+        if file.read(len(PNG_BEGIN)) != PNG_BEGIN:
+            return False
+        file.seek(-len(PNG_END), os.SEEK_END)
+        return file.read() == PNG_END
+
+
 def name_damaged_maps(dataset: Any) -> None:
     """Let a data set of segmentation say which annotation map is damaged, in place of its loader's error.
 
@@ -166,8 +194,12 @@ def check_labels(
         dataset (BaseSegDataset): The data set.
         num_classes (int): Classes of the head.
         ignore_index (int): Label that the loss leaves out. Defaults to 255.
-        count (int | None): Maps to read, evenly spread. Defaults to None: all.
+        count (int | None): Maps to read, evenly spread; of the others PNG files that are cut off are found.
+            Defaults to None: all.
         progress (callable): Wraps the maps while they are read. Defaults to ``iter``.
+
+    Raises:
+        UsageError: A map is damaged.
     """
     loader, key = _loader(dataset), f'{name}.dataset'
     if loader is None or not len(dataset):
@@ -181,6 +213,8 @@ def check_labels(
         yield Finding(f'{key}.data_prefix', f'the path {odd!r} is not text in UTF-8: rename the file')
         return
     missing = [path for path in paths if path and '://' not in path and not os.path.exists(path)]
+    if step > 1 and not missing and not remote:  # not all are read
+        _refuse_cut([dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))])
     if missing:
         yield Finding(
             f'{key}.data_prefix',

@@ -213,6 +213,11 @@ def test_a_run_looks_at_some_objects_when_it_starts(objects):
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     (finding,) = check_sample('train_dataloader', dataset)
     assert 'are crowds (iscrowd: 1), from which nothing is learnt' in finding.text
+    rewrite_objects(root, 'train', lambda objects: objects[0].update(bbox=[-20, 1, 20, 9]))
+    (*_, outside) = check_sample('train_dataloader', dataset)
+    assert ' lie outside of their image, such as object 1 with bbox=[-20, 1, 20, 9] in ' in outside.text
+    assert outside.is_warning
+    rewrite_objects(root, 'train', lambda objects: objects[0].update(bbox=[-19, 1, 20, 9]))
     path = dataset.get_data_info(0)['img_path']
     with Image.open(path) as image:
         image.resize((image.width // 2, image.height // 2)).save(path)

@@ -615,6 +615,18 @@ class TestObjects:
             "'red'; write metainfo=dict(classes=...)"
         )
 
+    def test_boxes_that_are_not_learnt_are_counted(self, tmp_path):
+        path = self.write(tmp_path, 'all', [[1] * 12, [1] * 12], {1: 'a'})
+        content = json.loads(path.read_text())
+        for part, box in zip(
+            content['annotations'], ([64, 0, 9, 9], [0, -9, 9, 9], [9, 9, 0, 9]), strict=False
+        ):
+            part['bbox'] = box
+        path.write_text(json.dumps(content))
+        created = new('det', tmp_path / 'images', path, tmp_path / 'my.py', weights='none')
+        said = '21 objects and 1 boxes without a size and 2 boxes outside of their images in the format of'
+        assert said in created.facts[0]
+
     def test_names_of_windows(self, tmp_path, monkeypatch):
         """Backslashes part folders where such a file is there; a name that has them is left alone."""
         path = self.write(tmp_path, 'all', [[1], [1]], {1: 'a'})

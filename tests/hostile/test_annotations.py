@@ -409,6 +409,18 @@ class TestDamagedMaps:
             dataset[len(dataset) - 1]
         assert dataset[0]['data_samples'].gt_sem_seg is not None
 
+    def test_a_run_finds_maps_that_are_cut_off_outside_of_its_sample(self, cfg):
+        init_default_scope('mmseg')
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        path = Path(dataset.get_data_info(1)['seg_map_path'])
+        content = path.read_bytes()
+        path.write_bytes(content + b'more')  # as nobody minds
+        assert check_dataset(cfg, 'train_dataloader', dataset, 2) == []
+        for damaged in (b'', content[:60], content[:-30], b'a' * 100):
+            path.write_bytes(damaged)
+            with pytest.raises(UsageError, match=f"^'{path}' is damaged or not an image"):
+                check_dataset(cfg, 'train_dataloader', dataset, 2)
+
     def test_other_errors_of_a_loader_stay(self, cfg):
         init_default_scope('mmseg')
         dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -326,6 +326,12 @@ DATA_MISTAKES = [
         'have a box of zero width or height, such as object 1',
     ),
     DataMistake(
+        'a box outside of its image',
+        DETECTOR,
+        _coco(lambda c: _first(c).update(bbox=[500, 8, 20, 20])),
+        'lie outside of their image, such as object 1 with bbox=[500, 8, 20, 20] in ',
+    ),
+    DataMistake(
         'all objects are crowds',
         DETECTOR,
         _coco(_to_crowds),

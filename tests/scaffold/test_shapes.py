@@ -30,7 +30,7 @@ def root(tmp_path):
     for name, (height, width) in SIZES.items():
         path = tmp_path / 'images' / name
         path.parent.mkdir(exist_ok=True, parents=True)
-        Image.new('RGB', (width, height)).save(path)
+        Image.effect_noise((width, height), 60).convert('RGB').save(path)
     return tmp_path
 
 
