@@ -6,7 +6,6 @@ import multiprocessing
 import resource
 import statistics
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mmmeta.models.layers import Attention, StarReLU
 from mmmeta.models.ops import MIN_BYTES, keeping_below
 from mmmeta.utils.errors import UsageError
+
+from .storages import StorageLog
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def time_alternating(
     Returns:
         list[Timing]: One for each function.
     """
-    seconds = [[] for _ in functions]
+    seconds: list[list[float]] = [[] for _ in functions]
     turns = list(product(range(warmup + repeats), zip(functions, seconds, strict=True)))
     # Refreshed between calls: a thread of its own would be measured as well.
     bar = dict(console=Console(stderr=True), transient=True, auto_refresh=False)
@@ -88,22 +87,6 @@ def _time_on_gpu(function: Callable[[], object]) -> float:
     return start.elapsed_time(end) / 1000
 
 
-class _StorageLog(TorchDispatchMode):
-    """Record every storage that operations return."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.storages = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        for result in tree_leaves(results):
-            if isinstance(result, torch.Tensor):
-                storage = result.untyped_storage()
-                self.storages[storage._cdata] = weakref.ref(storage), storage.nbytes()
-        return results
-
-
 def bytes_kept(model: nn.Module, *inputs: torch.Tensor) -> int:
     """Bytes that a forward pass keeps in memory: its outputs and the tensors saved for backward.
 
@@ -114,13 +97,11 @@ def bytes_kept(model: nn.Module, *inputs: torch.Tensor) -> int:
         model (nn.Module): The model, in the mode that it is to be measured in.
         inputs (Tensor): Its inputs.
     """
-    given = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers(), *inputs)}
-    with _StorageLog() as log:
+    with StorageLog((*model.parameters(), *model.buffers(), *inputs)) as log:
+        before = log.bytes
         outputs = model(*inputs)
     gc.collect()
-    kept = sum(
-        size for key, (storage, size) in log.storages.items() if key not in given and storage() is not None
-    )
+    kept = log.bytes - before
     del outputs
     return kept
 

@@ -3,7 +3,6 @@
 import copy
 import os
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mmmeta.config import adapt
 from mmmeta.config.building import build
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.models.ops import MIN_BYTES, keeping_below
 from mmmeta.utils.errors import UsageError
+
+from .storages import StorageLog
 
 # Of the memory of a device; the rest is for libraries, fragments and other processes.
 USABLE = 0.9
@@ -78,36 +77,6 @@ class Forecast:
         return max(int(rest / self.bytes_per_image), 0) if self.bytes_per_image > 0 else 0
 
 
-class _PeakLog(TorchDispatchMode):
-    """Count the bytes of storages that are alive, on any device."""
-
-    def __init__(self, alive: Sequence[torch.Tensor]) -> None:
-        super().__init__()
-        self.bytes = self.peak = 0
-        self._known: set[int] = set()
-        for tensor in alive:
-            self._add(tensor)
-
-    def _add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self.bytes += storage.nbytes()
-            self.peak = max(self.peak, self.bytes)
-            weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
-
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.bytes -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        for result in tree_leaves(results):
-            if isinstance(result, torch.Tensor):
-                self._add(result)
-        return results
-
-
 class TrainingStep:
     """Training steps of a config with batches of one image, several times: no weights are loaded.
 
@@ -157,7 +126,7 @@ class TrainingStep:
         states = [value for state in self.optim_wrapper.optimizer.state.values() for value in state.values()]
         gradients = [parameter.grad for parameter in self.model.parameters()]
         alive = [*self.model.parameters(), *self.model.buffers(), *gradients, *states]
-        with _PeakLog([tensor for tensor in alive if isinstance(tensor, torch.Tensor)]) as log:
+        with StorageLog([tensor for tensor in alive if isinstance(tensor, torch.Tensor)]) as log:
             self.run(batch_size)
         return log.peak
 
