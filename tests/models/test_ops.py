@@ -46,7 +46,8 @@ def tiny(family, **arguments):
 
 
 def attention(x, window=(3, 3), backend='sdpa', head_dim=32, dtype=None):
-    return dispatch.attention(x, dtype or x.dtype, x.shape[2:], window, backend, head_dim)
+    decision = dispatch.attention(x, dtype or x.dtype, x.shape[2:], window, backend, head_dim)
+    return dispatch.choose('attention', *decision)
 
 
 CHOICES = dict(

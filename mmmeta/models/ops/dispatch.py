@@ -118,7 +118,8 @@ def logging_to(log: Callable[[str, str, str], None]) -> Iterator[None]:
         _log = previous
 
 
-def _choose(operation: str, form: str, reason: str) -> str:
+def choose(operation: str, form: str, reason: str) -> str:
+    """Log a decision, and return the form."""
     if _log is not None:
         _log(operation, form, reason)
     return form
@@ -127,10 +128,10 @@ def _choose(operation: str, form: str, reason: str) -> str:
 def layer_norm() -> str:
     """Choose a form of layer normalisation."""
     if _reference:
-        return _choose('layer_norm', 'reference', SWITCHED)
+        return choose('layer_norm', 'reference', SWITCHED)
     if torch.compiler.is_dynamo_compiling():
-        return _choose('layer_norm', 'decomposed', 'Inductor loses the strides of a single permuted map')
-    return _choose('layer_norm', 'reference', "PyTorch's fused operation")
+        return choose('layer_norm', 'decomposed', 'Inductor loses the strides of a single permuted map')
+    return choose('layer_norm', 'reference', "PyTorch's fused operation")
 
 
 def group_norm(x: Tensor) -> str:
@@ -140,20 +141,20 @@ def group_norm(x: Tensor) -> str:
         x (Tensor): The map.
     """
     if _reference:
-        return _choose('group_norm', 'reference', SWITCHED)
+        return choose('group_norm', 'reference', SWITCHED)
     reason = CAPTURED
     if not is_captured():
         reason = kernel_obstacle(x)
         if not reason:
             if x.numel() >= MIN_ELEMENTS:
-                return _choose('group_norm', 'kernel', KERNEL)
+                return choose('group_norm', 'kernel', KERNEL)
             reason = f'under {MIN_ELEMENTS} elements kernels take longer to launch'
     if x.device.type == 'cpu':
         if torch.jit.is_tracing() or (torch.compiler.is_exporting() and torch.is_grad_enabled()):
-            return _choose('group_norm', 'reference', CAPTURED)
+            return choose('group_norm', 'reference', CAPTURED)
         if torch.is_grad_enabled():
-            return _choose('group_norm', 'joint', 'on a CPU PyTorch writes all gradients or crashes')
-    return _choose('group_norm', 'fused', reason)
+            return choose('group_norm', 'joint', 'on a CPU PyTorch writes all gradients or crashes')
+    return choose('group_norm', 'fused', reason)
 
 
 def scaled_square(x: Tensor) -> str:
@@ -163,20 +164,20 @@ def scaled_square(x: Tensor) -> str:
         x (Tensor): The input.
     """
     if _reference:
-        return _choose('scaled_square', 'reference', SWITCHED)
+        return choose('scaled_square', 'reference', SWITCHED)
     if is_captured():
-        return _choose('scaled_square', 'reference', CAPTURED)
+        return choose('scaled_square', 'reference', CAPTURED)
     obstacle = kernel_obstacle(x)
     if obstacle:
-        return _choose('scaled_square', 'function', obstacle)
-    return _choose('scaled_square', 'kernel', KERNEL)
+        return choose('scaled_square', 'function', obstacle)
+    return choose('scaled_square', 'kernel', KERNEL)
 
 
 def pooling() -> str:
     """Choose a form of pooling."""
     if _reference:
-        return _choose('pooling', 'reference', SWITCHED)
-    return _choose('pooling', 'transposed', 'linear, so that backward needs nothing but the gradient')
+        return choose('pooling', 'reference', SWITCHED)
+    return choose('pooling', 'transposed', 'linear, so that backward needs nothing but the gradient')
 
 
 def is_global(window: tuple[int, int] | None, height: int, width: int) -> bool:
@@ -201,8 +202,8 @@ def attention(
     window: tuple[int, int] | None,
     backend: str,
     head_dim: int,
-) -> str:
-    """Choose a form of attention.
+) -> tuple[str, str]:
+    """Choose a form of attention; ``'reference'`` and ``'tiles'`` take a window plan.
 
     Args:
         x (Tensor): A tensor on its device.
@@ -211,30 +212,10 @@ def attention(
         window (tuple[int, int] | None): Height and width of the window; None for no window.
         backend (str): ``'sdpa'`` or ``'natten'``.
         head_dim (int): Channels of a head.
+
+    Returns:
+        tuple[str, str]: The form and the reason, which :func:`choose` logs where it runs.
     """
-    return _choose('attention', *_choose_attention(x, dtype, size, window, backend, head_dim))
-
-
-def needs_plan(
-    x: Tensor,
-    dtype: torch.dtype,
-    size: tuple[int, int],
-    window: tuple[int, int] | None,
-    backend: str,
-    head_dim: int,
-) -> bool:
-    """Return whether :func:`attention`, whose arguments these are, chooses a form with a window plan."""
-    return _choose_attention(x, dtype, size, window, backend, head_dim)[0] in ('reference', 'tiles')
-
-
-def _choose_attention(
-    x: Tensor,
-    dtype: torch.dtype,
-    size: tuple[int, int],
-    window: tuple[int, int] | None,
-    backend: str,
-    head_dim: int,
-) -> tuple[str, str]:
     if is_global(window, *size):
         return 'global', 'without a window, or with one that covers the map'
     if _reference:
@@ -270,14 +251,14 @@ def recompute(y: Tensor) -> bool:
             _log('recompute', 'kept', SWITCHED if _reference else 'no gradient, or recorded by a compiler')
         return False
     if y.device.type == 'cpu':
-        _choose('recompute', 'recomputed', 'on a CPU whatever its size')
+        choose('recompute', 'recomputed', 'on a CPU whatever its size')
         return True
     size = y.numel() * y.element_size()  # `nbytes` raises an error where the size is a symbol
     # A symbol must not be compared: the result would be assumed of all sizes from then on.
     if isinstance(size, torch.SymInt) or size < _min_bytes:
-        _choose('recompute', 'kept', 'a small map, or one of unknown size: to launch again takes longer')
+        choose('recompute', 'kept', 'a small map, or one of unknown size: to launch again takes longer')
         return False
-    _choose('recompute', 'recomputed', 'a large map')
+    choose('recompute', 'recomputed', 'a large map')
     return True
 
 

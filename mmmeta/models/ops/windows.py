@@ -174,9 +174,10 @@ def plan_for(x: Tensor, rule: WindowRule, head_dim: int) -> WindowPlan | None:
     batch, _, *size = x.shape
     # Queries, keys and values are computed by a linear map.
     dtype = autocast_dtype(x.device.type) or x.dtype
-    if not dispatch.needs_plan(x, dtype, size, rule.window, rule.backend, head_dim):
+    form, _ = dispatch.attention(x, dtype, size, rule.window, rule.backend, head_dim)
+    if form not in ('reference', 'tiles'):
         return None
-    return plan_windows(size, rule.window, rule.mode, rule.border, batch, device=x.device)
+    return plan_windows(size, rule.window or size, rule.mode, rule.border, batch, device=x.device)
 
 
 def attention(qkv: Tensor, rule: WindowRule, head_dim: int, plan: WindowPlan | None = None) -> Tensor:
@@ -194,23 +195,25 @@ def attention(qkv: Tensor, rule: WindowRule, head_dim: int, plan: WindowPlan | N
     """
     batch, height, width, channels = qkv.shape
     heads = channels // (3 * head_dim)
-    form = dispatch.attention(qkv, qkv.dtype, (height, width), rule.window, rule.backend, head_dim)
+    size = height, width
+    window = rule.window or size
+    form = dispatch.choose(
+        'attention', *dispatch.attention(qkv, qkv.dtype, size, rule.window, rule.backend, head_dim)
+    )
     if form == 'global':
         qkv = qkv.reshape(batch, height * width, 3, heads, head_dim)
         out = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2)
     elif form == 'natten':
         q, k, v = qkv.reshape(batch, height, width, 3, heads, head_dim).unbind(3)
-        out = natten_attention(q, k, v, rule.window)
+        out = natten_attention(q, k, v, window)
     else:
         rows = qkv.reshape(batch * height * width, channels)
         if form == 'kernel':
             from .kernels.windows import attend_in_windows
 
-            out = attend_in_windows(rows, (height, width), rule.window, rule.mode, rule.border, head_dim)
+            out = attend_in_windows(rows, size, window, rule.mode, rule.border, head_dim)
         else:
-            plan = plan or plan_windows(
-                (height, width), rule.window, rule.mode, rule.border, batch, device=qkv.device
-            )
+            plan = plan or plan_windows(size, window, rule.mode, rule.border, batch, device=qkv.device)
             attend = windowed_attention if form == 'tiles' else gathered_attention
             out = attend(rows, plan, head_dim)
     return out.reshape(batch, height, width, channels // 3)
@@ -251,9 +254,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, head_dim: int) -> Ten
     return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _gather(qkv: Tensor, queries: Tensor, keys: Tensor) -> Iterator[Tensor]:
+def _gather(qkv: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of queries, ``(tiles * T, C)``, of keys and of values, ``(tiles * S, C)``."""
-    return (x.index_select(0, rows) for x, rows in zip(qkv.chunk(3, 1), (queries, keys, keys), strict=True))
+    q, k, v = qkv.chunk(3, 1)
+    return q.index_select(0, queries), k.index_select(0, keys), v.index_select(0, keys)
 
 
 class _WindowedAttention(torch.autograd.Function):
