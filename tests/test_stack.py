@@ -149,7 +149,9 @@ class TestRequire:
         """Pretend that distributions of these versions are installed."""
 
         def install(**versions):
-            monkeypatch.setattr(stack.importlib.util, 'find_spec', lambda name: name in versions or None)
+            monkeypatch.setattr(
+                stack, 'package_folder', lambda name: Path(name) if name in versions else None
+            )
             monkeypatch.setattr(stack, '_installed', lambda module: {module: versions[module]})
             monkeypatch.setattr(stack, 'has_mmcv_ops', lambda: versions.get('ops', False))
 

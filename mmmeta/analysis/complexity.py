@@ -18,7 +18,7 @@ from mmmeta.models.ops import count_pairs
 from mmmeta.utils.errors import UsageError
 
 
-def _cpu_attention_flops(query: tuple, key: tuple, value: tuple, *_, out_shape: tuple = (), **__) -> int:
+def _cpu_attention_flops(query: tuple, key: tuple, value: tuple, *_: Any, **__: Any) -> int:
     """Both matrix products of the fused attention kernel of the CPU, which PyTorch's counter leaves out."""
     return sdpa_flop_count(query, key, value)
 
@@ -84,11 +84,13 @@ def count_model(
     device = next(model.parameters()).device
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     image = torch.zeros(1, 3 if first is None else first.in_channels, *shape, device=device)
-    total, open_parts, hooks = Counter(), {}, []
-    counts = {name: Counter() for name in _parts(model)}
+    total: Counter[str] = Counter()
+    open_parts: dict[str, Counter[str]] = {}
+    hooks = []
+    counts: dict[str, Counter[str]] = {name: Counter() for name in _parts(model)}
 
-    def so_far() -> Counter:
-        return Counter(total, flops=counter.get_total_flops())
+    def so_far() -> Counter[str]:
+        return total + Counter(flops=counter.get_total_flops())
 
     def count_layer(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         if not isinstance(layer, Attention):
@@ -96,7 +98,7 @@ def count_model(
             return
         batch, dim, *size = inputs[0].shape
         if not layer.is_global(*size):
-            seen, multiplied = count_pairs(size, layer.window, layer.window_mode, layer.border)
+            seen, multiplied = count_pairs(size, layer.window or size, layer.window_mode, layer.border)
             total['masked'] += 2 * batch * dim * (multiplied - seen)
 
     def enter(name: str, *_: Any) -> None:
@@ -128,8 +130,8 @@ def count_model(
         for hook in hooks:
             hook.remove()
 
-    def summarise(module: nn.Module, count: Counter, **parts: Any) -> Complexity:
-        sizes = Counter()
+    def summarise(module: nn.Module, count: Counter[str], **parts: Any) -> Complexity:
+        sizes: Counter[bool] = Counter()
         for parameter in module.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
         macs = count['flops'] // 2 - count['masked']

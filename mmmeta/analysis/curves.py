@@ -82,14 +82,15 @@ def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[in
     Raises:
         UsageError: There is no log, or it has no such name.
     """
-    curves = defaultdict(dict)
-    logged, evaluated = {}, False
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    logged: dict[str, None] = {}
+    evaluated = False
     for log in find_logs(run):
-        trained, names = 0, set()
+        trained, names = 0, frozenset[str]()
         for line in read_scalars(log):
             logged.update(dict.fromkeys(line))
             found = line.keys() & set(keys)
-            at = line['step']
+            at = int(line['step'])
             if 'lr' in line:  # training logs it with everything else
                 trained, names = at, names | line.keys()
             else:
@@ -103,9 +104,9 @@ def read_curves(run: str | Path, keys: Iterable[str]) -> dict[str, list[tuple[in
                 curves[key][at] = line[key]
     for key in keys:
         if key not in curves:
-            names = ', '.join(name for name in logged if name != 'step')
+            choices = ', '.join(name for name in logged if name != 'step')
             reason = '' if evaluated else ', and was never evaluated'
-            raise UsageError(f"'{run}' has logged no '{key}'{reason}: choose from {names or 'nothing'}")
+            raise UsageError(f"'{run}' has logged no '{key}'{reason}: choose from {choices or 'nothing'}")
     return {key: sorted(curves[key].items()) for key in keys}
 
 

@@ -232,12 +232,12 @@ def _plot(comparisons: Sequence[Comparison], path: Path) -> None:
     groups = defaultdict(list)
     for c in comparisons:
         groups[c.result.metric.partition(',')[0], bool(c.differences)].append(c)
-    values = [value for c in comparisons for value in (float(c.result.printed), c.mean)]
+    values = [value for c in comparisons for value in (float(c.result.printed), fmean(c.values))]
     limits = min(values) - 2, max(values) + 2
     axes.plot(limits, limits, color='grey', linewidth=0.8)
     colours = {kind: f'C{i}' for i, kind in enumerate(dict.fromkeys(kind for kind, _ in groups))}
     for (kind, differs), group in groups.items():
-        points = zip(*((float(c.result.printed), c.mean, c.spread or 0) for c in group), strict=True)
+        points = zip(*((float(c.result.printed), fmean(c.values), c.spread or 0) for c in group), strict=True)
         style = dict(fmt='o', color=colours[kind], fillstyle='none' if differs else 'full')
         axes.errorbar(*points, label=kind + ' (run differs from the config)' * differs, **style)
     axes.set(xlabel='paper (%)', ylabel='measured here (%)', xlim=limits, ylim=limits)
@@ -311,7 +311,8 @@ def commands(
             yield _launch('train', config, gpus) + f' --work-dir {folder}'
         last = f'iter_{schedule.max_iters}' if 'max_iters' in schedule else f'epoch_{schedule.max_epochs}'
         published = name_of_config(folder.name) if 'imagenet/' in config else None
-        test, lines = partial(_launch, 'test', config, min(gpus, GPUS_PER_MACHINE)), {}
+        test = partial(_launch, 'test', config, min(gpus, GPUS_PER_MACHINE))
+        lines: dict[str, None] = {}
         for options in map(_test_options, missing):
             if options or trained:
                 lines[test(f'{folder / last}.pth') + options] = None

@@ -19,7 +19,7 @@ from torch import nn
 
 from mmmeta.config.backbones import build_backbone
 from mmmeta.config.building import build
-from mmmeta.config.inspection import dataset_class, datasets, iter_dicts
+from mmmeta.config.inspection import class_metainfo, datasets, iter_dicts
 from mmmeta.config.loading import load_config
 from mmmeta.config.pipelines import reads_unchanged, without_annotations
 from mmmeta.datasets.classes import class_colours, class_names
@@ -199,7 +199,7 @@ def build_exportable(
 
 def _metainfo(dataset: ConfigDict, scope: str) -> dict:
     """Classes and palette of a data set."""
-    own = dataset_class(dataset, scope).METAINFO
+    own = class_metainfo(dataset, scope)
     given = {key.lower(): value for key, value in (dataset.get('metainfo') or {}).items()}
     found = {**own, **given}
     if given and found.get('classes'):
@@ -215,14 +215,14 @@ class Prediction:
     Attributes:
         image (str): The file.
         picture (Path): The file that it was drawn into.
-        header (tuple[str, ...]): Names of the columns of ``rows``.
-        rows (list[tuple[str, ...]]): Predicted classes, the most frequent or likeliest first.
+        header (Sequence[str]): Names of the columns of ``rows``.
+        rows (Sequence[Sequence[str]]): Predicted classes, the most frequent or likeliest first.
     """
 
     image: str
     picture: Path
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def predict(
@@ -299,7 +299,7 @@ def _keep_scores(model: BaseModel, score_thr: float) -> None:
 
 
 Panels = list[tuple[str, np.ndarray]]
-Shown = tuple[Panels, tuple[str, ...], list[tuple[str, ...]]]
+Shown = tuple[Panels, Sequence[str], Sequence[Sequence[str]]]
 
 
 def show(model: BaseModel, image: str, top: int = 5, score_thr: float = 0.3) -> Shown:
@@ -373,7 +373,7 @@ def _detect(model: BaseModel, image: str, top: int, score_thr: float) -> Shown:
     objects = Found(arrays.pop('bboxes'), **arrays)
     panels = _draw_prediction('detection', model.dataset_meta, image, objects, score_thr)
     names = model.dataset_meta['classes']
-    best = {}
+    best: dict[int, float] = {}
     for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):
         best[label] = max(score, best.get(label, 0.0))
     counts = Counter(found.labels.tolist()).most_common(top)

@@ -146,14 +146,16 @@ def _end_without_a_log(runner: Runner) -> None:
             raise OSError(error.errno, error.strerror, handler.baseFilename) from error
 
     for handler in _log_files(runner):
-        handler.handleError = partial(fail, handler)
+        # Of this handler alone.
+        handler.handleError = partial(fail, handler)  # type: ignore[method-assign]
 
 
 def _log_traceback(runner: Runner) -> None:
     """Write the traceback behind a sentence into the log of the run, not onto the screen."""
     for handler in _log_files(runner):
-        handler.stream.write(traceback.format_exc())
-        handler.flush()
+        if handler.stream is not None:
+            handler.stream.write(traceback.format_exc())
+            handler.flush()
 
 
 def resume_from(cfg: Config, checkpoint: str | os.PathLike | None) -> None:
@@ -171,7 +173,7 @@ def resume_from(cfg: Config, checkpoint: str | os.PathLike | None) -> None:
         hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         checkpoint = find_last_checkpoint(cfg.work_dir, hook.get('out_dir'))
     cfg.resume = checkpoint is not None
-    if cfg.resume:
+    if checkpoint is not None:
         cfg.load_from = as_location(checkpoint)
 
 

@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch.distributed as dist
@@ -61,20 +62,21 @@ def command_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except (UsageError, StackError, RuntimeProblem, OSError) as error:
+        message = str(error)
         if isinstance(error, OSError):
             if not isinstance(error, WriteError) and error.errno not in (*NO_ROOM, errno.EROFS):
                 raise
             what = f"'{error.filename}'" if error.filename else 'a file'
             remedy = 'make room, and run it again' if error.errno in NO_ROOM else 'choose another place'
-            error = f'cannot write {what} ({error.strerror}): {remedy}'
+            message = f'cannot write {what} ({error.strerror}): {remedy}'
         if '--debug' in sys.argv:
             traceback.print_exc()
         report = os.environ.get('TORCHELASTIC_ERROR_FILE')
         if report:
             with open(report, 'w') as file:
-                json.dump({'message': str(error), 'timestamp': int(time.time())}, file)
+                json.dump({'message': message, 'timestamp': int(time.time())}, file)
         else:
-            print(f'error: {error}', file=sys.stderr)
+            print(f'error: {message}', file=sys.stderr)
         sys.exit(1)
 
 
@@ -119,12 +121,12 @@ def print_table(table: Table) -> None:
 
 def positive(text: str) -> int:
     """An integer of at least 1, for ``type`` of an argument."""
-    return _number(text, POSITIVE)
+    return int(_number(text, POSITIVE))
 
 
 def count(text: str) -> int:
     """An integer of at least 0, for ``type`` of an argument."""
-    return _number(text, COUNT)
+    return int(_number(text, COUNT))
 
 
 def share(text: str) -> float:
@@ -133,13 +135,11 @@ def share(text: str) -> float:
 
 
 def _number(text: str, allowed: Range) -> float:
-    try:
+    with suppress(ValueError):
         value = allowed.kind(text)
-    except ValueError:
-        value = None
-    if not allowed.has(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is not {allowed}")
-    return value
+        if allowed.has(value):
+            return value
+    raise argparse.ArgumentTypeError(f"'{text}' is not {allowed}")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -72,7 +72,7 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
             f'{num_processes} processes need as many GPUs, and this machine has {gpus}: start at most {gpus}'
         )
     if not gpus:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // num_processes)))
     rendezvous = [f'--master_addr={address}', f'--master_port={port}']
     if port == 0:

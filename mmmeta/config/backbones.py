@@ -83,8 +83,9 @@ def _parse_arguments(spec: str, arguments: str) -> dict[str, Any]:
         call = ast.parse(f'f({arguments}\n)', mode='eval').body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise ValueError('more than arguments')
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if call.args or None in options or not options or len(options) < len(call.keywords):
+        named = [keyword for keyword in call.keywords if keyword.arg]
+        options = {keyword.arg or '': ast.literal_eval(keyword.value) for keyword in named}
+        if call.args or not options or len(options) < len(call.keywords):
             raise ValueError('no name, or one twice')
     # The last three of deep nesting, and of lists as keys.
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
@@ -155,7 +156,7 @@ def _timm_features(name: str) -> nn.Module:
     return timm.create_model(name, features_only=True).eval()
 
 
-def _timm_metaformer(arch: dict) -> nn.Module:
+def _timm_metaformer(arch: dict[str, Any]) -> nn.Module:
     """IdentityFormer or RandFormer made of timm's blocks, with mixers that timm does not have."""
     from timm.models import metaformer
 

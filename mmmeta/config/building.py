@@ -4,9 +4,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.config import Config
 from torch import nn
@@ -15,9 +13,12 @@ from torch.utils.data import DataLoader
 from mmmeta.registry import MODELS
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.mmengine_private import BUILDING
+from mmmeta.utils.stack import package_folder
 
 from .inspection import our_backbone
 from .wiring import without_memory
+
+T = TypeVar('T')
 
 
 def check_backbone(cfg: Config) -> nn.Module | None:
@@ -36,7 +37,7 @@ def check_backbone(cfg: Config) -> nn.Module | None:
         return build(MODELS.build, backbone)
 
 
-def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
+def build(builder: Callable[[dict[str, Any]], T], cfg: dict[str, Any]) -> T:
     """Call a registry's build function, and report what a class does not take as a usage error.
 
     Args:
@@ -44,7 +45,7 @@ def build(builder: Callable[[dict], Any], cfg: dict) -> Any:
         cfg (dict): The config of what is built.
 
     Returns:
-        Any: What ``builder`` returns.
+        T: What ``builder`` returns.
 
     Raises:
         UsageError: As :func:`explain_building`.
@@ -84,7 +85,7 @@ def explain_building() -> Iterator[None]:
             takes = ', '.join(inspect.signature(cls).parameters)
             argument = str(error).rpartition('unexpected keyword argument ')[2]
             raise UsageError(f'{cls.__name__} takes no argument {argument}: it takes {takes}') from error
-        folders = tuple(f'{Path(spec.origin).parent}/' for spec in map(find_spec, CHECKING) if spec)
+        folders = tuple(f'{folder}/' for folder in map(package_folder, CHECKING) if folder)
         if all(code.co_filename.startswith(folders) for code in inner):
             reason = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
             raise UsageError(f'{cls.__name__} does not take its arguments in the config: {reason}') from error

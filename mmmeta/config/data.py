@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from mmmeta.datasets.transforms import IMAGE_ERRORS
@@ -58,10 +58,10 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             _check_evaluator(cfg, name, annotations)
 
 
-def _check_suffix(cfg: Config, name: str, dataset: dict) -> None:
+def _check_suffix(cfg: Config, name: str, dataset: ConfigDict) -> None:
     """Check that images of a segmentation data set end in what it looks for."""
     cls = dataset_class(dataset, cfg.get('default_scope', 'mmengine'))
-    parameter = inspect.signature(cls.__init__).parameters.get('img_suffix') if cls else None
+    parameter = inspect.signature(cls).parameters.get('img_suffix') if cls else None
     prefix = dataset.get('data_prefix') or {}
     if parameter is None or not isinstance(prefix, dict) or 'img_path' not in prefix:
         return
@@ -76,7 +76,7 @@ def _check_suffix(cfg: Config, name: str, dataset: dict) -> None:
         )
 
 
-def _folders(dataset: dict) -> list[str]:
+def _folders(dataset: ConfigDict) -> list[str]:
     """The folders of images and annotation images of a data set's config."""
     prefix = dataset.get('data_prefix') or ''
     folders = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
@@ -138,10 +138,10 @@ def explain_data_errors(cfg: Config, loaders: Sequence[str], stage: str | None =
             stage = 'reading'
         elif stage is None and BUILDING_DATA in codes:
             stage = 'building'
-        message = stage and _explain(error, cfg, loaders, stage)
-        if not message:
+        explained = stage and _explain(error, cfg, loaders, stage)
+        if not explained:
             raise
-        raise UsageError(message) from error
+        raise UsageError(explained) from error
 
 
 def _explain(error: Exception, cfg: Config, loaders: Sequence[str], stage: str) -> str | None:

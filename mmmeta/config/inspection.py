@@ -11,7 +11,7 @@ TEST_LOADERS = ('test_dataloader',)
 ALL_LOADERS = (*TRAIN_LOADERS, *TEST_LOADERS)
 
 
-def iter_dicts(value: Any) -> Iterator[dict]:
+def iter_dicts(value: object) -> Iterator[dict[str, Any]]:
     """Every dict inside a config value, the value itself included."""
     if isinstance(value, dict):
         yield value
@@ -28,7 +28,7 @@ def datasets(loader: ConfigDict | list[ConfigDict]) -> Iterator[ConfigDict]:
             yield value
 
 
-def dataset_class(dataset: dict, scope: str) -> type | None:
+def dataset_class(dataset: dict[str, Any], scope: str) -> type | None:
     """The class of a data set's config, or None if it is not registered.
 
     Args:
@@ -42,15 +42,24 @@ def dataset_class(dataset: dict, scope: str) -> type | None:
         return registry.get(name)
 
 
-def classes_of(dataset: dict, scope: str) -> tuple[str, ...]:
+def class_metainfo(dataset: dict[str, Any], scope: str) -> dict[str, Any]:
+    """What the class of a data set's config says of its classes; nothing if it is not registered.
+
+    Args:
+        dataset (dict): The config.
+        scope (str): The scope that its type is looked up in.
+    """
+    return getattr(dataset_class(dataset, scope), 'METAINFO', None) or {}
+
+
+def classes_of(dataset: dict[str, Any], scope: str) -> tuple[str, ...]:
     """Names of the classes of a data set that is not built; none where they are in a file or unknown.
 
     Args:
         dataset (dict): The config.
         scope (str): The scope that its type is looked up in.
     """
-    own = getattr(dataset_class(dataset, scope), 'METAINFO', None) or {}
-    classes = {**own, **(dataset.get('metainfo') or {})}.get('classes') or ()
+    classes = {**class_metainfo(dataset, scope), **(dataset.get('metainfo') or {})}.get('classes') or ()
     return () if isinstance(classes, str) else tuple(classes)
 
 
@@ -79,7 +88,7 @@ def bare_model(cfg: Config) -> ConfigDict:
     return model
 
 
-def bare_type(part: dict) -> str:
+def bare_type(part: dict[str, Any]) -> str:
     """The type of a part without its scope."""
     return str(part.get('type')).rpartition('.')[2]
 
@@ -89,7 +98,7 @@ def scope_of(cfg: Config) -> str:
     return cfg.get('default_scope') or 'mmengine'
 
 
-def preprocessor_of(cfg: Config) -> tuple[str, dict]:
+def preprocessor_of(cfg: Config) -> tuple[str, dict[str, Any]]:
     """The data preprocessor, in the model or beside it, and its key."""
     model = bare_model(cfg)
     if isinstance(model.get('data_preprocessor'), dict):
@@ -97,19 +106,19 @@ def preprocessor_of(cfg: Config) -> tuple[str, dict]:
     return 'data_preprocessor', cfg.get('data_preprocessor') or {}
 
 
-def pads_labels(preprocessor: dict) -> bool:
+def pads_labels(preprocessor: dict[str, Any]) -> bool:
     """Whether a data preprocessor is MMSegmentation's, which pads images and their labels."""
     return str(preprocessor.get('type', 'SegDataPreProcessor')).endswith('SegDataPreProcessor')
 
 
-def our_backbone(cfg: Config) -> dict | None:
+def our_backbone(cfg: Config) -> dict[str, Any] | None:
     """The config of the backbone, if it is one of ours."""
     backbone = bare_model(cfg).get('backbone')
     ours = isinstance(backbone, dict) and str(backbone.get('type')).startswith('mmmeta.')
     return backbone if ours else None
 
 
-def parts_of(model: dict, prefix: str = 'model') -> Iterator[tuple[str, dict]]:
+def parts_of(model: dict[str, Any], prefix: str = 'model') -> Iterator[tuple[str, dict[str, Any]]]:
     """The parts of a model, and of those inside a RoI head, with their keys; one for each of a list."""
     for name in PARTS:
         value = model.get(name)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from keyword import iskeyword
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from mmmeta.utils.errors import UsageError
 
@@ -75,13 +74,13 @@ class Expression(str):
     __slots__ = ()
 
 
-def literal(value: Any, what: str = 'value') -> str:
+def literal(value: object, what: str = 'value') -> str:
     """Return the text of a value that ``mmengine.Config.fromfile`` reads as an equal one.
 
     Whatever comes from a file or a person enters the text of a config through this function.
 
     Args:
-        value (Any): A string, number, bool or None, or lists, tuples and dicts of them.
+        value (object): A string, number, bool or None, or lists, tuples and dicts of them.
         what (str): What it is, for the error. Defaults to ``'value'``.
 
     Raises:
@@ -115,7 +114,7 @@ def literal(value: Any, what: str = 'value') -> str:
     )
 
 
-def is_argument(key: Any) -> bool:
+def is_argument(key: object) -> bool:
     """Whether a key can be written as in ``dict(key=...)``."""
     return isinstance(key, str) and key.isascii() and key.isidentifier() and not iskeyword(key)
 

@@ -31,7 +31,7 @@ class Origin:
     test_data: str | None
     is_shipped: bool
 
-    def __deepcopy__(self, memo: dict) -> 'Origin':
+    def __deepcopy__(self, memo: dict[int, object]) -> 'Origin':
         return self  # nothing changes it
 
 

@@ -61,7 +61,7 @@ def is_pure_python(cfg: Config) -> bool:
     return '_is_pure_python' in vars(cfg)
 
 
-def _registered() -> Iterator[tuple[Any, tuple[str, str]]]:
+def _registered() -> Iterator[tuple[object, tuple[str, str]]]:
     """Classes and functions, each with the scope and the name that it is registered under."""
     for root in vars(mmengine.registry).values():
         for registry in (root, *root.children.values()) if isinstance(root, Registry) else ():

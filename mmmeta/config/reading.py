@@ -3,12 +3,12 @@
 import ast
 import difflib
 import importlib
+import inspect
 import json
 import os
 import re
 import traceback
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import mmengine.config
@@ -25,11 +25,13 @@ from .pure_python import with_names
 from .values import iter_items
 
 # Folders of what a line of a config calls when it reads another config or imports a module.
-_READERS = tuple(str(Path(module.__file__).parent) for module in (mmengine.config, importlib))
+_READERS = tuple(str(Path(inspect.getfile(module)).parent) for module in (mmengine.config, importlib))
 _FROZEN = '<frozen importlib'
 # What lines of a config raise, and MMEngine about its content.
-_FAILURES = (ImportError, TypeError, AttributeError, NameError, ValueError, ArithmeticError, LookupError)
-_FAILURES += (RuntimeError,)
+_FAILURES = (
+    *(ImportError, TypeError, AttributeError, NameError, ValueError, ArithmeticError, LookupError),
+    RuntimeError,
+)
 # What MMEngine replaces by the path of the file, as text.
 OWN_NAME = re.compile(r'\{\{\s*file(Dirname|Basename|BasenameNoExtension|Extname)\s*\}\}')
 # Bases of other formats that MMEngine reads.
@@ -68,8 +70,7 @@ def resolve_config_path(path: str) -> str:
         raise UsageError(
             f"'{path}': the package before :: must be one of mmmeta, {', '.join(INSTALL)}, not '{package}'"
         )
-    require(package)
-    return str(Path(find_spec(package).origin).parent / '.mim/configs' / name)
+    return str(require(package) / '.mim/configs' / name)
 
 
 def read_config(path: str) -> Config:
@@ -182,8 +183,9 @@ def _check_data(path: Path, parent: str) -> None:
 def _bases(tree: ast.Module, path: Path) -> list[str]:
     """The files that a config names as its bases; none where they are computed."""
     for statement in tree.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else ()
-        if not any(isinstance(target, ast.Name) and target.id == '_base_' for target in targets):
+        if not isinstance(statement, ast.Assign):
+            continue
+        if not any(isinstance(target, ast.Name) and target.id == '_base_' for target in statement.targets):
             continue
         try:
             bases = ast.literal_eval(statement.value)

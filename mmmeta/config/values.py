@@ -5,7 +5,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class Range(NamedTuple):
         is_whole (bool): Whether a float must not have a fraction. Defaults to False.
     """
 
-    kind: type
+    kind: type[int] | type[float]
     smallest: float
     largest: float = math.inf
     others: tuple[float, ...] = ()
@@ -40,7 +40,7 @@ class Range(NamedTuple):
             what += f' {"and " if self.smallest > -math.inf else "of "}at most {self.largest}'
         return what if not self.others else f'{what}, or {" or ".join(map(str, self.others))}'
 
-    def has(self, value: Any) -> bool:
+    def has(self, value: object) -> bool:
         """Return whether a value is such a number."""
         if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
             return False
@@ -60,7 +60,7 @@ RANDOMNESS = ('seed', 'diff_rank_seed', 'deterministic')
 # Of MMSegmentation; the last one of its depth estimators.
 SEGMENTATION_MODES = ('whole', 'slide', 'slide_flip')
 # What is at keys that every run reads, by patterns of the keys: a number, or one of several types.
-RULES = {
+RULES: dict[str, Range | tuple[type, ...]] = {
     r'\w+_dataloader\.batch_size': POSITIVE,
     r'\w+_dataloader\.num_workers': COUNT,
     r'train_cfg\.max_(iters|epochs)': Range(float, 1, is_whole=True),
@@ -160,7 +160,7 @@ def _value_at(cfg: Config, key: str) -> Any:
     return value
 
 
-def _may_replace(old: Any, new: Any) -> bool:
+def _may_replace(old: object, new: object) -> bool:
     """Return whether a value can stand for another: all but plain ones for what is built from dicts."""
     if new is None or isinstance(new, (dict, list, tuple)):
         return True
@@ -178,7 +178,7 @@ def check_values(cfg: Config) -> None:
     for key, value in iter_items(cfg):
         if value is None and not REQUIRED.fullmatch(key) and not TYPE.fullmatch(key):
             continue
-        pattern, rule = next(_rules(cfg, key), (None, None))
+        pattern, rule = next(_rules(cfg, key), ('', ()))
         if isinstance(rule, Range):
             # The entries of a list are checked themselves.
             several = isinstance(value, (list, tuple)) and pattern.endswith('*')
@@ -244,7 +244,7 @@ def _check_scope(cfg: Config) -> None:
         )
 
 
-def iter_items(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def iter_items(value: Config | dict[str, Any] | Sequence[Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
     """Yield all values inside a config with their dotted keys; what it names of modules is imported."""
     for name, part in value.items() if isinstance(value, (dict, Config)) else enumerate(value):
         key = f'{prefix}{name}'

@@ -1,10 +1,10 @@
 """What the parts of a detector, a segmentor or a classifier hand to each other, found without computing."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import ConfigDict
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
+T = TypeVar('T')
 # Parts that take maps, in the order in which they are given to each other.
 PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head', 'mask_head', 'head')
 
@@ -71,7 +72,7 @@ def _channels_taken(layer: nn.Module) -> tuple[int, int] | None:
 def _correcting(part: nn.Module, name: str, maps: Sequence[Tensor], wiring: Wiring) -> Iterator[None]:
     """Note layers that are given other channels than they take, and give them those, so that it goes on."""
 
-    def correct(layer: nn.Module, inputs: tuple, layer_name: str) -> tuple | None:
+    def correct(layer: nn.Module, inputs: tuple[Any, ...], layer_name: str) -> tuple[Any, ...] | None:
         taken = _channels_taken(layer)
         if not inputs or not isinstance(inputs[0], Tensor) or taken is None:
             return None
@@ -96,7 +97,7 @@ def _correcting(part: nn.Module, name: str, maps: Sequence[Tensor], wiring: Wiri
             hook.remove()
 
 
-def _maps(value: Any) -> list[Tensor]:
+def _maps(value: Tensor | dict[str, Tensor] | Sequence[Tensor] | None) -> list[Tensor]:
     """The maps that a part returns."""
     if isinstance(value, Tensor):
         return [value]
@@ -110,7 +111,13 @@ class _WithoutMemory(TorchFunctionMode):
 
     computed = (torch.linspace, torch.arange)
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., T],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> T:
         if func in self.computed:
             return func(*args, **{'device': 'cpu', **(kwargs or {})})
         return func(*args, **(kwargs or {}))
@@ -123,7 +130,7 @@ def without_memory() -> Iterator[None]:
         yield
 
 
-def without_groups(value: Any) -> Any:
+def without_groups(value: T) -> T:
     """A config with norms that need no other processes, in place; their shapes are the same."""
     if isinstance(value, dict):
         if value.get('type') in ('SyncBN', 'MMSyncBN'):
@@ -136,7 +143,7 @@ def without_groups(value: Any) -> Any:
     return value
 
 
-def trace_backbone(backbone: dict, scope: str, shape: tuple[int, int]) -> list[tuple[int, ...]]:
+def trace_backbone(backbone: dict[str, Any], scope: str, shape: tuple[int, int]) -> list[tuple[int, ...]]:
     """Build a backbone without allocating it, and compute the shapes of its outputs.
 
     Args:

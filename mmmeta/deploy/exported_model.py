@@ -1,9 +1,12 @@
 """An exported file in place of the model of a config, so that MMEngine's loops and metrics judge it."""
 
+from typing import Any, NoReturn
+
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import Tensor
 
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import Network, Prediction, RuntimeProblem
@@ -13,6 +16,9 @@ from mmmeta.utils.errors import UsageError
 @MODELS.register_module()
 class ExportedModel(BaseModel):
     """What runs an exported file on the images of a test set, for ``Runner.test``.
+
+    Attributes:
+        network (Network): The file, opened.
 
     Args:
         file (str | None): What was exported. Defaults to None: ``network`` is set before it is used.
@@ -25,16 +31,17 @@ class ExportedModel(BaseModel):
         UsageError: The file cannot be run.
     """
 
+    network: Network
+
     def __init__(
         self,
         file: str | None = None,
         engine: str | None = None,
         threads: int = 0,
         trusted: bool = False,
-        data_preprocessor: dict | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
-        self.network: Network | None = None
         if file is None:
             return
         try:
@@ -42,7 +49,7 @@ class ExportedModel(BaseModel):
         except RuntimeProblem as error:
             raise UsageError(str(error)) from error
 
-    def test_step(self, data: dict) -> list[BaseDataElement]:
+    def test_step(self, data: dict[str, Any]) -> list[BaseDataElement]:
         """Predict for a batch, reading the images as the runtime does, by their paths."""
         samples = data['data_samples']
         for sample, prediction in zip(
@@ -51,7 +58,9 @@ class ExportedModel(BaseModel):
             _put(sample, prediction, self.network.description.task)
         return samples
 
-    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor') -> None:
+    def forward(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'
+    ) -> NoReturn:
         """Not there: a file has no training, and predicts from files of images."""
         raise NotImplementedError
 

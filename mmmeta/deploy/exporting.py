@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from mmmeta.datasets.classes import class_names
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.models import MetaFormer
-from mmmeta.models.layers import Mlp, SepConv
 from mmmeta.runtime import run
 from mmmeta.runtime.run import VERSION, Crop, Description, Fit, Network, RuntimeProblem, inputs_of
 from mmmeta.utils.errors import UsageError
@@ -113,7 +112,9 @@ def export(
     format = _check_arguments(path, format, dynamic, precision)
     quantizes = precision == 'int8'
     formats.check_packages((*formats.PACKAGES[format], *(['nncf'] if quantizes else [])))
-    if quantizes and (calibration is None or not calibration.images):
+    if not quantizes:
+        calibration = None
+    elif calibration is None or not calibration.images:
         raise UsageError('int8 is calibrated with images like those of the application: give some')
     if model.training or next(model.parameters()).device.type != 'cpu':
         raise UsageError('export takes a model in evaluation mode on a CPU: call model.cpu().eval() first')
@@ -144,7 +145,7 @@ def export(
         failed = [difference for difference in required if not difference.passed]
         if failed and precision != 'bf16':
             raise UsageError(f'the file computes something else than PyTorch: {failed[0]}; it is not kept')
-        if quantizes:
+        if calibration is not None:
             progress(f'calibrating with {len(calibration.images)} images')
             with _running():
                 exported.quantized = _quantize(draft, description, calibration, around)
@@ -183,7 +184,7 @@ def _as_files(images: Sequence[np.ndarray | str | Path], folder: Path) -> list[P
     return files
 
 
-def _beside(path: Path) -> tempfile.TemporaryDirectory:
+def _beside(path: Path) -> tempfile.TemporaryDirectory[str]:
     """A temporary folder beside a file."""
     folder = path.absolute().parent
     try:
@@ -193,17 +194,17 @@ def _beside(path: Path) -> tempfile.TemporaryDirectory:
 
 
 def _replacements(description: Description) -> dict[type[nn.Module], type[nn.Module]]:
-    """What computes the same in a form that exports better, by exact type."""
-    replacements = {nn.AdaptiveAvgPool2d: MatrixAdaptiveAvgPool2d, Mlp: ConvMlp, SepConv: ConvSepConv}
+    """What computes the same as its base class in a form that exports better, by the exact type of that."""
+    forms: list[type[nn.Module]] = [MatrixAdaptiveAvgPool2d, ConvMlp, ConvSepConv]
     if description.task == 'segmentation':
-        from .upsampling import SymbolicUpsample, Upsample
+        from .upsampling import SymbolicUpsample
 
-        replacements[Upsample] = SymbolicUpsample
+        forms.append(SymbolicUpsample)
         if description.dynamic == 'none':  # the sizes of all maps are known
-            from .uper_head import MergedUPerHead, UPerHead
+            from .uper_head import MergedUPerHead
 
-            replacements[UPerHead] = MergedUPerHead
-    return replacements
+            forms.append(MergedUPerHead)
+    return {form.__bases__[0]: form for form in forms}
 
 
 @contextlib.contextmanager

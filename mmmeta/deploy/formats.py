@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import torch
@@ -18,6 +18,9 @@ from mmmeta.runtime.run import KEY, Description
 from mmmeta.utils.errors import UsageError
 
 from .suppression import OPERATOR
+
+if TYPE_CHECKING:
+    import openvino
 
 # Ending and packages of each format.
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', pt2='.pt2')
@@ -198,7 +201,9 @@ def _suppress_in_onnx() -> Any:
     return translate
 
 
-def write_openvino(source: Any, path: Path, description: Description, precise: set[str]) -> None:
+def write_openvino(
+    source: 'Path | openvino.Model', path: Path, description: Description, precise: set[str]
+) -> None:
     """Write a network as OpenVINO's two files, ``.xml`` and ``.bin``.
 
     Args:
@@ -221,8 +226,8 @@ def write_openvino(source: Any, path: Path, description: Description, precise: s
 def _pin(path: Path, precise: set[str]) -> None:
     """Mark operations of a file, which Python's interface of OpenVINO cannot."""
     tree = ElementTree.parse(path)
-    for layer in tree.getroot().find('layers'):
-        if layer.get('name').partition('/')[0] not in precise:
+    for layer in tree.getroot().iterfind('layers/layer'):
+        if layer.get('name', '').partition('/')[0] not in precise:
             continue
         notes = layer.find('rt_info')
         if notes is None:

@@ -50,7 +50,7 @@ class Preprocessing:
         return isinstance(self.resize, Fit) and self.padded_size is None
 
 
-def test_steps(cfg: ConfigDict) -> list[dict]:
+def test_steps(cfg: ConfigDict) -> list[dict[str, Any]]:
     """Return the steps of a config's test pipeline that an image without annotations passes."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
@@ -122,7 +122,7 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
     return result
 
 
-def _kind(step: dict) -> str:
+def _kind(step: dict[str, Any]) -> str:
     """Return the name of a transform without its scope."""
     return step['type'].rpartition('.')[2]
 

@@ -47,7 +47,7 @@ def take_samples(cfg: Config, samples: int, folder: Path) -> None:
     Raises:
         UsageError: The test set is of another kind.
     """
-    dataset = cfg.test_dataloader.dataset if cfg.get('test_dataloader') else {}
+    dataset = cfg.test_dataloader.dataset if cfg.get('test_dataloader') else ConfigDict()
     if cfg.get('default_scope') != 'mmdet':
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         dataset.indices = _spread(len(build(DATASETS.build, ConfigDict(dataset))), samples)

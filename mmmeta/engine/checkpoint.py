@@ -61,12 +61,12 @@ def to_plain(value: Any, where: str = 'checkpoint') -> Any:
     if isinstance(value, PLAIN_TYPES) and type(value).__module__ in ('builtins', 'torch', 'collections'):
         return value
     if isinstance(value, dict):
-        items = ((to_plain(k, where), to_plain(v, f'{where}[{k!r}]')) for k, v in value.items())
+        pairs = ((to_plain(k, where), to_plain(v, f'{where}[{k!r}]')) for k, v in value.items())
         if not isinstance(value, OrderedDict):
-            return dict(items)
-        ordered = OrderedDict(items)
+            return dict(pairs)
+        ordered = OrderedDict(pairs)
         if hasattr(value, '_metadata'):  # the versions of the modules in a state dict
-            ordered._metadata = to_plain(value._metadata, where)
+            vars(ordered)['_metadata'] = to_plain(value._metadata, where)
         return ordered
     if isinstance(value, (list, tuple)):
         items = [to_plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
@@ -106,13 +106,13 @@ def from_plain(value: Any) -> Any:
 def _restore_tagged(value: dict) -> HistoryBuffer | np.ndarray:
     tag = value[TAG]
     if tag == 'HistoryBuffer':
-        histories = [value.get(key) for key in ('log_history', 'count_history')]
-        length = value.get('max_length')
-        if all(isinstance(part, torch.Tensor) and part.ndim == 1 for part in histories) and (
-            histories[0].shape == histories[1].shape and isinstance(length, int) and length > 0
+        logs, counts, length = (value.get(key) for key in ('log_history', 'count_history', 'max_length'))
+        if (
+            isinstance(logs, torch.Tensor)
+            and isinstance(counts, torch.Tensor)
+            and (logs.ndim == 1 and logs.shape == counts.shape and isinstance(length, int) and length > 0)
         ):
-            log_history, count_history = (part.double().cpu().numpy() for part in histories)
-            return HistoryBuffer(log_history, count_history, length)
+            return HistoryBuffer(logs.double().cpu().numpy(), counts.double().cpu().numpy(), length)
     if tag == 'ndarray' and isinstance(value.get('value'), torch.Tensor):
         return value['value'].cpu().numpy()
     raise UsageError(

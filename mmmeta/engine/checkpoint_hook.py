@@ -217,7 +217,9 @@ class CheckpointHook(MMEngineCheckpointHook):
                 'uninterrupted run'
             )
 
-    def save_now(self, runner: Runner, epoch: int, iteration: int, states: list[dict] | None = None) -> str:
+    def save_now(
+        self, runner: Runner, epoch: int, iteration: int, states: list[dict] | None = None
+    ) -> str | None:
         """Save the state of a run outside of the usual intervals.
 
         Args:
@@ -228,7 +230,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 which all processes have to call this.
 
         Returns:
-            str: The newest complete checkpoint.
+            str | None: The newest complete checkpoint, if there is one.
         """
         if iteration != self.saved_iteration:
             step = f'epoch_{epoch}_iter_{iteration}.pth' if self.by_epoch else iteration
@@ -291,7 +293,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
             content = None
         content = content if isinstance(content, dict) else {}
-        best = content.get('best') if isinstance(content.get('best'), dict) else {}
+        best = content.get('best')
+        best = best if isinstance(best, dict) else {}
         kept = self._file_names(content.get('kept'))
         if name in kept:
             self._kept, paths = kept, self._best_paths()
@@ -344,7 +347,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         return bool(finite)
 
     def _save_checkpoint_with_step(
-        self, runner: Runner, step: int, meta: dict, states: list[dict] | None = None
+        self, runner: Runner, step: int | str, meta: dict, states: list[dict] | None = None
     ) -> None:
         if not self._is_finite(runner):
             return

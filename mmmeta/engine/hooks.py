@@ -114,7 +114,9 @@ class NothingDetectedHook(Hook):
         self._complete(runner, runner.test_evaluator, metrics)
 
     def _complete(self, runner: Runner, evaluator: Evaluator, metrics: dict[str, float] | None) -> None:
-        for metric in evaluator.metrics if metrics is not None else ():
+        if metrics is None:
+            return
+        for metric in evaluator.metrics:
             for kind in getattr(metric, 'metrics', ()) if type(metric).__name__ == 'CocoMetric' else ():
                 prefix = f'{metric.prefix}/{kind}_' if metric.prefix else f'{kind}_'
                 if kind not in ('bbox', 'segm') or any(key.startswith(prefix) for key in metrics):
@@ -164,10 +166,10 @@ class CocoCheckHook(Hook):
             categories = read_categories(dataset.ann_file, dataset.backend_args)
             there = {category['name'] for category in categories}
             meant = {one: nearest(one, there - set(classes)) for one in classes if one not in there}
-            missing = (f"'{one}'" + (f" (is it '{other}'?)" if other else '') for one, other in meant.items())
+            lost = (f"'{one}'" + (f" (is it '{other}'?)" if other else '') for one, other in meant.items())
             raise UsageError(
                 f"'{dataset.ann_file}' lists {len(dataset.cat_ids)} of the {len(classes)} classes of {name}, "
-                f'not {shorten(missing)}: give it all categories, {remedy}'
+                f'not {shorten(lost)}: give it all categories, {remedy}'
             )
         used = {category for category, images in dataset.cat_img_map.items() if images}
         unknown = ', '.join(map(str, sorted(used - set(dataset.cat_ids))))
@@ -263,9 +265,10 @@ class MeanLossHook(Hook):
         """
         if get_world_size() == 1:
             return
+        outputs = outputs or {}
         losses = {
             key: value.detach().float()
-            for key, value in (outputs or {}).items()
+            for key, value in outputs.items()
             if isinstance(value, torch.Tensor) and value.numel() == 1
         }
         if self.names is None:

@@ -15,7 +15,13 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from mmmeta.registry import DATA_SAMPLERS, LOOPS
 
 from .accumulation import restore_gradients
-from .random_state import draw_by_position, find_caching_transforms, number_batches, restore_random_state
+from .random_state import (
+    DrawnIndex,
+    draw_by_position,
+    find_caching_transforms,
+    number_batches,
+    restore_random_state,
+)
 
 
 @DATA_SAMPLERS.register_module()
@@ -44,12 +50,12 @@ class ResumableBatchSampler:
         self.sampler = sampler
         self.batch_size = batch_size
         self.epoch = 0
-        self._started: Iterator | None = None
+        self._started: Iterator[list[DrawnIndex]] | None = None
 
-    def _start(self) -> Iterator[list[int]]:
+    def _start(self) -> Iterator[list[DrawnIndex]]:
         return number_batches(iter(self._batches), self.epoch)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[DrawnIndex]]:
         """Yield the batches after those that :meth:`advance` skipped, or all."""
         iterator, self._started = self._started or self._start(), None
         yield from iterator
@@ -80,7 +86,7 @@ class ResumableBatchSampler:
         return drawn
 
 
-class _ResumableLoop:
+class _ResumableLoop(BaseLoop):
     """What both loops have in common.
 
     ``random_states`` and ``gradients`` are set by the checkpoint hook where a run is resumed.

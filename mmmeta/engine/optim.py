@@ -76,7 +76,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         scales = self._learning_rate_scales(module, rate)
         for group in params:
             (parameter,) = group['params']
-            group['lr'] = group.get('lr', self.base_lr) * scales.get(parameter, 1.0)
+            group.setdefault('lr', self.base_lr)
+            group['lr'] = group['lr'] * scales.get(parameter, 1.0)
 
     @staticmethod
     def _learning_rate_scales(model: nn.Module, rate: float) -> dict[nn.Parameter, float]:

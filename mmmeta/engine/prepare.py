@@ -6,7 +6,9 @@ from typing import Any
 from mmengine.config import Config
 
 # Default hooks of MMEngine that ours extend, as its runner sets them where a config does not.
-EXTENDED_HOOKS = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
+EXTENDED_HOOKS: dict[str, dict[str, Any]] = dict(
+    checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook')
+)
 # Among hooks of one priority the order is that of a run.
 CUSTOM_HOOKS = (
     'mmmeta.MeanLossHook',

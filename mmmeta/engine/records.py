@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def flatten(value: Any, prefix: str = '') -> dict[str, Any]:
         prefix (str): Key of the value itself. Defaults to ``''``.
     """
     if isinstance(value, dict):
-        items = value.items()
+        items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, (list, tuple)) and any(isinstance(part, (dict, list, tuple)) for part in value):
         items = enumerate(value)
     else:
@@ -182,7 +183,9 @@ class RunRecordHook(Hook):
         test_data: str | None = None,
         is_shipped: bool | None = None,
     ) -> None:
-        self.given = dict(config=config, changes=changes, tta=tta, test_data=test_data, is_shipped=is_shipped)
+        self.given: dict[str, Any] = dict(
+            config=config, changes=changes, tta=tta, test_data=test_data, is_shipped=is_shipped
+        )
         self.record: dict[str, Any] = {}
         self.seen: int | None = None
         self.first = 0

@@ -195,12 +195,12 @@ def _check_classes(own: Any, given: Any) -> None:
 def _check_weights(runner: Runner, model: nn.Module, checkpoint: dict) -> None:
     own = model.state_dict()
     expected = {'state_dict': (own, "the config's model")}
-    averaged = next((hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model')), None)
+    averaged = [hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model')]
     if 'ema_state_dict' in checkpoint:
-        _check(averaged is not None, 'it has averaged weights, and the config has no EMAHook')
-        expected['ema_state_dict'] = (averaged.state_dict(), "the config's averaged model")
+        _check(bool(averaged), 'it has averaged weights, and the config has no EMAHook')
+        expected['ema_state_dict'] = (averaged[0].state_dict(), "the config's averaged model")
     for key, (tensors, name) in expected.items():
-        given = checkpoint.get(key)
+        given: Any = checkpoint.get(key)
         _check(isinstance(given, dict), f'it has no {key}: it is not of a training run')
         _check(all(isinstance(value, Tensor) for value in given.values()), f'{key} holds more than tensors')
         given = {str(k).removeprefix('module.') if key == 'state_dict' else k: v for k, v in given.items()}
@@ -216,7 +216,8 @@ def _check_weights(runner: Runner, model: nn.Module, checkpoint: dict) -> None:
 
 
 def _check_optimizers(runner: Runner, checkpoint: dict) -> None:
-    wrapper, given = runner.optim_wrapper, checkpoint.get('optimizer')
+    wrapper = runner.optim_wrapper
+    given: Any = checkpoint.get('optimizer')
     kinds = optimizer_kinds(wrapper)
     noted = checkpoint['meta'].get('optimizer', kinds)
     _check(noted == kinds, f'it was trained with {shorten([noted])[:100]}, and the config has {kinds}')

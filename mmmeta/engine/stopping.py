@@ -182,7 +182,7 @@ class DivergenceHook(Hook):
             raise UsageError(f'patience={patience} of DivergenceHook: give a positive number of iterations')
         self.patience = patience
         self.names: list[str] = []
-        self.counts: torch.Tensor | None = None
+        self.counts = torch.zeros(0, dtype=torch.int64)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None

@@ -1223,7 +1223,7 @@ def paste_mask(canvas: np.ndarray, mask: np.ndarray, box: np.ndarray, threshold:
     canvas[tuple(parts)] = weights[0] @ mask @ weights[1].T >= threshold
 
 
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+def encode_mask(mask: np.ndarray) -> dict[str, list[int]]:
     """A mask as uncompressed RLE, COCO's format."""
     values = np.concatenate([[0], mask.ravel(order='F').astype(np.int8), [-1]])
     ends = np.flatnonzero(np.diff(values))

@@ -135,12 +135,12 @@ def rewire(part: dict, old: list[int], new: list[int], places: dict[int, int], l
         if isinstance(value, (list, tuple)):
             part['in_channels'] = _like(value, [new[i] for i in chosen])
     elif isinstance(index, int):
-        chosen = places[index % len(old)]
-        part['in_index'] = chosen
+        place = places[index % len(old)]
+        part['in_index'] = place
         if isinstance(value, int):
-            part['in_channels'] = new[chosen]
+            part['in_channels'] = new[place]
         elif isinstance(value, (list, tuple)):
-            part['in_channels'] = _like(value, [new[chosen]])
+            part['in_channels'] = _like(value, [new[place]])
     elif isinstance(value, (list, tuple)):
         kept = [old[i] for i in sorted(places)]
         if list(value) in (old, old[::-1]):

@@ -42,7 +42,7 @@ def put_optimizer(cfg: Config, names: list[str]) -> dict[tuple, str]:
     optimizer = wrapper.get('optimizer') if isinstance(wrapper, dict) else None
     if not isinstance(optimizer, dict):
         return {}
-    reasons = {}
+    reasons: dict[tuple[str, ...], str] = {}
     kind, batch = _kind(cfg), _batch_size(cfg)
     if not isinstance((cfg.get('auto_scale_lr') or {}).get('base_batch_size'), int):
         enable = bool((cfg.get('auto_scale_lr') or {}).get('enable'))
@@ -262,7 +262,7 @@ def training_size(cfg: Config) -> tuple[int, int] | None:
             pair = max(pairs, key=lambda sides: (max(sides), min(sides)))
             pair = pair * 2 if len(pair) == 1 else pair
             # Widths are first in sizes that images are resized to, with the longer one where it is kept.
-            return tuple(pair) if key == 'crop_size' else (min(pair), max(pair))
+            return (pair[0], pair[1]) if key == 'crop_size' else (min(pair), max(pair))
     return None
 
 
@@ -289,7 +289,7 @@ def put_training_size(cfg: Config, size: tuple[int, int]) -> None:
     for part in {id(part): part for part in parts}.values():  # of a model that is in no other, once
         scale_sizes(part, before, size)
     test = model.get('test_cfg')
-    if isinstance(test, dict) and test.get('mode') == 'slide':
+    if isinstance(test, ConfigDict) and test.get('mode') == 'slide':
         test.stride = type(test.stride)(
             max(1, round(stride * new / old))
             for stride, new, old in zip(test.stride, size, before, strict=True)

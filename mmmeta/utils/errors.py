@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
 
 
 class UsageError(ValueError):
@@ -25,8 +24,8 @@ def counted(number: int, word: str) -> str:
     return f'{number} {word}' if number == 1 else f'{number} {word}s'
 
 
-def shorten(values: Iterable[Any], limit: int = 5) -> str:
+def shorten(values: Iterable[object], limit: int = 5) -> str:
     """The first of several values, and how many there are."""
-    values = [str(value) for value in values]
-    more = f' and {len(values) - limit} more' if len(values) > limit else ''
-    return ', '.join(values[:limit]) + more
+    texts = [str(value) for value in values]
+    more = f' and {len(texts) - limit} more' if len(texts) > limit else ''
+    return ', '.join(texts[:limit]) + more

@@ -47,7 +47,7 @@ INDEPENDENT = ('mmmeta.runtime', 'mmmeta.utils', 'mmmeta.version')
 class _Refusal(MetaPathFinder):
     """Refuse imports of what needs MMEngine."""
 
-    def __init__(self, error: MMEngineMissing) -> None:
+    def __init__(self, error: StackError) -> None:
         self.error = error
 
     def find_spec(
@@ -58,11 +58,11 @@ class _Refusal(MetaPathFinder):
         return None
 
 
-def refuse_imports(error: MMEngineMissing) -> None:
+def refuse_imports(error: StackError) -> None:
     """Let imports of all that needs MMEngine end with this error.
 
     Args:
-        error (MMEngineMissing): The error.
+        error (StackError): The error.
     """
     sys.meta_path.insert(1, _Refusal(error))  # behind what finds former paths
 
@@ -78,12 +78,16 @@ def _installed(module: str) -> dict[str, str]:
     return found
 
 
+def package_folder(name: str) -> Path | None:
+    """Return the folder of a package, which is not imported for that; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
 def has_mmcv_ops() -> bool:
-    """Whether the installed MMCV has compiled operators; MMCV is not imported for that."""
-    spec = importlib.util.find_spec('mmcv')
-    if spec is None or spec.origin is None:
-        return False
-    return any(Path(spec.origin).parent.glob('_ext*'))
+    """Whether the installed MMCV has compiled operators."""
+    folder = package_folder('mmcv')
+    return folder is not None and any(folder.glob('_ext*'))
 
 
 def check_stack() -> None:
@@ -142,18 +146,22 @@ def explain_missing_package() -> Iterator[None]:
         ) from error
 
 
-def require(scope: str) -> None:
+def require(scope: str) -> Path:
     """Check that configs of a ``default_scope`` can run.
 
     Args:
         scope (str): ``'mmdet'``, ``'mmseg'`` or ``'mmpretrain'``.
 
+    Returns:
+        Path: The folder of the package.
+
     Raises:
         StackError: The package is missing, or MMCV is missing, of the wrong version or without operators.
     """
-    if importlib.util.find_spec(scope) is None:
+    folder = package_folder(scope)
+    if folder is None:
         raise StackError(f"this config needs the package '{scope}', which is not installed: {INSTALL[scope]}")
-    if importlib.util.find_spec('mmcv') is None:
+    if package_folder('mmcv') is None:
         raise StackError(f"'{scope}' needs MMCV, which is not installed: {INSTALL_MMCV}")
     # The official packages assert the range at import and declare it nowhere; the fork has another one.
     official = any(name in ('mmdet', 'mmsegmentation') for name in _installed(scope))
@@ -162,3 +170,4 @@ def require(scope: str) -> None:
             raise StackError(f"'{scope}' needs MMCV 2.0 or 2.1, found {name} {version}: {INSTALL_MMCV}")
     if scope == 'mmdet' and not has_mmcv_ops():
         raise StackError(f'a detector needs compiled operators, which this MMCV lacks: {INSTALL_MMCV}')
+    return folder

@@ -62,7 +62,7 @@ def check_config(cfg: Config) -> list[Finding]:
 
 def _collect(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> list[Finding]:
     """Findings of several checks; one that fails is said to, and leaves the others and the run alone."""
-    findings = []
+    findings: list[Finding] = []
     for function in functions:
         try:
             findings += function(cfg)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from mmmeta.config.inspection import ALL_LOADERS, bare_model, dataset_class, datasets, parts_of, scope_of
+from mmmeta.config.inspection import ALL_LOADERS, bare_model, class_metainfo, datasets, parts_of, scope_of
 from mmmeta.utils.errors import shorten
 
 from .finding import Finding
@@ -18,14 +18,15 @@ def _class_info(dataset: dict, scope: str) -> dict:
         given.setdefault('classes', dataset['classes'])
     if 'classes' in given:  # those of things and stuff are of the class's own
         return given
-    return {**(getattr(dataset_class(dataset, scope), 'METAINFO', None) or {}), **given}
+    return {**class_metainfo(dataset, scope), **given}
 
 
 def check_classes(cfg: Config) -> Iterator[Finding]:
     """Numbers of classes of all heads, and the order of classes from loader to loader."""
     scope, model = scope_of(cfg), bare_model(cfg)
     found: dict[str, tuple[str, ...]] = {}
-    types, numbers = {}, set()
+    types: dict[str, str] = {}
+    numbers: set[int] = set()
     for name in ALL_LOADERS:
         for dataset in datasets(cfg.get(name) or {}):
             info = _class_info(dataset, scope)
@@ -83,7 +84,7 @@ def check_class_names(cfg: Config) -> Iterator[Finding]:
                 given = next((k for k in info if k.lower() == word), word)
                 if given != word:
                     yield Finding(f'{key}.{given}', f'nothing reads {key}.{given}: it is written {word}')
-            own = (getattr(dataset_class(dataset, scope_of(cfg)), 'METAINFO', None) or {}).get('classes')
+            own = class_metainfo(dataset, scope_of(cfg)).get('classes')
             classes, palette = info.get('classes', own), info.get('palette')
             if isinstance(classes, str) and not os.path.isfile(classes):
                 yield Finding(
@@ -93,7 +94,7 @@ def check_class_names(cfg: Config) -> Iterator[Finding]:
                     is_fatal=True,
                 )
                 continue
-            odd = [one for one in classes or () if one not in (own or classes)]
+            odd = [one for one in classes or () if one not in (own or classes or ())]
             if odd and scope_of(cfg) == 'mmseg':
                 yield Finding(
                     f'{key}.classes',
@@ -101,8 +102,9 @@ def check_class_names(cfg: Config) -> Iterator[Finding]:
                     f"{name}.dataset.type='BaseSegDataset' for data of your own",
                     is_fatal=True,
                 )
-            short = isinstance(classes, (list, tuple)) and palette and len(palette) < len(classes)
-            if short and not odd:
+            if odd or not isinstance(classes, (list, tuple)):
+                continue
+            if palette and len(palette) < len(classes):
                 yield Finding(
                     f'{key}.palette',
                     f'{key}.palette has {len(palette)} colours, and there are {len(classes)} classes: give '
@@ -161,7 +163,9 @@ def check_queries(cfg: Config) -> Iterator[Finding]:
                         f'{key}={given}, and the data set of train_dataloader has {right} ({word}): write '
                         f'{key}={right}',
                     )
-        outputs = part.get('num_classes') or (things + stuff if isinstance(things, int) else None)
+        outputs = part.get('num_classes')
+        if not outputs and isinstance(things, int) and isinstance(stuff, int):
+            outputs = things + stuff
         weights = (part.get('loss_cls') or {}).get('class_weight')
         if outputs and isinstance(weights, (list, tuple)) and len(weights) != outputs + 1:
             yield Finding(

@@ -162,7 +162,8 @@ def _arguments_of(cls: type, bases: bool) -> list[str] | None:
     found = []
     for part in cls.__mro__ if bases else (cls,):
         if '__init__' in vars(part) or not bases:
-            parameters = inspect.signature(part.__init__).parameters
+            # One of a class, which the type of the variable does not say.
+            parameters = inspect.signature(part.__init__).parameters  # type: ignore[misc]
             kinds = {parameter.kind for parameter in parameters.values()}
             found += [name for name in parameters if name not in ('self', 'args', 'kwargs')]
             if inspect.Parameter.VAR_KEYWORD not in kinds:

@@ -1,10 +1,10 @@
 """Transforms of the data: names, arguments, order, and what they leave for the model."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import TRANSFORMS
 
 from mmmeta.config.inspection import (
@@ -55,7 +55,7 @@ def check_pipelines(cfg: Config) -> Iterator[Finding]:
                 yield from _check_packing(cfg, key, pipeline)
 
 
-def _check_transforms(cfg: Config, key: str, pipeline: list) -> Iterator[Finding]:
+def _check_transforms(cfg: Config, key: str, pipeline: Sequence[dict]) -> Iterator[Finding]:
     scope = scope_of(cfg)
     for i, transform in enumerate(pipeline):
         name = transform.get('type') if isinstance(transform, dict) else None
@@ -74,13 +74,13 @@ def _explain_type(key: str, name: str, scope: str) -> str:
     return explain_missing_type(TRANSFORMS, key, name, scope, 0.6)
 
 
-def _names(pipeline: list) -> list[str]:
+def _names(pipeline: Sequence[dict]) -> list[str]:
     """Types of the transforms, without scopes."""
     types = (transform.get('type') if isinstance(transform, dict) else None for transform in pipeline)
     return [name.rpartition('.')[2] if isinstance(name, str) else '' for name in types]
 
 
-def _check_order(key: str, pipeline: list) -> Iterator[Finding]:
+def _check_order(key: str, pipeline: Sequence[dict]) -> Iterator[Finding]:
     names = _names(pipeline)
     first = next((i for i, name in enumerate(names) if name in GEOMETRIC), None)
     loads = names.index('LoadAnnotations') if 'LoadAnnotations' in names else None
@@ -92,7 +92,7 @@ def _check_order(key: str, pipeline: list) -> Iterator[Finding]:
         )
 
 
-def _check_random(key: str, pipeline: list) -> Iterator[Finding]:
+def _check_random(key: str, pipeline: Sequence[dict]) -> Iterator[Finding]:
     """Crops at random, after which predictions and annotations of an evaluation are of other pixels."""
     for i, name in enumerate(_names(pipeline)):
         if name in ('RandomCrop', 'RandomResizedCrop'):
@@ -102,7 +102,7 @@ def _check_random(key: str, pipeline: list) -> Iterator[Finding]:
             )
 
 
-def _check_packing(cfg: Config, key: str, pipeline: list) -> Iterator[Finding]:
+def _check_packing(cfg: Config, key: str, pipeline: Sequence[dict]) -> Iterator[Finding]:
     wanted = PACKS.get(scope_of(cfg))
     inside = [str(value.get('type')) for value in iter_dicts(pipeline)]
     # Test-time augmentation packs inside, and others bring transforms of their own.
@@ -142,17 +142,17 @@ def check_inputs(cfg: Config) -> Iterator[Finding]:
         yield from _check_padding(cfg, loader, model)
 
 
-def _loads(dataset: dict) -> list[tuple[int, dict]]:
+def _loads(dataset: ConfigDict) -> list[tuple[int, dict]]:
     """Transforms that load annotations, with their places."""
     pipeline = dataset.pipeline if isinstance(dataset.pipeline, (list, tuple)) else []
     return [(i, pipeline[i]) for i, name in enumerate(_names(pipeline)) if name == 'LoadAnnotations']
 
 
-def _check_zero(key: str, dataset: dict, scope: str) -> Iterator[Finding]:
+def _check_zero(key: str, dataset: ConfigDict, scope: str) -> Iterator[Finding]:
     if scope != 'mmseg':
         return
     cls = dataset_class(dataset, scope)
-    parameter = inspect.signature(cls.__init__).parameters.get('reduce_zero_label') if cls else None
+    parameter = inspect.signature(cls).parameters.get('reduce_zero_label') if cls else None
     default = parameter.default if parameter is not None else None
     of_data = dataset.get('reduce_zero_label', default)
     for i, transform in _loads(dataset):

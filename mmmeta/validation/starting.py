@@ -53,16 +53,17 @@ class CheckLabelsHook(Hook):
         if runner.val_loop is not None:
             loaders.append(('val_dataloader', runner.val_dataloader))
         for name, loader in loaders:
-            found = [None]
+            findings: list[Finding] = []
             if is_main_process():
                 of_files = [
                     *check_depth(name, loader.dataset),
                     *check_dataset(runner.cfg, name, loader.dataset),
                 ]
-                found = [of_files or list(check_batches(runner.cfg, name, loader.dataset))]
-                found[0] += check_sample(name, loader.dataset)
-            broadcast_object_list(found)  # all end together
-            refuse(runner.cfg, found[0])
+                findings = of_files or list(check_batches(runner.cfg, name, loader.dataset))
+                findings += check_sample(name, loader.dataset)
+            shared = [findings]
+            broadcast_object_list(shared)  # all end together
+            refuse(runner.cfg, shared[0])
             name_damaged_maps(loader.dataset)
         refuse(runner.cfg, list(check_folders({name: loader.dataset for name, loader in loaders})))
         if runner.val_loop is not None:

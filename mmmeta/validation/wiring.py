@@ -87,7 +87,7 @@ def _explain_part(model: dict, found: str, wiring: Wiring) -> Iterator[Finding]:
         )
 
 
-def _as_list(value: list[int] | int | None) -> list[int]:
+def _as_list(value: list[int] | int | None) -> list[int | None]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 

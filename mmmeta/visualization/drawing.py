@@ -16,7 +16,7 @@ from mmmeta.config.pipelines import ANNOTATION_LOADERS, reads_unchanged
 from mmmeta.datasets.classes import class_colours
 from mmmeta.runtime.run import enlarge, scale_of, to_picture
 
-VISUALIZER_OF = dict(
+VISUALIZER_OF: dict[str, dict[str, Any]] = dict(
     mmseg=dict(type='SegLocalVisualizer', alpha=0.6),
     mmdet=dict(type='DetLocalVisualizer'),
     mmpretrain=dict(type='UniversalVisualizer'),

@@ -7,6 +7,8 @@ classifier of ours, ``backbone.*`` and ``head.*``. Schemes that other packages m
 from contextlib import suppress
 from typing import Any
 
+import torch
+
 from .fetch import is_remote, sha256_of
 from .files import (
     DamagedFileError,
@@ -36,7 +38,7 @@ from .loading import (
 from .zoo import MEAN, STD, ZOO, Weights, get_weights, name_of_config, name_of_location
 
 
-def load_from_zoo(location: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_zoo(location: str, map_location: str | torch.device | None = None) -> dict[str, Any]:
     return open_checkpoint(location)
 
 

@@ -101,13 +101,13 @@ def read_checkpoint(path: str, trusted: bool = False) -> Any:
     return content
 
 
-def check_structure(content: Any, source: str) -> None:
+def check_structure(content: object, source: str) -> None:
     """Check that what was read can be walked through, and that its tensors are dense and have their data.
 
     Small tensors of repeated elements, as ``expand`` gives them, are replaced by dense ones in place.
 
     Args:
-        content (Any): What a file held: dicts, lists and tuples, and anything in them.
+        content (object): What a file held: dicts, lists and tuples, and anything in them.
         source (str): Its origin, for the error.
 
     Raises:
@@ -237,7 +237,7 @@ def _is_state_dict(value: Any) -> bool:
     )
 
 
-def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
+def find_state_dict(checkpoint: object, source: str) -> dict[str, Tensor]:
     """The state dict in what was read from a file.
 
     It is the checkpoint itself, stored under one of ``STATE_DICT_KEYS``, or the only one in it. A leading
@@ -245,7 +245,7 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
     the counter of an average.
 
     Args:
-        checkpoint (Any): What a file held.
+        checkpoint (object): What a file held.
         source (str): Its origin, for the error.
 
     Raises:
@@ -272,6 +272,10 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
             for name, tensor in state_dict.items()
             if isinstance(name, str) and isinstance(tensor, Tensor)
         }
+        metadata = getattr(state_dict, '_metadata', None)
+        if len(found) == len(state_dict) and is_metadata(metadata):
+            found = OrderedDict(found)
+            vars(found)['_metadata'] = metadata
     if not found:
         kind = (
             f'a dict with the keys {format_names(checkpoint)}' if isinstance(checkpoint, dict) else 'no dict'
@@ -280,14 +284,10 @@ def find_state_dict(checkpoint: Any, source: str) -> dict[str, Tensor]:
             f"'{source}' holds no weights, it is {kind}: give a state dict, bare or under one of "
             f'{", ".join(STATE_DICT_KEYS)}'
         )
-    metadata = getattr(state_dict, '_metadata', None)
-    if len(found) == len(state_dict) and is_metadata(metadata):
-        found = OrderedDict(found)
-        vars(found)['_metadata'] = metadata
     return found
 
 
-def is_metadata(metadata: Any) -> bool:
+def is_metadata(metadata: object) -> bool:
     """Whether these are versions of modules, as state dicts have them."""
     return isinstance(metadata, dict) and all(
         isinstance(name, str)
@@ -317,10 +317,10 @@ def is_finite(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
 
 
-def format_names(names: Collection[Any], limit: int = 3) -> str:
+def format_names(names: Collection[object], limit: int = 3) -> str:
     """Format the first few names; an ellipsis replaces the others."""
-    names = [str(name) for name in names]
-    return ', '.join(names[:limit]) + (', ...' if len(names) > limit else '') if names else '(none)'
+    texts = [str(name) for name in names]
+    return ', '.join(texts[:limit]) + (', ...' if len(texts) > limit else '') if texts else '(none)'
 
 
 def write_state_dict(state_dict: dict[str, Tensor], path: str) -> None:

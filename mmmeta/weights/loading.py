@@ -223,7 +223,7 @@ def _choose(state_dict: dict[str, Tensor], prefix: str | None, source: str) -> d
     return chosen
 
 
-def convert_checkpoint(checkpoint: Any, source: str, prefix: str | None = None) -> str | None:
+def convert_checkpoint(checkpoint: dict[str, Any], source: str, prefix: str | None = None) -> str | None:
     """Convert a checkpoint to our own layout, in place.
 
     Args:

@@ -11,7 +11,7 @@ from mmmeta.models.layers.norms import parse_norm
 from mmmeta.utils.errors import UsageError
 
 # The keys of an `arch` dict, with the values of arXiv:2210.13452 that hold where it does not set them.
-ARCH_DEFAULTS = MappingProxyType(
+ARCH_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     dict(
         depths=None,
         dims=None,
@@ -74,14 +74,15 @@ def resolve_arch(
     if base is not None and not (isinstance(base, str) and base in table):
         choices = f'choose one of {", ".join(table)}, or give' if table else 'give'
         raise UsageError(f"unknown arch '{base}' of {family}: {choices} a dict")
-    unknown = sorted(map(str, {*settings, *table.get(base, {}), *given} - set(ARCH_DEFAULTS)))
+    member = {} if base is None else table[base]
+    unknown = sorted(map(str, {*settings, *member, *given} - set(ARCH_DEFAULTS)))
     if unknown:
         hint = '; output_norm is an argument of the backbone' if 'output_norm' in unknown else ''
         raise UsageError(
             f'unknown key {", ".join(unknown)} in the arch of {family}: '
             f'choose from base, {", ".join(ARCH_DEFAULTS)}{hint}'
         )
-    arch = {**ARCH_DEFAULTS, **settings, **table.get(base, {}), **given}
+    arch = {**ARCH_DEFAULTS, **settings, **member, **given}
     missing = [key for key in ('depths', 'dims', 'token_mixers') if arch[key] is None]
     if missing:
         raise UsageError(f'the arch of {family} lacks {", ".join(missing)}: give them, or a base')

@@ -142,8 +142,8 @@ class Stage(nn.Module):
         x = self.downsample(x)
         plan, rule = None, None
         for block in self.blocks:
-            mixer = getattr(block, 'token_mixer', None)  # a pruned block may be an identity
-            inputs = (x,)
+            mixer: nn.Module | None = getattr(block, 'token_mixer', None)  # a pruned block may be an identity
+            inputs: tuple[Any, ...] = (x,)
             if takes_plan(mixer):
                 # Planned once for all blocks with the same windows.
                 if mixer.window_rule != rule:
@@ -231,6 +231,9 @@ class MetaFormer(BaseModule):
     trusted_checkpoints: Collection[str] = ()
     #: Norm of the outputs unless the constructor is given another one.
     output_norm: ClassVar[dict[str, Any]] = dict(type='LN', eps=1e-6)
+    # Of MMEngine's BaseModule.
+    init_cfg: dict[str, Any] | list[dict[str, Any]] | None
+    _is_init: bool
 
     def __init__(
         self,
@@ -302,10 +305,9 @@ class MetaFormer(BaseModule):
         )
         if not (output_norm is None or isinstance(output_norm, (bool, str, dict))):
             raise UsageError(f'output_norm={output_norm!r}: give True, False, or a norm as in arch')
-        if output_norm is not True:
-            self.output_norm = None if output_norm is False else output_norm
+        norm = self.output_norm if output_norm is True else output_norm
         self.norms = nn.ModuleDict(
-            {str(i): build_norm(self.output_norm, self.dims[i]) for i in self.out_indices}
+            {str(i): build_norm(None if norm is False else norm, self.dims[i]) for i in self.out_indices}
         )
         if norm_eval and not any(isinstance(m, _BatchNorm) for m in self.modules()):
             raise UsageError(

@@ -5,6 +5,7 @@ of channels as its first argument, ``dim``; the backbone normalises before it an
 """
 
 import math
+from typing import TypeGuard
 
 import torch
 import torch.fx
@@ -259,7 +260,7 @@ class Attention(nn.Module):
         return f'{text}, window={self.window[0]}x{self.window[1]}, {rule}, {self.backend}'
 
 
-def takes_plan(mixer: nn.Module | None) -> bool:
+def takes_plan(mixer: nn.Module | None) -> TypeGuard[Attention]:
     """Return whether a token mixer runs :meth:`Attention.forward`, which takes the plan of its windows.
 
     Subclasses with a ``forward`` of their own need not take one: they plan their windows themselves.
