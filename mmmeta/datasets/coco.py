@@ -77,7 +77,8 @@ def draw_coco_scene(
     image, _ = draw_grounds(rng, height, width)
     on_image = ImageDraw.Draw(image)
     short_side = min(height, width)
-    placed, annotations = [], []
+    placed: list[tuple[float, float, float]] = []
+    annotations: list[dict[str, Any]] = []
 
     def find_place(size: float) -> tuple[float, float] | None:
         for _ in range(20):
@@ -128,7 +129,8 @@ def _write_coco(folder: Path, num_train: int, num_val: int, size: int, seed: int
     categories = [dict(id=i, name=name, supercategory='thing') for name, i in CATEGORIES.items()]
     for split, (name, count) in enumerate((('train2017', num_train), ('val2017', num_val))):
         (folder / name).mkdir()
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for i in range(count):
             rng = np.random.default_rng([seed, split, i])
             image, objects = draw_coco_scene(rng, *draw_size(rng, size))

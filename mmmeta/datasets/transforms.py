@@ -13,7 +13,7 @@ from mmmeta.registry import TRANSFORMS
 from mmmeta.runtime.run import DAMAGE, RuntimeProblem, read_pixels, rescale
 from mmmeta.utils.errors import UsageError, shorten
 
-Label = int | tuple[int, int, int]
+Label = int | tuple[int, ...]
 IGNORED = 255
 # What Pillow raises for damaged files, by format and place of the damage, and our reader.
 IMAGE_ERRORS = (*DAMAGE, Image.DecompressionBombError, RuntimeProblem)

@@ -1,6 +1,6 @@
 """Pixels against the weights and the backbone, and the optimiser against what such networks train with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -36,8 +36,8 @@ def _normalises_elsewhere(cfg: Config) -> bool:
 
 def check_pixels(cfg: Config) -> Iterator[Finding]:
     """Mean, deviation and order of channels, where the backbone starts from weights that are known."""
-    backbone = our_backbone(cfg)
-    init = (backbone or {}).get('init_cfg') or {}
+    backbone = our_backbone(cfg) or {}
+    init = backbone.get('init_cfg') or {}
     if name_of_location(init.get('checkpoint') or '') is None or _normalises_elsewhere(cfg):
         return
     key, given = preprocessor_of(cfg)
@@ -163,7 +163,7 @@ def check_batches(cfg: Config, name: str, dataset: Any) -> Iterator[Finding]:
     pairs = ((start, i) for start in range(0, len(sizes), batch) for i in range(start, start + batch))
     differing = ((a, b) for a, b in pairs if b < len(sizes) and sizes[a] != sizes[b])
     for pair in islice(differing, SAMPLE):
-        shapes = [getattr(dataset[i]['inputs'], 'shape', ())[-2:] for i in pair]
+        shapes: list[Sequence[int]] = [getattr(dataset[i]['inputs'], 'shape', ())[-2:] for i in pair]
         if shapes[0] != shapes[1]:
             shown = ' and '.join(
                 f"'{paths[i]}' of {shape[0]}x{shape[1]}" for i, shape in zip(pair, shapes, strict=True)
@@ -180,13 +180,14 @@ def check_layer_decay(cfg: Config) -> Iterator[Finding]:
     """Learning rates that fall from layer to layer, by a constructor that does not know our layers."""
     wrapper = cfg.get('optim_wrapper') or {}
     constructor = str(wrapper.get('constructor')).rpartition('.')[2]
-    if our_backbone(cfg) is None or constructor not in LAYER_DECAY:
+    backbone = our_backbone(cfg)
+    if backbone is None or constructor not in LAYER_DECAY:
         return
     given = wrapper.get('paramwise_cfg') or {}
     rate = given.get('decay_rate', given.get('layer_decay_rate', 0.9))
     yield Finding(
         'optim_wrapper.constructor',
-        f"optim_wrapper.constructor='{constructor}' does not know the layers of {our_backbone(cfg)['type']}: "
+        f"optim_wrapper.constructor='{constructor}' does not know the layers of {backbone['type']}: "
         "write constructor='mmmeta.LayerDecayOptimWrapperConstructor' and "
         f'paramwise_cfg=dict(_delete_=True, layer_decay_rate={rate}, flat_decay_mult=0.0)',
         is_fatal=True,
