@@ -103,13 +103,13 @@ def find_splits(folder: Path) -> dict[str, str]:
     """
     names = {path.name.lower(): path.name for path in folder.iterdir() if path.is_dir()}
     found = {part: next((names[n] for n in known if n in names), None) for part, known in SPLITS.items()}
-    found = {part: name for part, name in found.items() if name is not None}
-    if found and 'train' not in found:
+    parts = {part: name for part, name in found.items() if name is not None}
+    if parts and 'train' not in parts:
         raise UsageError(
-            f"'{folder}' has a folder '{next(iter(found.values()))}', and none for training: call that "
+            f"'{folder}' has a folder '{next(iter(parts.values()))}', and none for training: call that "
             'train, or give its path'
         )
-    return found if len(found) > 1 else {}
+    return parts if len(parts) > 1 else {}
 
 
 def hold_out(names: Sequence[str], fraction: float) -> tuple[list[str], list[str]]:

@@ -24,7 +24,7 @@ class Labels:
         classes (list[Label]): What is stored for each class, in the order of the classes.
         ignore (list[Label]): What is stored where there is no class.
         names (list[str]): Names of the classes.
-        palette (list[tuple[int, int, int]] | None): Their colours, if the maps have them.
+        palette (list[tuple[int, ...]] | None): Their colours, if the maps have them.
         assumed (list[str]): What was assumed, and the options that would say otherwise.
         unusual (bool): Whether MMSegmentation would read the files as something else. Defaults to False.
     """
@@ -32,7 +32,7 @@ class Labels:
     classes: list[Label]
     ignore: list[Label]
     names: list[str]
-    palette: list[tuple[int, int, int]] | None
+    palette: list[tuple[int, ...]] | None
     assumed: list[str] = field(default_factory=list)
     unusual: bool = False
 
@@ -114,7 +114,7 @@ def examine_masks(
         )
     if kinds == {True}:
         labels = _interpret([colour_of(value) for value in stored], names, ignore)
-        labels.palette = list(labels.classes)
+        labels.palette = [colour for colour in labels.classes if isinstance(colour, tuple)]
         return labels
     labels = _interpret(stored, names, ignore)
     labels.unusual = any(part.unusual for part in maps)
@@ -124,15 +124,17 @@ def examine_masks(
     return labels
 
 
-def _shared_palette(maps: list[_StoredMap]) -> dict[int, tuple[int, ...]]:
+def _shared_palette(maps: list[_StoredMap]) -> dict[Label, tuple[int, ...]]:
     """Colours of the indices of palette images.
 
     Raises:
         UsageError: One index has two colours, so that indices mean nothing.
     """
-    colours = {}
+    colours: dict[Label, tuple[int, ...]] = {}
     for part in maps:
-        for i in part.values if part.palette else ():
+        if not part.palette:
+            continue
+        for i in part.values:
             colour = part.palette[3 * i : 3 * i + 3]
             if colours.setdefault(i, colour) != colour:
                 raise UsageError(
@@ -162,28 +164,35 @@ def _interpret(
     stored: list[Label], names: list[tuple[str, str | None]] | None, ignore: list[str] | None
 ) -> Labels:
     """Which stored labels are classes."""
-    is_colour = isinstance(stored[0], tuple)
+    numbers = [label for label in stored if isinstance(label, int)]
+    is_colour = not numbers
     given = None
     if ignore is not None:
         given = [] if ignore == ['none'] else [_parse_label(text, is_colour, '--ignore') for text in ignore]
-    if names and any(value for _, value in names):
-        if not all(value for _, value in names):
+    said = [(name, value) for name, value in names or () if value]
+    if names and said:
+        if len(said) < len(names):
             raise UsageError('--classes: say for each class what the masks store, or for none')
-        return _by_name(stored, names, given, is_colour)
+        return _by_name(stored, said, given, is_colour)
     listed = [name for name, _ in names] if names else None
     rest = [label for label in stored if label not in (given or ())]
     assumed = []
     if given is None:
-        given = _guess_ignored(stored, listed, is_colour)
+        if is_colour and listed is not None and len(listed) != len(stored):
+            raise UsageError(
+                f'--classes has {len(listed)} names, and the masks have {len(stored)} colours: '
+                f'{shorten(stored, 20)}; say which is which (road:128,64,128 in each line of --classes)'
+            )
+        given = [*_guess_ignored(numbers, listed)]
         rest = [label for label in stored if label not in given]
         if given:
             assumed.append(f'label {shorten(given)} means no class and is left out (--ignore)')
     if not rest:
         raise UsageError(f'--ignore: all labels of the masks, {shorten(stored)}, are left out')
-    numbers = range(len(listed or ()))
-    named_all = listed is not None and not is_colour and rest and max(rest) < len(listed)
-    if named_all and not {*given} & {*numbers}:
-        rest = list(numbers)  # some do not occur
+    named = range(len(listed or ()))
+    within = all(isinstance(label, int) and label < len(named) for label in rest)
+    if listed is not None and within and not {*given} & {*named}:
+        rest = [*named]  # some do not occur
     elif listed is not None and len(listed) != len(rest):
         raise UsageError(
             f'--classes has {len(listed)} names, and the masks have {len(rest)} labels: {shorten(rest, 20)}; '
@@ -201,7 +210,7 @@ def _interpret(
 
 
 def _by_name(
-    stored: list[Label], names: list[tuple[str, str | None]], ignore: list[Label] | None, is_colour: bool
+    stored: list[Label], names: list[tuple[str, str]], ignore: list[Label] | None, is_colour: bool
 ) -> Labels:
     """Labels that the user said one by one."""
     classes = [_parse_label(value, is_colour, '--classes') for _, value in names]
@@ -218,23 +227,15 @@ def _by_name(
     return Labels(classes, [*(ignore or ()), *left], [name for name, _ in names], None, assumed)
 
 
-def _guess_ignored(stored: list[Label], names: list[str] | None, is_colour: bool) -> list[Label]:
-    """Labels that are no class, where nothing else is possible.
+def _guess_ignored(stored: list[int], names: list[str] | None) -> list[int]:
+    """Labels that are no class, where nothing else is possible; none of colours.
 
     Raises:
         UsageError: Several meanings are possible.
     """
-    if not is_colour and stored[0] < 0:
-        below = [label for label in stored if label < 0]  # numbers that count no class
-        rest = stored[len(below) :]
-        return [*below, *(_guess_ignored(rest, names, is_colour) if rest else ())]
-    if is_colour:
-        if names is not None and len(names) != len(stored):
-            raise UsageError(
-                f'--classes has {len(names)} names, and the masks have {len(stored)} colours: '
-                f'{shorten(stored, 20)}; say which is which (road:128,64,128 in each line of --classes)'
-            )
-        return []
+    below = [label for label in stored if label < 0]  # numbers that count no class
+    if below:
+        return [*below, *_guess_ignored(stored[len(below) :], names)]
     if set(stored) <= {0, IGNORED} or stored == list(range(len(stored))):
         return []
     inner = [label for label in stored if label != IGNORED]
