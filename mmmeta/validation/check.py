@@ -1,6 +1,6 @@
 """All checks of a config, and of its data."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -74,7 +74,7 @@ def _collect(cfg: Config, *functions: Callable[[Config], Iterator[Finding]]) -> 
 
 
 def check(
-    cfg: Config, count: int | None = None, progress: Callable[[Sequence], Iterator] = iter
+    cfg: Config, count: int | None = None, progress: Callable[[Iterable], Iterator] = iter
 ) -> list[Finding]:
     """Check a config and its data; see :func:`examine`.
 
@@ -84,7 +84,7 @@ def check(
     return examine(cfg, count, progress).findings
 
 
-def examine(cfg: Config, count: int | None = None, progress: Callable[[Sequence], Iterator] = iter) -> Report:
+def examine(cfg: Config, count: int | None = None, progress: Callable[[Iterable], Iterator] = iter) -> Report:
     """Check a config and its data, as ``python -m mmmeta check`` does.
 
     Args:
@@ -115,7 +115,7 @@ def _check_loader(
     name: str,
     parsed: Parsed,
     count: int | None,
-    progress: Callable[[Sequence], Iterator],
+    progress: Callable[[Iterable], Iterator],
     report: Report,
 ) -> Any:
     """Check the data of a loader, and return its data set, if that can be read; see :func:`examine`."""
@@ -151,7 +151,7 @@ def check_dataset(
     name: str,
     dataset: Any,
     count: int | None = SAMPLE,
-    progress: Callable[[Sequence], Iterator] = iter,
+    progress: Callable[[Iterable], Iterator] = iter,
 ) -> list[Finding]:
     """Check the annotation maps of a data set that is built, and of those inside it; see :func:`check`."""
     parts = inner_datasets(dataset)

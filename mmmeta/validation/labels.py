@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -53,7 +53,7 @@ def _read_map(dataset: Any, loader: Any, index: int) -> _Map:
 def size_of(path: str | None) -> tuple[int, int] | None:
     """Height and width of an image, as it is to be seen; None of files of other kinds."""
     try:
-        return shown_size(path)
+        return shown_size(path) if path is not None else None
     except (AttributeError, *IMAGE_ERRORS):
         return None
 
@@ -79,8 +79,8 @@ class NamedDamage:
         except UsageError:
             raise
         except Exception as error:
-            path = results.get('seg_map_path')
-            damage = _find_damage(path) if path and os.path.isfile(path) else None
+            path = results.get('seg_map_path') or ''
+            damage = _find_damage(path) if os.path.isfile(path) else None
             if damage is None:
                 raise
             raise UsageError(explain_damage(path, damage)) from error
@@ -159,7 +159,7 @@ class LabelCheck:
         Raises:
             UsageError: One is out of range.
         """
-        sample = results.get('data_samples')
+        sample: Any = results.get('data_samples')
         labels = getattr(sample, 'gt_sem_seg', None)
         if labels is not None:
             labels = labels.data
@@ -185,7 +185,7 @@ def check_labels(
     num_classes: int,
     ignore_index: int = 255,
     count: int | None = None,
-    progress: Callable[[Sequence], Iterator] = iter,
+    progress: Callable[[Iterable], Iterator] = iter,
 ) -> Iterator[Finding]:
     """Check the annotation maps of a data set of MMSegmentation.
 
@@ -229,7 +229,7 @@ def check_labels(
     yield from _check_values(key, maps, dataset, num_classes, ignore_index)
 
 
-def _check_shapes(key: str, maps: list[_Map]) -> Iterator[Finding]:
+def _check_shapes(key: str, maps: Sequence[_Map]) -> Iterator[Finding]:
     coloured = [part for part in maps if len(part.shape) != 2]
     if coloured:
         yield Finding(
@@ -238,14 +238,15 @@ def _check_shapes(key: str, maps: list[_Map]) -> Iterator[Finding]:
             'one channel with the number of the class at each pixel: convert them',
         )
         return
-    other = [part for part in maps if part.image_size not in (None, part.shape)]
-    if other:
-        yield Finding(
-            f'{key}.data_prefix',
-            f"'{other[0].path}' has {other[0].shape[0]}x{other[0].shape[1]} pixels, and its image "
-            f'{other[0].image_size[0]}x{other[0].image_size[1]}: give it the size of its image',
-            is_warning=True,
-        )
+    for part in maps:
+        if part.image_size is not None and part.image_size != part.shape:
+            yield Finding(
+                f'{key}.data_prefix',
+                f"'{part.path}' has {part.shape[0]}x{part.shape[1]} pixels, and its image "
+                f'{part.image_size[0]}x{part.image_size[1]}: give it the size of its image',
+                is_warning=True,
+            )
+            return
 
 
 def _stores(path: str, label: int) -> bool:

@@ -234,10 +234,10 @@ def _outline_problem(outline: Any, height: float, width: float) -> str | None:
         return f'has a segmentation that is not a list of polygons, each a list of numbers: {_shown(odd)}'
     if not isinstance(outline, dict):
         return f'has segmentation={_shown(outline)}, which is neither polygons nor RLE'
-    size, runs = outline.get('size'), outline.get('counts')
+    size, counts = outline.get('size'), outline.get('counts')
     if size != [height, width]:
         return f'has an RLE (segmentation) of size {_shown(size)} in an image of {[height, width]}'
-    runs = decode_runs(runs) if isinstance(runs, str) else runs
+    runs: Any = decode_runs(counts) if isinstance(counts, str) else counts
     if not _are_numbers(runs) or {*map(type, runs)} != {int} or min(runs) < 0 or sum(runs) != height * width:
         return 'has an RLE (segmentation) whose counts are not those of its size'
     return None
@@ -264,7 +264,8 @@ def decode_runs(text: str) -> list[int] | None:
     Returns:
         list[int] | None: Lengths of the runs; None if the text is something else.
     """
-    runs, value, shift = [], 0, 0
+    runs: list[int] = []
+    value, shift = 0, 0
     for character in text:
         bits = ord(character) - ord('0')
         if not 0 <= bits < 64 or shift > 30:
@@ -305,10 +306,10 @@ def check_objects(cfg: Config, name: str, dataset: Any, parsed: Parsed) -> Itera
         dataset (Dataset): The data set.
         parsed (dict): What :func:`parsed_once` gives.
     """
-    path = getattr(dataset, 'ann_file', None)
-    if str(path) not in parsed:
+    path = str(getattr(dataset, 'ann_file', None))
+    if path not in parsed:
         return
-    content, warnings = parsed[str(path)]
+    content, warnings = parsed[path]
     key = f'{name}.dataset.ann_file'
     evaluated = content['annotations'] if _evaluates_masks(cfg, name) else []
     fails = next(find_short_polygons(evaluated, path), None)
