@@ -121,10 +121,11 @@ def _check_coco(
 def _count_from_one(content: Any) -> bool:
     """Give objects new numbers where one has 0, which COCO's metric takes for none; whether that was so."""
     parts = content.get('annotations') if isinstance(content, dict) else None
-    found = isinstance(parts, list) and any(isinstance(part, dict) and part.get('id') == 0 for part in parts)
-    for number, part in enumerate(parts if found else (), 1):
+    if not isinstance(parts, list) or not any(isinstance(p, dict) and p.get('id') == 0 for p in parts):
+        return False
+    for number, part in enumerate(parts, 1):
         part['id'] = number
-    return found
+    return True
 
 
 def _part_folders(content: dict[str, Any], there: set[str]) -> int:
@@ -161,14 +162,15 @@ def _read_voc(
     paths = _paired(annotations, files, '.xml')
     if not any(paths):
         raise UsageError(f"{OPTION}: no .xml file of '{annotations}' has the name of an image")
-    objects = []
+    objects: list[list[tuple]] = []
     for path in progress(paths, len(paths)):
         objects.append([])
         for part in parse_xml(path).iter('object') if path else []:
-            name, box = (part.findtext('name') or '').strip(), part.find('bndbox')
+            name = (part.findtext('name') or '').strip()
             try:
-                x1, y1, x2, y2 = (float(box.findtext(key)) - 1 for key in ('xmin', 'ymin', 'xmax', 'ymax'))
-            except (AttributeError, TypeError, ValueError) as error:
+                corners = (part.findtext(f'bndbox/{key}') or '' for key in ('xmin', 'ymin', 'xmax', 'ymax'))
+                x1, y1, x2, y2 = (float(corner) - 1 for corner in corners)
+            except ValueError as error:
                 raise UsageError(f"{OPTION}: '{path}' has an object without a box (bndbox)") from error
             if not all(map(isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
                 raise UsageError(
@@ -197,7 +199,7 @@ def _read_yolo(
     if not any(paths):
         raise UsageError(f"{OPTION}: no .txt file of '{annotations}' has the name of an image")
     names = names or _yolo_names(annotations)
-    objects = []
+    objects: list[list[tuple]] = []
     for name, path in progress(list(zip(files, paths, strict=True)), len(files)):
         objects.append([])
         if not path:

@@ -40,10 +40,10 @@ def look_at_folders(options: Options) -> Facts:
             )
         sizes += [folders.image_size(folder / file) for file in files]
         # In lists, since folders are read by other rules: hidden ones, other suffixes, other classes.
-        splits[name] = Split(folder, files, is_listed=True)
+        splits[name] = Split(folder, files, folder, is_listed=True)
     if 'val' not in parts:
         kept, held = folders.hold_out(splits['train'].names, options.val_fraction)
-        splits.update(train=Split(train, kept, is_listed=True), val=Split(train, held, is_listed=True))
+        splits.update(train=Split(train, kept, train, True), val=Split(train, held, train, True))
     counts = Counter(file.partition('/')[0] for file in splits['train'].names)
     empty = [name for name in classes if not counts[name]]
     if empty:
@@ -51,7 +51,7 @@ def look_at_folders(options: Options) -> Facts:
     numbers = {name: i for i, name in enumerate(classes)}
 
     return Facts(
-        **splits,
+        splits,
         classes=classes,
         sizes=sizes,
         count=sum(counts.values()),

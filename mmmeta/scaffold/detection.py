@@ -9,8 +9,8 @@ from mmmeta.validation.objects import list_outside
 
 from . import folders
 from .boxes import read_objects, yaml_names
-from .facts import Facts, Options, Split, format_counts
-from .parts import PARTS, find_parts
+from .facts import PARTS, Facts, Options, Split, format_counts
+from .parts import find_parts
 
 
 def look_at_objects(options: Options) -> Facts:
@@ -25,11 +25,11 @@ def look_at_objects(options: Options) -> Facts:
             f": there is no file or folder '{options.labels}'" if options.labels else ' names their file'
         )
         raise UsageError(f'--annotations{missing}')
-    names = folders.read_names(options.classes)
-    names = [name for name, _ in names] if names else None
+    said = folders.read_names(options.classes)
+    given = [name for name, _ in said] if said else None
     parts = find_parts('det', options, assumed)
     described = parts['train'].description
-    listed = yaml_names(described) if names is None and described else names
+    listed = yaml_names(described) if given is None and described else given
     contents: dict[str, dict[str, Any]] = {}
     splits: dict[str, Split] = {}
     for name, part in parts.items():
@@ -38,52 +38,53 @@ def look_at_objects(options: Options) -> Facts:
             part.labels, part.images, files, listed, options.progress, assumed
         )
         shown = [image['file_name'] for image in contents[name]['images']]
-        splits[name] = Split(part.images, shown, part.labels if usable else None)
+        splits[name] = Split(part.images, shown, part.labels, is_written=not usable)
     if 'val' not in parts:
-        whole, images = contents['train'], parts['train'].images
+        whole, train = contents['train'], parts['train']
         # Of those that have objects: a validation without any measures nothing.
-        shown = {part['image_id'] for part in whole['annotations']}
-        order = sorted(image['file_name'] for image in whole['images'] if image['id'] in shown)
+        with_objects = {part['image_id'] for part in whole['annotations']}
+        order = sorted(image['file_name'] for image in whole['images'] if image['id'] in with_objects)
         held = set(folders.hold_out(order, options.val_fraction)[1])
         for name in ('val', 'train'):
             inside = [image for image in whole['images'] if (image['file_name'] in held) == (name == 'val')]
             contents[name] = _part_of(whole, inside)
-            splits[name] = Split(images, [image['file_name'] for image in inside])
+            shown = [image['file_name'] for image in inside]
+            splits[name] = Split(train.images, shown, train.labels, is_written=True)
     used = [_used_categories(content) for content in contents.values()]
     present = list(dict.fromkeys(name for part in used for name in part))
-    names = names or _class_order(contents, present, assumed)
+    names = given or _class_order(contents, present, assumed)
     folders.check_names(names, f"'{options.labels}'")
-    listed = {category['name'] for content in contents.values() for category in content['categories']}
-    nowhere = [name for name in names if name not in listed]
+    known = {category['name'] for content in contents.values() for category in content['categories']}
+    nowhere = [name for name in names if name not in known]
     if nowhere:
-        meant = nearest(nowhere[0], listed)
-        hint = f"is it '{meant}'?" if meant else f'categories are {shorten(sorted(listed), 8)}'
+        meant = nearest(nowhere[0], known)
+        hint = f"is it '{meant}'?" if meant else f'categories are {shorten(sorted(known), 8)}'
         raise UsageError(f"--classes: no category is called '{nowhere[0]}': {hint}")
-    for part in contents:
-        _complete_categories(contents[part], names, splits[part])
+    for name, content in contents.items():
+        _complete_categories(content, names, splits[name])
     unknown = [name for name in present if name not in names]
     if unknown and options.classes is not None:
         assumed.append(f'objects of {shorten(unknown)} are left out, as --classes does not name them')
     masked = _check_outlines(contents.values(), options, assumed)
     sizes = [(i['height'], i['width']) for content in contents.values() for i in content['images']]
     counts = {name: len(contents[name]['images']) for name in PARTS if name in contents}
-    said = f'{format_counts(counts, sizes)}, with {_count_objects(contents.values())}'
+    summary = f'{format_counts(counts, sizes)}, with {_count_objects(contents.values())}'
     # MMDetection does not train on images without objects.
-    known = {c['id'] for c in contents['train']['categories'] if c['name'] in names}
+    learnt = {c['id'] for c in contents['train']['categories'] if c['name'] in names}
     count = len(
-        {part['image_id'] for part in contents['train']['annotations'] if part['category_id'] in known}
+        {part['image_id'] for part in contents['train']['annotations'] if part['category_id'] in learnt}
     )
     if not count:
         raise UsageError(f'no image for training has an object of {shorten(names)}')
     return Facts(
-        **splits,
+        splits,
         classes=names,
         sizes=sizes,
         count=count,
         method='mask_rcnn' if masked else 'retinanet',
-        beside={f'{k}.json': json.dumps(contents[k]) for k, split in splits.items() if split.labels is None},
+        beside={f'{k}.json': json.dumps(contents[k]) for k, split in splits.items() if split.is_written},
         found=[
-            f'{said} in the format of {kind}',
+            f'{summary} in the format of {kind}',
             f'{len(names)} classes: {shorten(names, 8)}',
         ],
         assumed=assumed,
@@ -105,13 +106,13 @@ def _complete_categories(content: dict[str, Any], names: list[str], split: Split
         if name not in own:
             number += 1
             content['categories'] = [*content['categories'], dict(id=number, name=name)]
-            split.labels = None  # written beside the config
+            split.is_written = True
     if [category['name'] for category in content['categories'] if category['name'] in names] != names:
         order = {name: i for i, name in enumerate(names)}
         content['categories'] = sorted(
             content['categories'], key=lambda category: order.get(category['name'], len(names))
         )
-        split.labels = None
+        split.is_written = True
 
 
 def _count_objects(contents: Iterable[dict[str, Any]]) -> str:
@@ -137,7 +138,7 @@ def _used_categories(content: dict[str, Any]) -> list[str]:
     return [category['name'] for category in categories if category['id'] in used]
 
 
-def _class_order(contents: dict[str, dict], present: list[str], assumed: list[str]) -> list[str]:
+def _class_order(contents: dict[str, dict[str, Any]], present: list[str], assumed: list[str]) -> list[str]:
     """Names of the classes: the categories that have objects, as the file orders them."""
     ordered = sorted(contents['train']['categories'], key=lambda category: category['id'])
     listed = [category['name'] for category in ordered]

@@ -1,12 +1,14 @@
 """What a person says of a data set, and what a look at it finds."""
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmmeta.utils.errors import counted
 
+from .folders import Progress
 from .masks import Labels
+
+PARTS = ('train', 'val', 'test')
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Options:
     batch_size: int | None
     epochs: int | None
     skip_missing: bool
-    progress: Callable[[Iterable, int], Iterator]
+    progress: Progress
     channels: int | None = None
     in_range: tuple[float, float] | None = None
     inherits: bool = False
@@ -59,15 +61,18 @@ class Split:
     Attributes:
         images (Path): Their folder.
         names (list[str]): The images, relative to the folder; without their endings where they have maps.
-        labels (Path | None): The folder of their maps, or their file of COCO's format. Defaults to None:
-            written beside the config.
+        labels (Path): The folder of their maps, or the folder or file of their objects; that of the images
+            where these are in folders of classes.
         is_listed (bool): Whether a list of the images is written beside the config. Defaults to False.
+        is_written (bool): Whether a file of their objects is written beside the config, instead of reading
+            ``labels``. Defaults to False.
     """
 
     images: Path
     names: list[str]
-    labels: Path | None = None
+    labels: Path
     is_listed: bool = False
+    is_written: bool = False
 
 
 @dataclass
@@ -75,8 +80,8 @@ class Facts:
     """What a look at a data set finds.
 
     Attributes:
-        train (Split): Images for training.
-        val (Split): Images for validation.
+        splits (dict[str, Split]): Images for training, ``'train'``, for validation, ``'val'``, and if there
+            are some for the test, ``'test'``.
         classes (list[str]): Names of the classes, in their order.
         sizes (list[tuple[int, int]]): Height and width of all images.
         count (int): Images that a network is trained on.
@@ -84,14 +89,12 @@ class Facts:
         beside (dict[str, str]): Files that are written beside the config: ends of their names, and contents.
         found (list[str]): What a person should know, in sentences. Defaults to nothing.
         assumed (list[str]): What was assumed, and the options that would say otherwise. Defaults to nothing.
-        labels (Labels | None): What annotation maps store. Defaults to None: there are none.
+        labels (Labels): What annotation maps store. Defaults to nothing.
         suffixes (tuple[str, str]): Ends of the names of images and of annotation maps. Defaults to none.
-        test (Split | None): Images for the test. Defaults to None: those for validation.
         pixels (Pixels | None): How images are read. Defaults to None: as 8 bits of red, green and blue.
     """
 
-    train: Split
-    val: Split
+    splits: dict[str, Split]
     classes: list[str]
     sizes: list[tuple[int, int]]
     count: int
@@ -99,16 +102,12 @@ class Facts:
     beside: dict[str, str]
     found: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
-    labels: Labels | None = None
+    labels: Labels = field(default_factory=lambda: Labels([], [], [], None))
     suffixes: tuple[str, str] = ('', '')
-    test: Split | None = None
     pixels: Pixels | None = None
 
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The parts that the data set has, by their names."""
-        parts = dict(train=self.train, val=self.val, test=self.test)
-        return {name: split for name, split in parts.items() if split is not None}
+    def __post_init__(self) -> None:
+        self.splits = {name: self.splits[name] for name in PARTS if name in self.splits}
 
 
 def format_counts(counts: dict[str, int], sizes: list[tuple[int, int]]) -> str:

@@ -2,9 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import floor
 from pathlib import Path
+from typing import Any
 
 from mmmeta.config.literals import check_text, is_unicode
 from mmmeta.datasets.images import shown_size
@@ -12,6 +13,8 @@ from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.errors import UsageError, shorten
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+# Wraps what is gone through, and is given its number.
+Progress = Callable[[Iterable[Any], int], Iterator[Any]]
 # Names of folders of the parts.
 SPLITS = dict(
     train=('train', 'training', 'train2017'),

@@ -76,12 +76,16 @@ def write_inheriting(
     """
     before = training_size(original)
     factor = decisions.side / min(before) if before else 1
-    size = before and tuple(max(STEP, round(side * factor / STEP) * STEP) for side in before)
+    size = None
+    if before is not None:
+        height, width = (max(STEP, round(side * factor / STEP) * STEP) for side in before)
+        size = height, width
     swapped = swap_with_reasons(original, backbone, size)
     cfg = swapped.cfg
-    tested = [cfg[name].dataset for name in ('val_dataloader', 'test_dataloader')] if size else []
-    for dataset in {id(dataset): dataset for dataset in tested}.values():  # which may be one
-        scale_sizes(dataset, before, size)
+    if before is not None and size is not None:
+        tested = [cfg[name].dataset for name in ('val_dataloader', 'test_dataloader')]
+        for dataset in {id(dataset): dataset for dataset in tested}.values():  # which may be one
+            scale_sizes(dataset, before, size)
     pretrained = weights and ConfigDict(type='Pretrained', checkpoint=Expression(places.weights(weights)))
     bare_model(cfg).backbone.init_cfg = pretrained
     inner = next(datasets(original.train_dataloader))
@@ -103,7 +107,7 @@ def write_inheriting(
     )
 
 
-def _loading_steps(pipeline: Any) -> Iterator[dict]:
+def _loading_steps(pipeline: object) -> Iterator[dict[str, Any]]:
     """Steps of a pipeline that load annotations."""
     return (step for step in iter_dicts(pipeline) if step.get('type') == 'LoadAnnotations')
 
@@ -122,7 +126,7 @@ def _put_classes(cfg: Config, config: str, old: int, new: int) -> None:
             part['class_weight'] = [*rates[:1] * new, *rates[old:]]
 
 
-def _put_labels(step: dict, facts: Facts) -> None:
+def _put_labels(step: dict[str, Any], facts: Facts) -> None:
     """Let a step read the labels of somebody's masks, in place."""
     step.clear()
     step['type'] = 'LoadAnnotations'
@@ -131,7 +135,7 @@ def _put_labels(step: dict, facts: Facts) -> None:
         step.update(type='mmmeta.LoadMappedLabels', labels=list(facts.labels.classes), ignore=ignored)
 
 
-def _put_data(task: str, loader: dict, path: Path, places: Places, facts: Facts, part: str) -> None:
+def _put_data(task: str, loader: ConfigDict, path: Path, places: Places, facts: Facts, part: str) -> None:
     """Put a loader on a part of somebody's data, with the pipeline that it has, in place."""
     inner, split = next(datasets(loader)), facts.splits[part]
     pipeline = inner.pipeline
@@ -140,7 +144,7 @@ def _put_data(task: str, loader: dict, path: Path, places: Places, facts: Facts,
     data['data_root'] = Expression('data_root')
     if task == 'det':
         beside = places.beside(f'{path.stem}_{part}.json')
-        file = beside if split.labels is None else places.path(split.labels)
+        file = beside if split.is_written else places.path(split.labels)
         data.update(type='CocoDataset', ann_file=Expression(file), data_prefix=dict(img=images))
         if part == 'train':
             data['filter_cfg'] = dict(filter_empty_gt=True, min_size=0)

@@ -1,7 +1,7 @@
 """Annotation maps: which labels they store, and what is a class, what is left out."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,8 @@ from PIL import Image
 
 from mmmeta.datasets.transforms import IGNORED, IMAGE_ERRORS, Label, colour_of, read_labels
 from mmmeta.utils.errors import UsageError, shorten
+
+from .folders import Progress
 
 # Values of a map without smoothed edges.
 MOST_LABELS = 255
@@ -72,7 +74,7 @@ def examine_masks(
     sizes: Sequence[tuple[int, int]],
     names: list[tuple[str, str | None]] | None,
     ignore: list[str] | None,
-    progress: Callable[[Iterable, int], Iterator],
+    progress: Progress,
 ) -> Labels:
     """Read all annotation maps, and say what they store.
 

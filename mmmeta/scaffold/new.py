@@ -18,6 +18,7 @@ from .classification import look_at_folders
 from .decisions import decide
 from .detection import look_at_objects
 from .facts import Facts, Options
+from .folders import Progress
 from .inheriting import check_original, write_inheriting
 from .parts import is_yaml
 from .pixels import examine_pixels
@@ -48,7 +49,7 @@ class Created:
     assumed: list[str] = field(default_factory=list)
 
 
-def _progress(values: Iterable, count: int) -> Iterator:
+def _progress(values: Iterable[Any], count: int) -> Iterator[Any]:
     """No bar."""
     return iter(values)
 
@@ -78,7 +79,7 @@ def new(
     root: str | Path | None = None,
     skip_missing: bool = False,
     force: bool = False,
-    progress: Callable[[Iterable, int], Iterator] = _progress,
+    progress: Progress = _progress,
     verify: Callable[[Path], None] = lambda config: None,
 ) -> Created:
     """Look at a data set and write a config that trains on it, as ``python -m mmmeta new`` does.
@@ -162,10 +163,22 @@ def new(
         if labels is None or not is_yaml(Path(labels)):
             raise UsageError('--images names the folder of the images')
         images = Path(labels).parent
-    given = (images, labels, val_images, val_labels, test_images, test_labels)
     options = Options(
-        *(None if path is None else Path(path) for path in given),
-        *(val_fraction, classes, ignore, method, size, batch_size, epochs, skip_missing, progress),
+        images=Path(images),
+        labels=_as_path(labels),
+        val_images=_as_path(val_images),
+        val_labels=_as_path(val_labels),
+        test_images=_as_path(test_images),
+        test_labels=_as_path(test_labels),
+        val_fraction=val_fraction,
+        classes=classes,
+        ignore=ignore,
+        method=method,
+        size=size,
+        batch_size=batch_size,
+        epochs=epochs,
+        skip_missing=skip_missing,
+        progress=progress,
         channels=channels,
         in_range=in_range,
         inherits=original is not None,
@@ -193,15 +206,11 @@ def new(
         raise UsageError(f'{shorten(there)} is there: choose another --out, or --force')
     if not os.path.isdir(path.parent):
         raise UsageError(f"--out: there is no folder '{path.parent}'")
-    held = [
-        folder
-        for split in facts.splits.values()
-        for folder in (
-            split.images,
-            split.labels if split.labels is None or split.labels.is_dir() else split.labels.parent,
-        )
-        if folder is not None
-    ]
+    held: list[Path] = []
+    for split in facts.splits.values():
+        held.append(split.images)
+        if not split.is_written:
+            held.append(split.labels if split.labels.is_dir() else split.labels.parent)
     places = Places(path, options.images, held, None if root is None else Path(root))
     if original is None:
         text = write_config(task, path, places, backbone, arch['dims'], weights, facts, decisions)
@@ -215,12 +224,17 @@ def new(
     return Created(path, list(beside), facts.found, assumed)
 
 
+def _as_path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
 def _check_test(facts: Facts) -> None:
     """Refuse images for the test that are for training too."""
-    if facts.test is None:
+    if 'test' not in facts.splits:
         return
     train, test = (
-        {os.path.abspath(split.images / name) for name in split.names} for split in (facts.train, facts.test)
+        {os.path.abspath(split.images / name) for name in split.names}
+        for split in (facts.splits['train'], facts.splits['test'])
     )
     both = sorted(train & test)
     if both:

@@ -4,17 +4,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from mmmeta.utils.errors import UsageError, shorten
 
 from . import folders
-from .facts import Options
+from .facts import PARTS, Options
 from .shapes import cvat_subsets, find_cvat
 
-PARTS = ('train', 'val', 'test')
 # Folders of lists below Pascal VOC's ImageSets, by task.
 IMAGE_SETS = dict(seg='Segmentation', det='Main')
 OPTIONS = dict(seg='--masks', det='--annotations')
@@ -26,14 +25,14 @@ class Part:
 
     Attributes:
         images (Path): Their folder.
-        labels (Path | None): The folder or file of their labels. Defaults to None: folders of classes.
+        labels (Path): The folder or file of their labels; that of the images for folders of classes.
         names (frozenset[str] | None): The images, relative to the folder and without their endings. Defaults
             to None: all in the folder.
         description (Path | None): YAML file of YOLO's that names the classes. Defaults to None.
     """
 
     images: Path
-    labels: Path | None = None
+    labels: Path
     names: frozenset[str] | None = None
     description: Path | None = None
 
@@ -63,7 +62,7 @@ def find_parts(task: str, options: Options, assumed: list[str]) -> dict[str, Par
     Raises:
         UsageError: A part is missing, or images are in two of them.
     """
-    whole = Part(options.images, options.labels)
+    whole = Part(options.images, options.labels or options.images)
     is_file = options.labels is not None and options.labels.is_file() and not is_yaml(options.labels)
     parts: dict[str, Part] = {}
     if task == 'det' and is_yaml(options.labels):
@@ -72,7 +71,7 @@ def find_parts(task: str, options: Options, assumed: list[str]) -> dict[str, Par
         is_file, parts = True, _in_subsets(cvat, options.images, assumed)
     elif not is_file and options.images.is_dir():
         parts = _in_folders(task, whole, assumed)
-        parts = parts or (_in_image_sets(task, options, assumed) if task in IMAGE_SETS else {})
+        parts = parts or (_in_image_sets(task, whole, options, assumed) if task in IMAGE_SETS else {})
         parts = parts or (_in_yaml(options, assumed) if task == 'det' else {})
     parts = parts or dict(train=whole)
     for name, images, labels in (
@@ -84,7 +83,7 @@ def find_parts(task: str, options: Options, assumed: list[str]) -> dict[str, Par
                 raise UsageError(
                     f'--{name}-images {images}: name their annotations too (--{name}-annotations)'
                 )
-            parts[name] = Part(images or options.images, labels or options.labels)
+            parts[name] = Part(images or whole.images, labels or whole.labels)
     if 'val' not in parts:
         assumed.append(
             f'{options.val_fraction:.0%} of the images, evenly spread, are held out for validation '
@@ -98,15 +97,15 @@ def _in_folders(task: str, whole: Part, assumed: list[str]) -> dict[str, Part]:
     found = folders.find_splits(whole.images)
     if not found:
         return {}
-    labels = {} if whole.labels is None else folders.find_splits(whole.labels)
+    labels = folders.find_splits(whole.labels)
     parts = {}
     for name, folder in found.items():
         images = whole.images / folder
-        if whole.labels is None:
+        if task == 'cls':
             if name == 'test' and not any(path.is_dir() for path in images.iterdir()):
                 assumed.append(f"'{images}' has no folders of classes, and is not used")
                 continue
-            parts[name] = Part(images)
+            parts[name] = Part(images, images)
         elif name in labels:
             parts[name] = Part(images, whole.labels / labels[name])
         elif name == 'test':
@@ -130,10 +129,10 @@ def _in_folders(task: str, whole: Part, assumed: list[str]) -> dict[str, Part]:
     return parts
 
 
-def _in_image_sets(task: str, options: Options, assumed: list[str]) -> dict[str, Part]:
+def _in_image_sets(task: str, whole: Part, options: Options, assumed: list[str]) -> dict[str, Part]:
     """The parts that Pascal VOC's lists name, in ``ImageSets`` beside the images or the labels."""
-    images, labels = options.images, options.labels
-    places = [images.absolute().parent, *(() if labels is None else (labels, labels.absolute().parent))]
+    images, labels = whole.images, whole.labels
+    places = [images.absolute().parent, labels, labels.absolute().parent]
     folder = next((p / 'ImageSets' / IMAGE_SETS[task] for p in places if (p / 'ImageSets').is_dir()), None)
     if folder is None or not images.is_dir():
         return {}
@@ -233,7 +232,7 @@ def find_yaml(labels: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield path, content
 
 
-def is_yaml(path: Path | None) -> bool:
+def is_yaml(path: Path | None) -> TypeGuard[Path]:
     """Whether labels are named by the YAML file of a YOLO data set."""
     return path is not None and path.suffix.lower() in ('.yaml', '.yml')
 
@@ -244,21 +243,22 @@ def _in_yaml(options: Options, assumed: list[str]) -> dict[str, Part]:
     Raises:
         UsageError: The one that is given names none.
     """
-    given = is_yaml(options.labels)
-    if given:
-        path, content = options.labels, read_yaml(options.labels)
-        if content is None or not content.get('train'):
+    given = options.labels if is_yaml(options.labels) else None
+    if given is not None:
+        path, content = given, read_yaml(given) or {}
+        if not content.get('train'):
             raise UsageError(f"--annotations: '{path}' names no images for training (train: images/train)")
     else:
         beside = find_yaml(options.labels) if options.labels and options.labels.is_dir() else ()
-        path, content = next(((p, c) for p, c in beside if c.get('train') and 'names' in c), (None, None))
-        if path is None:
+        found = next(((path, c) for path, c in beside if c.get('train') and 'names' in c), None)
+        if found is None:
             return {}
+        path, content = found
     files: dict[str, list[Path]] = {}
     for name in PARTS:
-        found = _yaml_images(path, content, name) if content.get(name) else []
-        if found:
-            files[name] = found
+        images = _yaml_images(path, content, name) if content.get(name) else []
+        if images:
+            files[name] = images
         elif content.get(name) and name == 'train' and given:
             raise UsageError(f"--annotations: '{path}' has train: {content[name]}, where there are no images")
         elif content.get(name):
@@ -271,8 +271,8 @@ def _in_yaml(options: Options, assumed: list[str]) -> dict[str, Part]:
         assumed.append(f"'{path}' names the same images for training and validation: some are held out")
         del files['val']
     places = {name: f'{path}: {name}' for name in PARTS}
-    _check_apart({name: frozenset(map(str, found)) for name, found in files.items()}, places)
-    parts = {name: _yolo_part(found, path) for name, found in files.items()}
+    _check_apart({name: frozenset(map(str, images)) for name, images in files.items()}, places)
+    parts = {name: _yolo_part(images, path) for name, images in files.items()}
     if 'test' in parts and not parts['test'].labels.is_dir():
         assumed.append(f"the test of '{path}' has no labels ('{parts['test'].labels}'), and is not used")
         del parts['test']

@@ -6,9 +6,9 @@ from pathlib import Path
 from mmmeta.utils.errors import UsageError, shorten
 
 from . import folders
-from .facts import Facts, Options, Split, format_counts
+from .facts import PARTS, Facts, Options, Split, format_counts
 from .masks import examine_masks
-from .parts import PARTS, Part, find_parts
+from .parts import Part, find_parts
 from .shapes import refuse_shapes
 
 
@@ -27,7 +27,7 @@ def look_at_maps(options: Options) -> Facts:
     splits: dict[str, Split] = {}
     paths: list[Path] = []
     images: list[Path] = []
-    suffixes = None
+    suffixes = ('', '')
     for name, part in parts.items():
         stems, suffixes, complete = _pair_files(options, part, suffixes)
         splits[name] = Split(part.images, stems, part.labels, not complete)
@@ -53,7 +53,7 @@ def look_at_maps(options: Options) -> Facts:
             f'{len(labels.names) - 1} (mmmeta.LoadMappedLabels); no file is changed'
         )
     return Facts(
-        **splits,
+        splits,
         classes=labels.names,
         sizes=sizes,
         count=count,
@@ -69,7 +69,7 @@ def look_at_maps(options: Options) -> Facts:
 
 
 def _pair_files(
-    options: Options, part: Part, suffixes: tuple[str, str] | None
+    options: Options, part: Part, suffixes: tuple[str, str]
 ) -> tuple[list[str], tuple[str, str], bool]:
     """Names of images that have a map, the endings of both, and whether these are all images.
 
@@ -100,7 +100,7 @@ def _pair_files(
             f"--masks: '{maps}' has several files for an image, which end in {end} and {ends[1][0]}: move "
             'those that are no maps of classes elsewhere'
         )
-    if suffixes not in (None, (of_image, end)):
+    if suffixes not in (('', ''), (of_image, end)):
         raise UsageError(
             f'images and masks of training end in {suffixes}, and those of validation in {(of_image, end)}: '
             'rename them'

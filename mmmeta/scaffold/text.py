@@ -198,7 +198,7 @@ def _loaders(
             pipeline='train' if train else 'test',
             **values(name, split),
         )
-    return text if facts.test else f'{text}test_dataloader = val_dataloader\n'
+    return text if 'test' in facts.splits else f'{text}test_dataloader = val_dataloader\n'
 
 
 def _listed(path: Path, places: Places, name: str, split: Split) -> str:
@@ -260,12 +260,12 @@ def _detector(path: Path, places: Places, facts: Facts, decisions: Decisions, va
         'cascade_mask_rcnn': f'    roi_head=dict(bbox_head=heads, {masks}),',
     }
     files = {
-        name: places.beside(f'{path.stem}_{name}.json') if split.labels is None else places.path(split.labels)
+        name: places.beside(f'{path.stem}_{name}.json') if split.is_written else places.path(split.labels)
         for name, split in facts.splits.items()
     }
     # With the AP of each class.
     evaluators = f'val_evaluator = dict(ann_file={files["val"]}, classwise=True)\n'
-    tested = f'dict(ann_file={files["test"]}, classwise=True)' if facts.test else 'val_evaluator'
+    tested = f'dict(ann_file={files["test"]}, classwise=True)' if 'test' in facts.splits else 'val_evaluator'
     evaluators += f'test_evaluator = {tested}\n'
     return _fill(
         'detector',
