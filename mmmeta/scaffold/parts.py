@@ -176,7 +176,7 @@ def _in_subsets(path: Path, images: Path, assumed: list[str]) -> dict[str, Part]
     for subset, names in subsets.items():
         part = part_of.get(subset.lower())
         if part is not None:
-            inside = parts[part].names if part in parts else frozenset()
+            inside = (parts[part].names if part in parts else None) or frozenset()
             parts[part] = Part(images, path, inside | frozenset(map(stem_of, names)))
     if not parts or set(parts) == {'train'} == {part_of.get(subset.lower()) for subset in subsets}:
         return {}

@@ -10,7 +10,7 @@ import os
 import posixpath
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +24,7 @@ from mmmeta.datasets.transforms import IMAGE_ERRORS
 from mmmeta.utils.errors import UsageError, counted, shorten
 from mmmeta.validation.objects import LIMIT, read_json
 
-from .folders import IMAGE_SUFFIXES, image_size, list_files
+from .folders import IMAGE_SUFFIXES, Progress, image_size, list_files
 
 OPTION = '--annotations'
 # What has no area, as LabelMe and CVAT call it.
@@ -60,7 +60,7 @@ def read_labelme(
     images: Path,
     files: list[str],
     assumed: list[str],
-    progress: Callable[[Iterable, int], Iterator],
+    progress: Progress,
 ) -> tuple[list[list[Described]], list[str]]:
     """Read LabelMe's files, one for an image, which it names or has the name of.
 
@@ -81,7 +81,8 @@ def read_labelme(
     there = _by_stem(list_files(images, IMAGE_SUFFIXES, '--images'))
     paths = [folder / name for name in list_files(folder, ('.json',), OPTION)]
     read: dict[str, tuple[Path, list[Described]]] = {}
-    lost, notes = [], Counter()
+    lost: list[Path] = []
+    notes: Counter[str] = Counter()
     for path in progress(paths, len(paths)):
         content = read_json(path, 'utf-8-sig')
         if not isinstance(content, dict) or not isinstance(content.get('shapes'), list):
@@ -98,7 +99,7 @@ def read_labelme(
             )
         size = image_size(images / image)
         _check_size(path, image, (content.get('imageHeight'), content.get('imageWidth')), size)
-        shapes = []
+        shapes: list[Shape] = []
         for part in content['shapes']:
             try:
                 shapes += _read_shape(part, size, notes)
@@ -155,7 +156,7 @@ def _image_of(path: Path, named: Any, folder: Path, images: Path, there: dict[st
     return image or next(iter(alike), None)
 
 
-def _read_shape(part: Any, size: tuple[int, int], notes: Counter) -> Iterator[Shape]:
+def _read_shape(part: Any, size: tuple[int, int], notes: Counter[str]) -> Iterator[Shape]:
     """A shape of LabelMe's; nothing of one without an area.
 
     Raises:
@@ -182,7 +183,8 @@ def _read_shape(part: Any, size: tuple[int, int], notes: Counter) -> Iterator[Sh
     group = group if isinstance(group, int) else None
     if kind == 'circle':
         x, y, *edge = values[:4]
-        yield _outlined(name, _ellipse(x, y, *[math.dist((x, y), edge)] * 2, 0), group)
+        radius = math.dist((x, y), edge)
+        yield _outlined(name, _ellipse(x, y, radius, radius, 0), group)
     elif kind == 'rectangle':
         yield Shape(name, _bounds(values), group=group)
     elif kind == 'mask':
@@ -227,7 +229,7 @@ def read_cvat(
     """
     there = set(list_files(images, IMAGE_SUFFIXES, '--images'))
     root = _read_cvat_root(path)
-    notes: Counter = Counter()
+    notes: Counter[str] = Counter()
     read: dict[str, list[Described]] = {}
     lost, wanted = [], set(files)
     for element in root.iter('image'):
@@ -247,7 +249,7 @@ def read_cvat(
             read[name] = _join_groups(shapes, place, notes)
     refuse_lost(lost, len(read) + len(lost), path, images)
     _say_notes(notes, assumed)
-    listed = [name.strip() for label in root.iter('label') if (name := label.findtext('name'))]
+    listed = [found.strip() for label in root.iter('label') if (found := label.findtext('name'))]
     used = sorted({name for part in read.values() for name, *_ in part})
     names = [name for name in files if name in read]
     return names, [read[name] for name in names], [*dict.fromkeys([*listed, *used])]
@@ -316,7 +318,7 @@ def _cvat_name(element: ElementTree.Element, there: set[str]) -> str:
     return next((p for p in map(posixpath.normpath, (name, with_subset)) if p in there), name)
 
 
-def _read_element(part: ElementTree.Element, size: tuple[int, int], notes: Counter) -> Iterator[Shape]:
+def _read_element(part: ElementTree.Element, size: tuple[int, int], notes: Counter[str]) -> Iterator[Shape]:
     """A shape of CVAT's; nothing of one without an area, or outside of the image.
 
     Raises:
@@ -345,8 +347,8 @@ def _read_element(part: ElementTree.Element, size: tuple[int, int], notes: Count
         corners = (left, top, right, top, right, bottom, left, bottom)
         yield _outlined(name, _turn(corners, (left + right) / 2, (top + bottom) / 2, turned), group)
     elif kind == 'ellipse':
-        values = (_number(part, key) for key in ('cx', 'cy', 'rx', 'ry'))
-        yield _outlined(name, _ellipse(*values, turned), group)
+        x, y, across, down = (_number(part, key) for key in ('cx', 'cy', 'rx', 'ry'))
+        yield _outlined(name, _ellipse(x, y, across, down, turned), group)
     elif kind == 'polygon':
         pairs = [point.split(',') for point in part.get('points', '').split(';')]
         if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
@@ -429,7 +431,7 @@ def _box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _join_groups(shapes: list[Shape], place: str, notes: Counter) -> list[Described]:
+def _join_groups(shapes: list[Shape], place: str, notes: Counter[str]) -> list[Described]:
     """The objects of an image: outlines of one group and class are one object; boxes stay as they are.
 
     Raises:
@@ -474,7 +476,7 @@ def _check_size(path: Path, image: str, given: Sequence[Any], size: tuple[int, i
         )
 
 
-def _say_notes(notes: Counter, assumed: list[str]) -> None:
+def _say_notes(notes: Counter[str], assumed: list[str]) -> None:
     """Say which shapes are left out, and which are taken together."""
     without = [f'{notes[kind]} of type {kind}' for kind in WITHOUT_AREA if notes[kind]]
     if without:

@@ -369,7 +369,7 @@ def list_outside(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _lies_outside(part: dict[str, Any], size: tuple[float, float] | None) -> bool:
     box = part.get('bbox')
-    if size is None or not _are_numbers(box) or len(box) != 4 or 0 in box[2:]:
+    if size is None or box is None or not _are_numbers(box) or len(box) != 4 or 0 in box[2:]:
         return False
     left, top, width, height = box
     return left >= size[0] or top >= size[1] or left + width <= 0 or top + height <= 0
