@@ -3,7 +3,6 @@
 import argparse
 import io
 import json
-import os
 import shlex
 import sys
 from contextlib import redirect_stdout
@@ -23,6 +22,7 @@ from mmmeta.cli.arguments import (
     positive,
     print_table,
     share,
+    tool_path,
     track,
 )
 from mmmeta.config import adapt, load_config
@@ -31,7 +31,7 @@ from mmmeta.swapping.writing import describe_changes, write_swap
 from mmmeta.utils.errors import UsageError, counted
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.targets import check_target
-from mmmeta.validation import SAMPLE, Finding, Report, examine
+from mmmeta.validation import SAMPLE, Report, examine
 from mmmeta.weights import ZOO
 
 
@@ -91,19 +91,24 @@ def run_check(args: argparse.Namespace) -> None:
             print(fact)
         for finding in findings:
             print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
-        print(_summary(findings))
+        print(_summary(report))
     if any(not finding.is_warning for finding in findings):
         sys.exit(1)
     if args.forecast:
         print_forecast(cfg)
 
 
-def _summary(findings: list[Finding]) -> str:
-    """How many mistakes there are."""
+def _summary(report: Report) -> str:
+    """How many mistakes there are, and in what."""
+    findings = report.findings
     warnings = sum(finding.is_warning for finding in findings)
     errors = len(findings) - warnings
     said = [counted(number, word) for number, word in ((errors, 'error'), (warnings, 'warning')) if number]
-    return ', '.join(said) or 'no mistakes were found in the config and its data'
+    data = f'{" and ".join(report.read)} with their annotations' if report.read else 'no data'
+    return (
+        f'{", ".join(said) or "no mistakes were found"}; looked at: the config (names, types, channels, '
+        f'classes, sizes, schedule), {data}'
+    )
 
 
 def print_forecast(cfg: Config) -> None:
@@ -149,13 +154,14 @@ def run_new(args: argparse.Namespace) -> None:
         print(f'assumed: {line}')
     (report,) = reports
     for fact in report.facts:
-        print(f'found:   {fact}')
+        print(f'plan:    {fact}')
     for finding in report.findings:
         print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
     for path in (created.config, *created.files):
         print(f'wrote:   {path}')
-    tool = relative_path(resource_root() / 'tools/train.py')
-    print(f'\ntrain:   python {shlex.quote(tool)} {shlex.quote(str(created.config))}')
+    config = shlex.quote(str(created.config))
+    print(f'\nlook:    python {tool_path("analysis_tools/browse_dataset.py")} {config} --number 8')
+    print(f'train:   python {tool_path("train.py")} {config}')
 
 
 def run_swap(args: argparse.Namespace) -> None:
@@ -166,13 +172,7 @@ def run_swap(args: argparse.Namespace) -> None:
     print(f'changed: {", ".join(changed)}')
     print(f'kept:    {"; ".join(kept)}')
     print(f'wrote:   {path}')
-    tool = relative_path(resource_root() / 'tools/train.py')
-    print(f'\ntrain:   python {shlex.quote(tool)} {shlex.quote(str(path))}')
-
-
-def relative_path(path: Path) -> str:
-    """A path as short as it can be from where one is."""
-    return os.path.relpath(path) if path.is_relative_to(os.getcwd()) else str(path)
+    print(f'\ntrain:   python {tool_path("train.py")} {shlex.quote(str(path))}')
 
 
 # Arguments of ``new`` that are passed on by their names.

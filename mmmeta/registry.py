@@ -24,6 +24,7 @@ from mmengine.registry import Registry, build_runner_from_cfg
 LAZY = {
     'mmmeta.models.heads.classifier': ('MetaFormerLinearHead', 'MetaFormerMlpHead'),
     'mmmeta.evaluation.robustness': ('CorruptionError', 'ImageNetC', 'ImageNetSubset', 'SubsetAccuracy'),
+    'mmmeta.evaluation.class_accuracy': ('ClassAccuracy',),
     'mmmeta.evaluation.confusion_matrix': ('ConfusionMatrix',),
     'mmmeta.datasets.transforms': ('LoadMappedLabels',),
     'mmmeta.deploy.exported_model': ('ExportedModel',),

@@ -2,13 +2,15 @@
 """Train with a config of MMSegmentation, MMDetection or MMPretrain; its default_scope says which."""
 
 import argparse
+import shlex
 
 import check_interpreter  # noqa: F401
 
 from mmmeta.apis import load_config
-from mmmeta.apis.run import resume_from, train
-from mmmeta.cli.arguments import add_backbone, add_run_arguments, command_line
+from mmmeta.apis.run import resume_from, saved_checkpoints, train
+from mmmeta.cli.arguments import add_backbone, add_run_arguments, command_line, tool_path
 from mmmeta.config import adapt
+from mmmeta.utils.processes import is_first_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +56,11 @@ def main() -> None:
         cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
     if args.resume:
         resume_from(cfg, None if args.resume == 'auto' else args.resume)
-    train(cfg, args.trust_checkpoint, checks=not args.no_checks)
+    last, best = saved_checkpoints(train(cfg, args.trust_checkpoint, checks=not args.no_checks))
+    if last and is_first_process():
+        arguments = shlex.join([args.config, best[0] if best else last])
+        print(f'\npictures: python {tool_path("image_demo.py")} IMAGES {arguments}')
+        print(f'metrics:  python {tool_path("test.py")} {arguments}')
 
 
 if __name__ == '__main__':

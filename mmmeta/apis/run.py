@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 
 import torch.distributed as dist
@@ -24,7 +24,8 @@ from mmmeta.config.inspection import TEST_LOADERS, TRAIN_LOADERS, pretrained_che
 from mmmeta.config.loading import load_config
 from mmmeta.engine import prepare
 from mmmeta.engine.checkpoint import safe_loading
-from mmmeta.engine.checkpoint_hook import waiting_for_room
+from mmmeta.engine.checkpoint_hook import CheckpointHook, waiting_for_room
+from mmmeta.engine.console import log_files, quiet_packages
 from mmmeta.engine.lock import locked
 from mmmeta.engine.records import record_hook
 from mmmeta.engine.resuming import find_last_checkpoint
@@ -71,7 +72,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
     if cfg.get('runner_type', 'Runner') == 'Runner':
         cfg.runner_type = 'mmmeta.Runner'
     trusted = _trusted(cfg, pretrained) if trust_checkpoint else []
-    with _alone(cfg) as signs, safe_loading(trusted):
+    with _alone(cfg) as signs, safe_loading(trusted), _printing(cfg) as loggers:
         labels = [dict(type='mmmeta.CheckLabelsHook')] if checks else []
         prepared = copy.deepcopy(cfg)
         added = prepare(prepared, [record, *signs, *labels])
@@ -80,6 +81,7 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
             if isinstance(module, MetaFormer):
                 module.trusted_checkpoints = trusted
         _end_without_a_log(runner)
+        loggers.append(runner.logger)
         runner.logger.info(f'added to this config: {", ".join(added)}')
         runner.logger.info(_summary(cfg, runner))
         try:
@@ -89,6 +91,23 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
             with suppress(OSError):  # of a disk that is full
                 _log_traceback(runner)
             raise
+
+
+@contextmanager
+def _printing(cfg: Config) -> Iterator[list[logging.Logger]]:
+    """Print what the config's ``console`` says.
+
+    Yields:
+        list[logging.Logger]: Where the logger is to be put whose files have what is not printed.
+    """
+    loggers: list[logging.Logger] = []
+
+    def report(line: str) -> None:
+        for handler in (handler for logger in loggers for handler in log_files(logger)):
+            handler.handle(logging.LogRecord('stdout', logging.INFO, __file__, 0, line, (), None))
+
+    with quiet_packages(report) if cfg.get('console') == 'short' else nullcontext():
+        yield loggers
 
 
 def _trusted(cfg: Config, pretrained: list[str]) -> list[str]:
@@ -113,9 +132,10 @@ def _alone(cfg: Config) -> Iterator[list[dict]]:
 
 
 def _summary(cfg: Config, runner: Runner) -> str:
-    """Model and schedule of a run, in a line."""
+    """Config, model and schedule of a run, in a line."""
     backbone = cfg.model.get('backbone') or {}
-    parts = [str(cfg.model.get('type')) + (f' with {backbone["type"]}' if 'type' in backbone else '')]
+    name = f'{os.path.basename(cfg.filename)}: ' if cfg.filename else ''
+    parts = [f'{name}{cfg.model.get("type")}' + (f' with {backbone["type"]}' if 'type' in backbone else '')]
     if isinstance(runner.model, nn.Module):
         parts.append(f'{sum(p.numel() for p in runner.model.parameters()) / 1e6:.1f} M parameters')
     train, loader = cfg.get('train_cfg') or {}, cfg.get('train_dataloader') or {}
@@ -127,11 +147,23 @@ def _summary(cfg: Config, runner: Runner) -> str:
         parts.append(f'{length} in batches of {counted(loader.get("batch_size", 1), "image")}{each}')
         rate = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('lr')
         parts.append(f'learning rate {rate}')
-    return f'{", ".join(parts)}; config, environment and hooks are in {runner.log_dir}'
+        if not cfg.get('load_from') and not any(pretrained_checkpoints(cfg)):
+            parts.append('from random weights')
+    return f'{", ".join(parts)}; config, environment and the whole log are in {runner.log_dir}'
 
 
-def _log_files(runner: Runner) -> list[logging.FileHandler]:
-    return [handler for handler in runner.logger.handlers if isinstance(handler, logging.FileHandler)]
+def _result(runner: Runner) -> str:
+    """Where the checkpoints of a finished run are, in a line."""
+    last, best = saved_checkpoints(runner)
+    files = [f'the last checkpoint is {last}'] if last else ['no checkpoint was written']
+    files += [f'the best one is {path}' for path in best]
+    return f'finished: {", ".join(files)}'
+
+
+def saved_checkpoints(runner: Runner) -> tuple[str | None, list[str]]:
+    """Return the last checkpoint that a run wrote, and the best one of each metric of ``save_best``."""
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+    return (hook.last_complete, hook.best_checkpoints) if hook else (None, [])
 
 
 def _end_without_a_log(runner: Runner) -> None:
@@ -145,14 +177,14 @@ def _end_without_a_log(runner: Runner) -> None:
         with waiting_for_room(runner):
             raise OSError(error.errno, error.strerror, handler.baseFilename) from error
 
-    for handler in _log_files(runner):
+    for handler in log_files(runner.logger):
         # Of this handler alone.
         handler.handleError = partial(fail, handler)  # type: ignore[method-assign]
 
 
 def _log_traceback(runner: Runner) -> None:
     """Write the traceback behind a sentence into the log of the run, not onto the screen."""
-    for handler in _log_files(runner):
+    for handler in log_files(runner.logger):
         if handler.stream is not None:
             handler.stream.write(traceback.format_exc())
             handler.flush()
@@ -197,6 +229,7 @@ def train(
     """
     with _running(_as_config(cfg), TRAIN_LOADERS, trust_checkpoint, checks) as runner:
         runner.train()
+        runner.logger.info(_result(runner))
     return runner
 
 

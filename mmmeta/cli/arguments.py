@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from mmmeta.config.values import COUNT, POSITIVE, SHARE, Range
 from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.resources import resource_root
 from mmmeta.utils.stack import StackError
 from mmmeta.utils.torch_private import stop_data_workers
 
@@ -40,6 +42,7 @@ STACK_WARNINGS = (
     'Default ``avg_non_ignore`` is False',
     '`reduce_zero_label` will be deprecated',
     'The draw is False',
+    'For binary segmentation, we suggest using',
     'Setting OMP_NUM_THREADS environment variable',
     'Setting MKL_NUM_THREADS environment variable',
 )
@@ -90,6 +93,16 @@ def _leave_group() -> None:
         stop_data_workers()
         gc.collect()  # a model wrapped for several processes holds the group as well
         dist.destroy_process_group()
+
+
+def tool_path(name: str) -> str:
+    """The path of a tool for a command line, as short as it can be from where one is.
+
+    Args:
+        name (str): Such as ``'train.py'``.
+    """
+    path = resource_root() / 'tools' / name
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(os.getcwd()) else str(path))
 
 
 def track(what: str, values: Iterable, count: int | None = None) -> Iterator:

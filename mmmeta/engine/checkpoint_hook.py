@@ -253,6 +253,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         for key in better:
             self._prune(self._best.get(key, []), 1)
 
+    @property
+    def best_checkpoints(self) -> list[str]:
+        """The best checkpoints, one for each metric that has been measured."""
+        return [path for path in self._best_paths().values() if path]
+
     def _best_paths(self) -> dict[str, str | None]:
         """The best checkpoint of each metric; a single metric needs no name."""
         if not self.save_best:

@@ -39,7 +39,7 @@ class LearningRates:
     mean: float
 
     def __str__(self) -> str:
-        return f'first {self.first:.3g}, highest {self.highest:.3g}, last {self.last:.3g}'
+        return f'{self.first:.3g} at first, {self.highest:.3g} at most, {self.last:.3g} at the end'
 
 
 def follow_schedule(

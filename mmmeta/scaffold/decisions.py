@@ -24,6 +24,10 @@ SCALING = dict(
 # Images for training, and epochs: fewer images are seen more often.
 EPOCHS = ((20000, 12), (2000, 36), (0, 100))
 
+# Validations and checkpoints of a training at most, and iterations between two of them at least.
+VALIDATIONS = 10
+MIN_ITERATIONS = 5
+
 
 @dataclass
 class Decisions:
@@ -46,6 +50,16 @@ class Decisions:
     iterations: int
     window: int | None
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def val_iterations(self) -> int:
+        """Iterations between validations of a loop that counts iterations."""
+        return _interval(self.iterations, MIN_ITERATIONS)
+
+    @property
+    def val_epochs(self) -> int:
+        """Epochs between validations of a loop that counts epochs."""
+        return _interval(self.epochs, -(-MIN_ITERATIONS * self.epochs // self.iterations))
 
 
 def decide(task: str, facts: Facts, options: Options, token_mixers: Sequence[str]) -> Decisions:
@@ -70,13 +84,19 @@ def decide(task: str, facts: Facts, options: Options, token_mixers: Sequence[str
     iterations = max(facts.count * epochs // batch, 1) if task == 'seg' else -(-facts.count // batch) * epochs
     reasons.append(
         f'{counted(epochs, "epoch")} of {counted(facts.count, "image")} in batches of {batch}: '
-        f'{counted(iterations, "iteration")} (--epochs, --batch-size)'
+        f'{counted(iterations, "iteration")} in all (--epochs, --batch-size)'
     )
     # Short sides are scaled to the crops of segmentors; detectors see images of 5:3 at most.
     ratio = max(max(size) / min(size) for size in facts.sizes) if task == 'seg' else 5 / 3
     windowed = task != 'cls' and 'attention' in token_mixers and side * ratio > GLOBAL_ATTENTION
     window = WINDOW if windowed else None
     return Decisions(options.method or facts.method, side, batch, epochs, iterations, window, reasons)
+
+
+def _interval(length: int, least: int) -> int:
+    """Return what is between two validations: the last one, at the end, is not soon after another."""
+    first = min(max(-(-length // VALIDATIONS), least), length)
+    return next(n for n in range(first, length + 1) if length % n == 0 or 2 * (length % n) >= n)
 
 
 def _side(task: str, facts: Facts, options: Options, reasons: list[str]) -> int:
@@ -87,5 +107,5 @@ def _side(task: str, facts: Facts, options: Options, reasons: list[str]) -> int:
     if side % STEP:
         raise UsageError(f'--size {side}: give a multiple of {STEP}')
     scaling = SCALING['other' if options.inherits else task]
-    reasons.append(f'{scaling.format(side=side)}; the middle image has {short:.0f} (--size)')
+    reasons.append(f'{scaling.format(side=side)}; the median of their short sides is {short:.0f} (--size)')
     return side

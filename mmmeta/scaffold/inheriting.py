@@ -177,6 +177,8 @@ def _put_metrics(task: str, cfg: Config, with_mask: bool, count: int) -> None:
             metric.update(ann_file=next(datasets(cfg[f'{part}_dataloader'])).ann_file, classwise=True)
         elif task == 'cls':
             metric = dict(type='Accuracy', topk=(1, 5) if count > 5 else (1,))
+            cfg[f'{part}_evaluator'] = [ConfigDict(metric), ConfigDict(type='mmmeta.ClassAccuracy')]
+            continue
         cfg[f'{part}_evaluator'] = ConfigDict(metric)
 
 
@@ -185,7 +187,7 @@ def _put_schedule(task: str, cfg: Config, decisions: Decisions, rate: float) -> 
     epochs, iterations, loop = decisions.epochs, decisions.iterations, cfg.train_cfg
     by_epoch = 'max_iters' not in loop
     length, old = (epochs, loop.get('max_epochs')) if by_epoch else (iterations, loop.max_iters)
-    interval = -(-length // 10)
+    interval = decisions.val_epochs if by_epoch else decisions.val_iterations
     kept = {key: loop[key] for key in ('type', 'by_epoch') if key in loop}
     kept['max_epochs' if by_epoch else 'max_iters'] = length
     cfg.train_cfg = ConfigDict(kept, val_interval=interval)

@@ -269,5 +269,5 @@ def _check_backbone(backbone: str, weights: str | None) -> tuple[dict[str, Any],
 
 def _say_weights(weights: str | None) -> str:
     if weights is None:
-        return 'the backbone begins with random weights (--weights, here or of tools/train.py)'
-    return f'the backbone begins with {weights} (--weights, or none)'
+        return 'the backbone starts from random weights, not pretrained ones (--weights, here or of train.py)'
+    return f'the backbone starts from the pretrained weights {weights} (--weights none: random ones)'

@@ -47,7 +47,8 @@ class Places:
         self.data_root = self._from_here(self._root) if relative else _text(self._root)
         remedy = 'move both together, or write another' if relative else 'write another to move the data'
         self.reason = (
-            f"data_root at the top of the config is '{os.path.relpath(self._root)}': {remedy} (--root)"
+            f"the data are below '{os.path.relpath(self._root)}', which is data_root at the top of the "
+            f'config: {remedy} (--root)'
         )
 
     def in_root(self, path: Path, before: str = '') -> str:

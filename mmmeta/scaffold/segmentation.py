@@ -49,8 +49,9 @@ def look_at_maps(options: Options) -> Facts:
     if labels.is_mapped:
         stored = [f'{label} for {name}' for label, name in zip(labels.classes, labels.names, strict=True)]
         found.append(
-            f'the masks store {shorten(stored, 4)}: the config reads these as classes 0 to '
-            f'{len(labels.names) - 1} (mmmeta.LoadMappedLabels); no file is changed'
+            f'the masks store {shorten(stored, 4)}: the config reads these as classes 0 '
+            f'{"and" if len(labels.names) == 2 else "to"} {len(labels.names) - 1} (mmmeta.LoadMappedLabels); '
+            'no file is changed'
         )
     return Facts(
         splits,

@@ -104,9 +104,9 @@ def write_config(
         warmup=warmup,
         warmup_step=WARMUP.format(warmup=warmup) if warmup else '',
         interval=min(10, max(iterations // 10, 1)),
-        # Ten validations at most; the last iteration or epoch is followed by one in any case.
-        val_interval=max(-(-iterations // 10), min(iterations, 5)),
-        val_epochs=-(-epochs // 10),
+        # The last iteration or epoch is followed by a validation in any case.
+        val_interval=decisions.val_iterations,
+        val_epochs=decisions.val_epochs,
     )
     values.update(_reading(task, facts.pixels))
     write = {'seg': _segmentor, 'det': _detector, 'cls': _classifier}[task]

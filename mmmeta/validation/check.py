@@ -11,7 +11,7 @@ from mmmeta.config.building import build
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.config.inspection import TRAIN_LOADERS, bare_model, scope_of
 from mmmeta.engine.hooks import CocoCheckHook, inner_datasets
-from mmmeta.utils.errors import UsageError
+from mmmeta.utils.errors import UsageError, counted
 
 from .classes import check_class_names, check_classes, check_losses, check_queries
 from .depth import check_depth
@@ -128,6 +128,8 @@ def _check_loader(
     except BadObjects as error:
         findings.append(Finding(f'{name}.dataset.ann_file', str(error)))
         return None
+    use = name.removesuffix('_dataloader').replace('train', 'training').replace('val', 'validation')
+    report.read.append(f'{counted(len(dataset), "image")} for {use}')
     of_data = list(check_depth(name, dataset, count))
     if all(finding.is_warning for finding in of_data):  # else labels are not those of the files
         of_data += check_dataset(cfg, name, dataset, count, progress)

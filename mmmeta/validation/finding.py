@@ -27,7 +27,9 @@ class Report:
     Attributes:
         findings (list[Finding]): What is wrong, or likely to be.
         facts (list[str]): What a run will do.
+        read (list[str]): The data that were read.
     """
 
     findings: list[Finding] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)

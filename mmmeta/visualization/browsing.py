@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmmeta.config.building import build
 from mmmeta.config.data import check_data, explain_data_errors
+from mmmeta.engine.console import quiet_packages
 from mmmeta.utils.atomic import written
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.targets import check_writable
@@ -47,7 +48,7 @@ def browse(
     check_data(cfg, [loader])
     check_writable(out_dir, '--out-dir')
     init_default_scope(scope)
-    with explain_data_errors(cfg, [loader], 'building'):
+    with explain_data_errors(cfg, [loader], 'building'), quiet_packages():
         dataset = build(DATASETS.build, cfg[loader].dataset)
     count = min(number or len(dataset), len(dataset))
     return count, _draw(cfg, loader, dataset, scope, Path(out_dir), count)

@@ -391,7 +391,7 @@ def test_the_command_line(tools, sparse, tmp_path):
         'found:   the masks store 3 for class_3, 4 for class_4, 9 for class_9, 10 for class_10 and 5 more: '
         'the config reads these as classes 0 to 8 (mmmeta.LoadMappedLabels); no file is changed'
     ) in said
-    assert any('crops of 64x64 are learnt from; the middle image has ' in line for line in said)
+    assert any('crops of 64x64 are learnt from; the median of their short sides is ' in line for line in said)
     assert any('assumed: 1 epoch of 10 images in batches of 4: 2 iterations' in line for line in said)
     assert f'wrote:   {out}' in said and any(
         line.startswith('train:   python tools/train.py ') for line in said

@@ -289,7 +289,8 @@ class TestMoving:
         """They are elsewhere there: one line says where."""
         created = self.new(tmp_path, 'seg', monkeypatch, root=tmp_path / 'project')
         assert created.assumed[-1] == (
-            "data_root at the top of the config is '.': write another to move the data (--root)"
+            "the data are below '.', which is data_root at the top of the config: write another to move the "
+            'data (--root)'
         )
         shutil.move('data', tmp_path / 'elsewhere')
         (tmp_path / 'disk').mkdir()

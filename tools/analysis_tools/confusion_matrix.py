@@ -28,9 +28,10 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
+    cfg.console = 'full' if args.verbose else 'short'
     enable_confusion(cfg, args.largest, args.score_thr)
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
-    evaluate(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint)
+    evaluate(cfg, checkpoint, trust_checkpoint=args.trust_checkpoint, checks=not args.no_checks)
     print(f'written: {cfg.work_dir}/confusion_matrix.csv and .png')
 
 
