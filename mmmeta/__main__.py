@@ -154,7 +154,7 @@ def run_new(args: argparse.Namespace) -> None:
         print(f'assumed: {line}')
     (report,) = reports
     for fact in report.facts:
-        print(f'plan:    {fact}')
+        print(f'checked: {fact}')
     for finding in report.findings:
         print(f'{"warning" if finding.is_warning else "error"}: {finding.text}')
     for path in (created.config, *created.files):

@@ -22,7 +22,7 @@ from mmmeta.config.building import build
 from mmmeta.config.inspection import class_metainfo, datasets, iter_dicts
 from mmmeta.config.loading import load_config
 from mmmeta.config.pipelines import reads_unchanged, without_annotations
-from mmmeta.datasets.classes import class_colours, class_names
+from mmmeta.datasets.classes import class_colours, class_names, known_class_names
 from mmmeta.registry import MODELS
 from mmmeta.runtime.run import Description, draw, enlarge, read_pixels, scale_of, to_picture
 from mmmeta.runtime.run import Prediction as Found
@@ -105,6 +105,8 @@ def build_model(
     model = build_with_weights(cfg, checkpoint or f'mmmeta://{name}', trusted)
     if dataset is not None:
         model.dataset_meta = _metainfo(dataset, scope)
+    elif (names := known_class_names(model)) is not None:
+        model.dataset_meta = dict(classes=list(names))  # an exported file has them too
     return model.to(device).eval()
 
 

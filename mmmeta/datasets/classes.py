@@ -17,7 +17,24 @@ def class_names(model: BaseModel) -> Sequence[str]:
         Sequence[str]: Those of the data that its config tests on; else of ImageNet-1K, for 1000, or
         ImageNet-21K, for 21841; numbers for others.
     """
-    num_classes = model.head.num_classes
+    names, num_classes = known_class_names(model), model.head.num_classes
+    if names is not None:
+        return names
+    if num_classes == 21841:
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo('imagenet-22k')
+        return [info.index_to_description(i) for i in range(num_classes)]
+    return [str(i) for i in range(num_classes)]
+
+
+def known_class_names(model: BaseModel) -> Sequence[str] | None:
+    """Return the names of a classifier's classes that are known without timm, or None.
+
+    Args:
+        model (BaseModel): A model of :func:`~mmmeta.apis.build_model`.
+    """
+    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     dataset = (model.cfg.get('test_dataloader') or {}).get('dataset') or {}
     named = (dataset.get('metainfo') or {}).get('classes')
     if isinstance(named, (list, tuple)) and len(named) == num_classes:
@@ -26,12 +43,7 @@ def class_names(model: BaseModel) -> Sequence[str]:
         from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
         return IMAGENET_CATEGORIES
-    if num_classes == 21841:
-        from timm.data import ImageNetInfo
-
-        info = ImageNetInfo('imagenet-22k')
-        return [info.index_to_description(i) for i in range(num_classes)]
-    return [str(i) for i in range(num_classes)]
+    return None
 
 
 def class_colours(metainfo: dict[str, Any], own: dict[str, Any], scope: str) -> list[tuple[int, ...]]:

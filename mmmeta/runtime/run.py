@@ -1467,7 +1467,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _progress(number, len(images), start)
         if len(images) == 1 or not sys.stderr.isatty():
             print(f'{path} ({number} of {len(images)}): {_in_short(found)}')
-    print(f'{len(images)} images in {time.monotonic() - start:.1f} s; results are in {folder}')
+    count = '1 image' if len(images) == 1 else f'{len(images)} images'
+    print(f'{count} in {time.monotonic() - start:.1f} s; results are in {folder}')
 
 
 def _in_short(found: dict[str, Any]) -> str:

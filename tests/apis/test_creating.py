@@ -540,6 +540,7 @@ def test_parts_with_other_classes(tmp_path, imagenet_root):
     model = build_model(str(tmp_path / 'my.py'), 'none')
     (prediction,) = predict(model, [str(root / 'val/a/0.webp')], tmp_path / 'out')
     assert {name for _, name, _ in prediction.rows} == {'a', 'b', 'c'}
+    assert model.dataset_meta == dict(classes=['a', 'b', 'c'])  # which exported files have
 
 
 class TestObjects:
