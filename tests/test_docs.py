@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from mistakes.configs import MISTAKES
+from mistakes.data import DATA_MISTAKES
 from mmengine.config import Config
 from test_configs import learn
 
@@ -108,3 +110,8 @@ def test_every_tool_is_on_the_page_of_tools():
 def test_every_page_is_in_the_contents():
     contents = (ROOT / 'docs/index.md').read_text().splitlines()
     assert {path.stem for path in Path(ROOT / 'docs').glob('*.md')} - set(contents) == {'index'}
+
+
+def test_the_mistakes_that_are_found_are_counted():
+    text = (ROOT / 'docs/tools.md').read_text()
+    assert f'{len(MISTAKES)} wrong configs and {len(DATA_MISTAKES)} wrong data sets' in text

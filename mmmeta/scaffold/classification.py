@@ -49,7 +49,11 @@ def look_at_folders(options: Options) -> Facts:
     if empty:
         raise UsageError(f'no image for training is in {shorten(empty)}')
     numbers = {name: i for i, name in enumerate(classes)}
-
+    for name, use in (('val', 'validation'), ('test', 'the test')):
+        present = {file.partition('/')[0] for file in splits[name].names} if name in splits else set(classes)
+        if present < set(classes):
+            absent = [one for one in classes if one not in present]
+            assumed.append(f'no image for {use} is of {shorten(absent)}, whose accuracy is not measured')
     return Facts(
         splits,
         classes=classes,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from mmmeta.utils.errors import UsageError, nearest, shorten
+from mmmeta.utils.errors import UsageError, counted, nearest, shorten
 from mmmeta.validation.objects import list_outside
 
 from . import folders
@@ -76,6 +76,9 @@ def look_at_objects(options: Options) -> Facts:
     )
     if not count:
         raise UsageError(f'no image for training has an object of {shorten(names)}')
+    unused = counts['train'] - count
+    if unused:
+        assumed.append(f'{counted(unused, "image")} for training without objects to learn are not trained on')
     return Facts(
         splits,
         classes=names,
@@ -144,7 +147,10 @@ def _class_order(contents: dict[str, dict[str, Any]], present: list[str], assume
     listed = [category['name'] for category in ordered]
     empty = [name for name in listed if name not in present]
     if empty:
-        assumed.append(f'categories without objects, {shorten(empty)}, are no classes (--classes)')
+        assumed.append(
+            f'{len(empty)} categories without objects, {shorten(empty)}, are left out of the classes '
+            '(--classes)'
+        )
     return [name for name in dict.fromkeys([*listed, *present]) if name in present]
 
 

@@ -532,7 +532,8 @@ def test_parts_with_other_classes(tmp_path, imagenet_root):
             for i in range(2):
                 Image.new('RGB', (64, 64)).save(root / part / name / f'{i}.webp')
     (root / 'train/.hidden').mkdir()
-    new('cls', root, out=tmp_path / 'my.py', weights='none')
+    created = new('cls', root, out=tmp_path / 'my.py', weights='none')
+    assert 'no image for validation is of c, whose accuracy is not measured' in created.assumed
     cfg = load_config(str(tmp_path / 'my.py'))
     assert check(cfg) == []
     assert [len(build(cfg, f'{part}_dataloader')) for part in ('train', 'val')] == [6, 4]
