@@ -27,6 +27,7 @@ from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.resources import resource_root
+from mmmeta.utils.processes import note_end
 from mmmeta.utils.stack import StackError
 from mmmeta.utils.torch_private import stop_data_workers
 
@@ -59,6 +60,7 @@ def command_line(main: Callable[[], None]) -> None:
     try:
         main()
         _leave_group()
+        note_end('finished')
     except SystemExit:  # stopped by a signal
         _leave_group()
         raise

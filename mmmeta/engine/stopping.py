@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmmeta.registry import HOOKS
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.mmengine_private import adapts_loss_scale
+from mmmeta.utils.processes import note_end
 
 from .checkpoint_hook import CheckpointHook
 from .random_state import gather_random_states
@@ -120,7 +121,9 @@ class StopHook(Hook):
         if hook is not None:
             path = hook.save_now(runner, epoch, iteration, states)
             saved = f"resume from '{path}'" if path else 'there is no checkpoint'
-            if hook.saved_iteration != iteration:
+            if hook.saved_iteration == iteration:
+                note_end(f'stopped by {name} after iteration {iteration}')
+            else:
                 saved = f'without a checkpoint, since the weights are not finite; {saved}'
         runner.logger.info(f'stopped by {name} {where}after iteration {iteration}: {saved}')
         self._end()

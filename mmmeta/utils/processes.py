@@ -1,10 +1,28 @@
-"""Processes of a run before they are connected."""
+"""Processes of a run before they are connected, and what they leave for the script that started them."""
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'PMI_RANK')
+# Variable with the path of a file for how a run ended. An exit status does not say it: what a crash leaves is
+# ended by SIGTERM as well.
+END_FILE = 'MMMETA_END_FILE'
 
 
 def is_first_process() -> bool:
     """Return whether this is the first process, by what launchers set before there is a process group."""
     return int(next(filter(None, map(os.environ.get, RANKS)), 0)) == 0
+
+
+def note_end(text: str) -> None:
+    """Note how a run ended, where the script that started it wants to know.
+
+    Args:
+        text (str): It begins with ``finished``, or with ``stopped`` if a signal ended the run and everything
+            that it had done is in a checkpoint.
+    """
+    path = os.environ.get(END_FILE)
+    if path and is_first_process():
+        with suppress(OSError):  # the script reports that it found nothing
+            Path(path).write_text(f'{text}\n')

@@ -1,6 +1,7 @@
 """Every mistake gets one line that says what to do, a status that is not 0, and leaves nothing behind."""
 
 import os
+import shutil
 import socket
 import sys
 
@@ -143,16 +144,32 @@ class TestLauncher:
     def test_a_number_that_is_none(self, tools, arguments, variables, message):
         assert message in tools.fail('tools/dist_train.sh', TINY_CONFIG, *arguments, **variables)
 
-    def test_slurm_needs_slurm(self, tools):
-        message = tools.fail('tools/slurm_train.sh', 'gpu', 'job', TINY_CONFIG)
+    def test_slurm_needs_slurm(self, tools, tmp_path):
+        for name in ('bash', 'dirname', 'env', 'printf', 'xargs'):  # all but srun, which this machine may have
+            (tmp_path / name).symlink_to(shutil.which(name))
+        message = tools.fail('tools/slurm_train.sh', 'gpu', 'job', TINY_CONFIG, PATH=str(tmp_path))
         assert message == (
             'error: srun is not on PATH: run this on a machine of a Slurm cluster, or use tools/dist_train.sh'
         )
 
 
+    @pytest.mark.parametrize(
+        ('variables', 'message'),
+        [
+            (dict(GPUS='two'), "GPUS='two': give a number of processes, one for each GPU, at least 1"),
+            (dict(GPUS_PER_NODE='0'), "GPUS_PER_NODE='0': give a number of processes on a node, at least 1"),
+            (dict(REQUEUE='yes'), "REQUEUE='yes': give 1 to queue a job again that was stopped, or 0"),
+            (dict(SRUN_ARGS='--comment="a'), "='--signal=USR1@120 --comment=\"a': a quote is not closed"),
+            (dict(SRUN_ARGS='rm', SLURM_JOB_ID='1'), "SRUN_ARGS='rm': give options of srun, which"),
+        ],
+    )
+    def test_variables_of_slurm(self, tools, variables, message):
+        assert message in tools.fail('tools/slurm_train.sh', 'gpu', 'job', TINY_CONFIG, **variables)
+
+
 def test_slurm_passes_quoted_arguments(tools, tmp_path):
     srun = tmp_path / 'srun'
-    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\necho finished > "$MMMETA_END_FILE"\n')
     srun.chmod(0o755)
     output = tools.run(
         'tools/slurm_test.sh',
@@ -163,8 +180,9 @@ def test_slurm_passes_quoted_arguments(tools, tmp_path):
         '--tta',
         PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}',
         GPUS='4',
-        SRUN_ARGS='--time=1:00 --exclusive',
+        SRUN_ARGS='--time=1:00 --comment="two words" --exclusive',
     ).splitlines()
     for argument in ('--job-name=a job', '--ntasks=4', '--gres=gpu:4', '--time=1:00', 'my config.py'):
         assert argument in output
+    assert '--comment=two words' in output
     assert output[-4:] == ['my config.py', 'my checkpoint.pth', '--tta', '--launcher=slurm']

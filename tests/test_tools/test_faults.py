@@ -202,22 +202,56 @@ def test_a_full_disk_is_one_sentence(tools, tmp_path):
     assert 'Traceback' in log and 'OSError' in log
 
 
-def test_a_stopped_slurm_job_is_queued_again(tools, tmp_path):
-    scripts = {
-        # As Slurm may do, it signals the script too.
-        'srun': 'printf "%s\\n" "$@"; kill -USR1 $PPID; exit 138',
-        'scontrol': f'echo "$@" > {tmp_path}/asked',
-    }
-    for name, text in scripts.items():
-        (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
+# What the first process notes, and the status that srun returns.
+STOPPED = 'echo "stopped by SIGUSR1 after iteration 3" > "$MMMETA_END_FILE"; exit 138'
+FINISHED = 'echo finished > "$MMMETA_END_FILE"; exit 0'
+
+
+@pytest.mark.parametrize(
+    ('srun', 'requeue', 'status', 'asked'),
+    [
+        # Slurm may signal the script too.
+        ('trap : USR1; kill -USR1 $PPID; sleep 0.2; stopped', '1', 138, True),
+        ('trap "stopped; exit 138" USR1; kill -TERM $PPID; sleep 9 & wait', '1', 138, True),
+        ('stopped', '0', 138, False),
+        (FINISHED, '1', 0, False),
+        ('exit 143', '1', 1, False),  # one was killed, and Slurm ended the others
+        ('exit 137', '1', 1, False),
+        ('exit 1', '1', 1, False),  # the lock, for instance
+        ('exit 0', '1', 1, False),  # a node failed
+    ],
+)
+def test_a_slurm_job_is_queued_again_if_a_signal_stopped_it(
+    tools, tmp_path, monkeypatch, srun, requeue, status, asked
+):
+    for name, text in dict(srun=srun, stopped=STOPPED, scontrol=f'echo "$@" > {tmp_path}/asked').items():
+        (tmp_path / name).write_text(f'#!/bin/bash\n{text}\n')
         (tmp_path / name).chmod(0o755)
-    path = f'{tmp_path}:{tools.environment()["PATH"]}'
-    command = ('tools/slurm_train.sh', 'gpu', 'job', 'config.py', '--resume')
-    for requeue in ('0', '1'):
-        process = tools.finish(
-            *command, PATH=path, REQUEUE=requeue, SLURM_JOB_ID='17', SRUN_ARGS='--exclusive'
-        )
-        assert process.returncode == 138
-        assert {'--signal=USR1@120', '--exclusive', '--resume'} <= set(process.stdout.splitlines())
-        asked = tmp_path / 'asked'
-        assert (asked.read_text() if asked.exists() else '') == ('requeue 17\n' if requeue == '1' else '')
+    process = tools.finish(
+        *(Path('tools/slurm_train.sh').absolute(), 'cpu', 'job', 'config.py', '--resume'),
+        cwd=tmp_path,
+        **dict(PATH=f'{tmp_path}:{tools.environment()["PATH"]}', REQUEUE=requeue, SLURM_JOB_ID='17'),
+    )
+    assert process.returncode == status, process.stderr
+    path = tmp_path / 'asked'
+    assert (path.read_text() if path.exists() else '') == ('requeue 17\n' if asked else '')
+    assert ('not queued again' in process.stderr) == (requeue == '1' and status == 1)
+    assert not list(tmp_path.glob('.slurm_end*'))
+
+
+def test_a_stop_is_noted_for_the_script_that_started_the_run(tools, tmp_path):
+    """And nothing of a run that fails."""
+    note = tmp_path / 'end'
+    command = ('tools/dist_train.sh', tools.config, 1, '--work-dir', tmp_path / 'work')
+    process = tools.start(
+        *(*command, '--cfg-options', *tools.data_options, 'train_cfg.max_iters=100000'),
+        *('default_hooks.checkpoint.interval=1',),
+        MMMETA_END_FILE=str(note),
+    )
+    wait_for(process, tmp_path / 'work/iter_1.pth')
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=100)
+    assert note.read_text().startswith('stopped by SIGUSR1 after iteration ')
+    note.unlink()
+    tools.fail(*command, '--cfg-options', *tools.data_options, 'model.type=None', MMMETA_END_FILE=str(note))
+    assert not note.exists()
