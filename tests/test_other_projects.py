@@ -163,8 +163,8 @@ def test_our_runtime_is_one_base_more(tmp_path, ade_root):
     )
     assert (
         'added by mmmeta.Runner: mmmeta.CheckpointHook, mmmeta.LoggerHook, mmmeta.IterBasedTrainLoop, '
-        'mmmeta.MeanLossHook, mmmeta.CompleteWeightsHook, mmmeta.DivergenceHook, mmmeta.RunRecordHook, '
-        'mmmeta.StopHook\n'
+        'mmmeta.AgreementHook, mmmeta.MeanLossHook, mmmeta.CompleteWeightsHook, mmmeta.DivergenceHook, '
+        'mmmeta.RunRecordHook, mmmeta.StopHook\n'
     ) in output
     assert torch.load(tmp_path / 'work/iter_3.pth', weights_only=True)['meta']['iter'] == 3
     (record,) = (tmp_path / 'work').rglob('record_train.json')

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 
-import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -26,6 +24,7 @@ from mmmeta.engine import prepare
 from mmmeta.engine.checkpoint import safe_loading
 from mmmeta.engine.checkpoint_hook import CheckpointHook, waiting_for_room
 from mmmeta.engine.console import log_files, quiet_packages
+from mmmeta.engine.joining import joined
 from mmmeta.engine.lock import locked
 from mmmeta.engine.records import record_hook
 from mmmeta.engine.resuming import find_last_checkpoint
@@ -45,6 +44,13 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
     """Check and adapt a config, build its runner, and load safely while it runs; see :func:`train`."""
     if 'model' not in cfg:
         raise UsageError(f"'{cfg.filename}' has no model: it is no config to train or test with")
+    with joined(cfg), _started(cfg, loaders, trust_checkpoint, checks) as runner:
+        yield runner
+
+
+@contextmanager
+def _started(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, checks: bool) -> Iterator[Runner]:
+    """See :func:`_running`; the processes have joined."""
     check_data(cfg, loaders)
     check_writable(cfg.work_dir)
     init_default_scope(scope_of(cfg))
@@ -62,13 +68,6 @@ def _running(cfg: Config, loaders: tuple[str, ...], trust_checkpoint: bool, chec
         is_there = os.path.exists if cfg.get('resume') else os.path.isfile
         if location and not is_remote(location) and not is_there(os.path.expanduser(location)):
             raise UsageError(f"there is no checkpoint '{location}': give the path of a file")
-    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu' and not dist.is_initialized():
-        if cfg.launcher != 'pytorch':
-            raise UsageError(
-                f'--launcher {cfg.launcher} needs GPUs and this machine has none: use tools/dist_train.sh'
-            )
-        # Earlier than MMEngine, which would select a CUDA device first.
-        dist.init_process_group('gloo')
     if cfg.get('runner_type', 'Runner') == 'Runner':
         cfg.runner_type = 'mmmeta.Runner'
     trusted = _trusted(cfg, pretrained) if trust_checkpoint else []

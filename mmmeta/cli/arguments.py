@@ -3,13 +3,11 @@
 import argparse
 import errno
 import gc
-import json
 import os
 import re
 import shlex
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +24,8 @@ from mmmeta.config.values import COUNT, POSITIVE, SHARE, Range
 from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.processes import note_end, report_error
 from mmmeta.utils.resources import resource_root
-from mmmeta.utils.processes import note_end
 from mmmeta.utils.stack import StackError
 from mmmeta.utils.torch_private import stop_data_workers
 
@@ -76,12 +74,7 @@ def command_line(main: Callable[[], None]) -> None:
             message = f'cannot write {what} ({error.strerror}): {remedy}'
         if '--debug' in sys.argv:
             traceback.print_exc()
-        report = os.environ.get('TORCHELASTIC_ERROR_FILE')
-        if report:
-            with open(report, 'w') as file:
-                json.dump({'message': message, 'timestamp': int(time.time())}, file)
-        else:
-            print(f'error: {message}', file=sys.stderr)
+        report_error(message)
         sys.exit(1)
 
 

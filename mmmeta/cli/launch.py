@@ -5,41 +5,30 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
+import time
 
 import torch
+from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
 from mmmeta.config.reading import check_config_exists
-from mmmeta.utils.errors import UsageError
+from mmmeta.utils.errors import UsageError, shorten
+from mmmeta.utils.rendezvous import Meeting, check_port, number_from_environment
 
 from .arguments import command_line
 
 
-def _number(name: str, default: int, minimum: int) -> int:
-    """An integer from the environment."""
-    value = os.environ.get(name) or str(default)
-    if not re.fullmatch(r'\d+', value) or int(value) < minimum:
-        raise UsageError(f"{name}='{value}': give an integer of at least {minimum}")
-    return int(value)
+class _Clock(logging.Handler):
+    """When torchrun began to end its processes, which it does not report otherwise."""
 
+    since: float | None = None
 
-def _check_port(address: str, port: int) -> None:
-    """Check that this machine can listen on a port."""
-    if not 0 < port < 65536:
-        raise UsageError(f'PORT={port}: choose a port from 1 to 65535')
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(('', port))
-        except OSError as error:
-            raise UsageError(
-                f'port {port} on {address} cannot be used ({error.strerror}): choose another one, '
-                f'PORT={port + 1} for instance, or stop what uses it'
-            ) from error
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING and self.since is None:
+            self.since = time.monotonic()
 
 
 def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> None:
@@ -47,7 +36,8 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
 
     The environment may set ``NNODES`` (default 1), ``NODE_RANK`` (0), ``MASTER_ADDR`` (127.0.0.1) and
     ``PORT`` (any free one on a single machine, 29500 on several). Signals are passed on to the processes,
-    which have ``STOP_TIMEOUT`` seconds (120) to write a checkpoint.
+    which have ``STOP_TIMEOUT`` seconds (120) to write a checkpoint. Several machines wait for each other,
+    ``RENDEZVOUS_TIMEOUT`` seconds (60) at most.
 
     Args:
         tool (str): Path of the tool.
@@ -56,13 +46,14 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         arguments (list[str]): Further arguments of the tool.
 
     Raises:
-        UsageError: A value does not fit, or the port is taken.
+        UsageError: A value does not fit, the port is taken, a machine is missing, or processes had to be
+        killed.
         SystemExit: A process failed; it has reported the reason.
     """
-    timeout = _number('STOP_TIMEOUT', 120, 1)
-    num_nodes, node_rank = _number('NNODES', 1, 1), _number('NODE_RANK', 0, 0)
+    timeout = number_from_environment('STOP_TIMEOUT', 120, 1)
+    num_nodes, node_rank = number_from_environment('NNODES', 1, 1), number_from_environment('NODE_RANK', 0, 0)
     address = os.environ.get('MASTER_ADDR') or '127.0.0.1'
-    port = _number('PORT', 0 if num_nodes == 1 else 29500, 0)
+    port = number_from_environment('PORT', 0 if num_nodes == 1 else 29500, 0)
     if node_rank >= num_nodes:
         raise UsageError(f'NODE_RANK={node_rank}: the machines are counted from 0 to {num_nodes - 1}')
     check_config_exists(config)
@@ -77,8 +68,13 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
     rendezvous = [f'--master_addr={address}', f'--master_port={port}']
     if port == 0:
         rendezvous = ['--standalone']
-    elif node_rank == 0:
-        _check_port(address, port)
+    elif num_nodes == 1:
+        check_port(address, port, 'PORT')
+    else:
+        # Kept, since torchrun takes what listens on the port already, if this process started it.
+        store = _meet(  # noqa: F841
+            Meeting('machine', node_rank, num_nodes, address, port, ('MASTER_ADDR', 'PORT'), not node_rank)
+        )
     command = [f'--nnodes={num_nodes}', f'--node_rank={node_rank}', f'--nproc_per_node={num_processes}']
     command += [*rendezvous, tool, config, '--launcher', 'pytorch', *arguments]
     parser = get_args_parser()
@@ -86,10 +82,18 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
     known = {action.dest for action in parser._actions}  # older versions of PyTorch do not have them
     command = [f'--{name}={value}' for name, value in options.items() if name in known] + command
     # A failing process has reported the reason; torchrun would add a stack trace.
-    logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
+    logger, clock = logging.getLogger('torch.distributed.elastic'), _Clock()
+    logger.handlers, logger.propagate = [clock], False
     try:
         run(parser.parse_args(command))
     except SignalException as error:  # the processes have written a checkpoint
+        if clock.since is not None and time.monotonic() - clock.since >= timeout:
+            name = signal.Signals(error.sigval).name
+            raise UsageError(
+                f'the processes did not end within STOP_TIMEOUT={timeout} seconds of {name} and were '
+                'killed, without '
+                'a checkpoint of what they had done since the last one'
+            ) from None
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
@@ -101,6 +105,26 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
             name = signal.Signals(-failure.exitcode).name
             print(f'error: process {rank} was ended by {name}', file=sys.stderr)
         sys.exit(1)
+
+
+def _meet(meeting: Meeting) -> TCPStore:
+    """Wait until the launchers of all machines are there; the store in which they met."""
+    meeting.connect()
+
+    def judge(values: list[str]) -> str:
+        counts = {value for value in values if value != values[0]}
+        return f'NNODES={values[0]} on the first machine, {shorten(counts)} on another' if counts else ''
+
+    taken = meeting.store.add(f'machine_{meeting.index}', 1) > 1
+    if taken:
+        raise UsageError(
+            f'NODE_RANK={meeting.index} is that of another machine: give each its own, from 0 to '
+            f'{meeting.count - 1}'
+        )
+    problem = meeting.agree('count', str(meeting.count), judge)
+    if problem:
+        raise UsageError(f'{problem}: give all machines the same')
+    return meeting.store
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import CheckpointHook
 from .hooks import CocoCheckHook, CompleteWeightsHook, LoggerHook, MeanLossHook, NothingDetectedHook
+from .joining import AgreementHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop, ResumableBatchSampler
 from .optim import Bf16OptimWrapper, LayerDecayOptimWrapperConstructor
 from .prepare import prepare
@@ -10,6 +11,7 @@ from .runner import Runner
 from .stopping import DivergenceHook, SignOfLifeHook, StopHook
 
 __all__ = [
+    'AgreementHook',
     'Bf16OptimWrapper',
     'CheckpointHook',
     'CocoCheckHook',

@@ -11,6 +11,7 @@ EXTENDED_HOOKS: dict[str, dict[str, Any]] = dict(
 )
 # Among hooks of one priority the order is that of a run.
 CUSTOM_HOOKS = (
+    'mmmeta.AgreementHook',
     'mmmeta.MeanLossHook',
     'mmmeta.CompleteWeightsHook',
     'mmmeta.DivergenceHook',

@@ -24,6 +24,7 @@ class Runner(MMEngineRunner):
     - :class:`~mmmeta.engine.CheckpointHook`: checkpoints without code, complete or not there;
     - :class:`~mmmeta.engine.IterBasedTrainLoop` and :class:`~mmmeta.engine.EpochBasedTrainLoop`, in the place
       of MMEngine's: resuming without past batches, and with the same random numbers;
+    - :class:`~mmmeta.engine.AgreementHook`: processes that do not begin with the same end;
     - :class:`~mmmeta.engine.StopHook`: a checkpoint at SIGTERM, SIGINT and SIGUSR1;
     - :class:`~mmmeta.engine.DivergenceHook`: a run whose losses are not finite any more ends;
     - :class:`~mmmeta.engine.MeanLossHook`: losses are means over all processes;

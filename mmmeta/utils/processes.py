@@ -1,6 +1,9 @@
 """Processes of a run before they are connected, and what they leave for the script that started them."""
 
+import json
 import os
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,3 +29,13 @@ def note_end(text: str) -> None:
     if path and is_first_process():
         with suppress(OSError):  # the script reports that it found nothing
             Path(path).write_text(f'{text}\n')
+
+
+def report_error(message: str) -> None:
+    """Print the error that ends this process, or leave it to the launcher, which prints it once."""
+    path = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if not path:
+        print(f'error: {message}', file=sys.stderr, flush=True)
+        return
+    with open(path, 'w') as file:
+        json.dump({'message': message, 'timestamp': int(time.time())}, file)

@@ -9,7 +9,8 @@ from mmengine.runner import IterBasedTrainLoop
 
 from mmmeta.engine.prepare import RUN_HOOKS, prepare
 
-HOOKS = [f'mmmeta.{name}Hook' for name in ('MeanLoss', 'CompleteWeights', 'Divergence', 'RunRecord', 'Stop')]
+NAMES = ('Agreement', 'MeanLoss', 'CompleteWeights', 'Divergence', 'RunRecord', 'Stop')
+HOOKS = [f'mmmeta.{name}Hook' for name in NAMES]
 RECORD, LIFE, LABELS = (dict(type=name) for name in RUN_HOOKS)
 
 

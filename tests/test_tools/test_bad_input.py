@@ -145,13 +145,12 @@ class TestLauncher:
         assert message in tools.fail('tools/dist_train.sh', TINY_CONFIG, *arguments, **variables)
 
     def test_slurm_needs_slurm(self, tools, tmp_path):
-        for name in ('bash', 'dirname', 'env', 'printf', 'xargs'):  # all but srun, which this machine may have
+        for name in ('bash', 'dirname', 'env', 'printf', 'xargs'):  # but no srun
             (tmp_path / name).symlink_to(shutil.which(name))
         message = tools.fail('tools/slurm_train.sh', 'gpu', 'job', TINY_CONFIG, PATH=str(tmp_path))
         assert message == (
             'error: srun is not on PATH: run this on a machine of a Slurm cluster, or use tools/dist_train.sh'
         )
-
 
     @pytest.mark.parametrize(
         ('variables', 'message'),
