@@ -1,8 +1,8 @@
 """Processes of a run that watch each other: one that is gone ends the others, whatever they wait for.
 
 A process that waits for another one in PyTorch's communication does not see that its machine is gone until
-the timeout of the process group, half an hour for Gloo. Here each has a connection to the first process, whose
-other end the kernel asks for a sign of life.
+the timeout of the process group, half an hour for Gloo. Here each has a connection to the first process, and
+the kernel asks its other end for a sign of life.
 """
 
 import json

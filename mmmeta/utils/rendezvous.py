@@ -205,7 +205,15 @@ class Meeting:
                 self._wait(f'waiting for {names}: {waiting}', self._remedy_missing)
             if self.index == 0:
                 self.store.set(result, judge([self.store.get(key).decode() for key in keys]))
-            return str(self.store.get(result).decode())
+            text = str(self.store.get(result).decode())
+            self.store.add(f'{result}/read', 1)
+            deadline = time.monotonic() + ATTEMPT
+            # The store ends with its server, which may be about to end.
+            while self.is_server and self.store.add(f'{result}/read', 0) < self.count:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.01)
+            return text
         except RuntimeError as error:  # its connection
             waited = f', after it had waited for {self.role} {shorten(missing, 8)}' if missing else ''
             raise UsageError(
@@ -275,13 +283,14 @@ def check_reachable(meeting: Meeting, node: str, is_first_of_node: bool) -> None
     if found:
         os.environ.setdefault('GLOO_SOCKET_IFNAME', found)
     interface = os.environ.get('GLOO_SOCKET_IFNAME', '').split(',')[0]
-    address = address_of(interface) if interface else None
+    address, problem = address_of(interface) if interface else None, ''
     if interface and address is None:
         names = ', '.join(name for _, name in socket.if_nameindex() if address_of(name))
-        raise UsageError(
+        problem = (
             f'GLOO_SOCKET_IFNAME={interface}: {host_name()} has no such interface with an IPv4 address, but '
             f'{names}; unset it, or choose one of them, and the same for NCCL_SOCKET_IFNAME'
         )
+    _raise_first(meeting, 'interface', problem)
     listener = socket.create_server((address, 0)) if is_first_of_node and address else None
     place = [node, host_name(), address, interface, listener.getsockname()[1]] if listener else None
     places = json.loads(
@@ -289,9 +298,14 @@ def check_reachable(meeting: Meeting, node: str, is_first_of_node: bool) -> None
     )
     others = [other for other in places if other and other[0] != node] if listener else []
     problem = next(filter(None, map(_try_to_reach, others)), '')
-    problem = meeting.agree('reached', problem, lambda values: next(filter(None, values), ''))
+    _raise_first(meeting, 'reached', problem)
     if listener:
         listener.close()
+
+
+def _raise_first(meeting: Meeting, topic: str, problem: str) -> None:
+    """Raise the first problem that a member has, on all."""
+    problem = meeting.agree(topic, problem, lambda values: next(filter(None, values), ''))
     if problem:
         raise UsageError(problem)
 

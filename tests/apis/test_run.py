@@ -61,12 +61,19 @@ def test_what_is_trusted_is_the_checkpoint_that_is_named(cfg, expected):
 
 
 # In the order in which they are called, those of MMEngine without a scope.
-BEFORE = ['AgreementHook', 'MeanLossHook', 'RuntimeInfoHook', 'CompleteWeightsHook', 'IterTimerHook']
+BEFORE = ['MeanLossHook', 'RuntimeInfoHook', 'AgreementHook', 'CompleteWeightsHook', 'IterTimerHook']
 BEFORE += ['DistSamplerSeedHook']
 TRAINED = [*BEFORE, 'SegVisualizationHook', 'SignOfLifeHook', 'CheckLabelsHook', 'LoggerHook']
 TRAINED += ['ParamSchedulerHook', 'DivergenceHook', 'CheckpointHook', 'RunRecordHook', 'StopHook']
 ADDED = ['CheckpointHook', 'LoggerHook', 'IterBasedTrainLoop', 'AgreementHook', 'MeanLossHook']
-ADDED += ['CompleteWeightsHook', 'DivergenceHook', 'RunRecordHook', 'StopHook', 'SignOfLifeHook', 'CheckLabelsHook']
+ADDED += [
+    'CompleteWeightsHook',
+    'DivergenceHook',
+    'RunRecordHook',
+    'StopHook',
+    'SignOfLifeHook',
+    'CheckLabelsHook',
+]
 
 
 @pytest.fixture

@@ -144,6 +144,10 @@ class TestLauncher:
     def test_a_number_that_is_none(self, tools, arguments, variables, message):
         assert message in tools.fail('tools/dist_train.sh', TINY_CONFIG, *arguments, **variables)
 
+    def test_a_machine_that_is_missing(self, tools):
+        message = tools.fail('tools/dist_train.sh', TINY_CONFIG, 1, NNODES='2', RENDEZVOUS_TIMEOUT='1')
+        assert 'waiting for machine 1: 1 of 2 are at 127.0.0.1:29500 after 1 s: start all 2' in message
+
     def test_slurm_needs_slurm(self, tools, tmp_path):
         for name in ('bash', 'dirname', 'env', 'printf', 'xargs'):  # but no srun
             (tmp_path / name).symlink_to(shutil.which(name))

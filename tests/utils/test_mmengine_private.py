@@ -19,9 +19,9 @@ from mmmeta.utils import mmengine_private, torch_private
 
 ROOMS = ('analysis', 'apis', 'cli', 'config', 'engine', 'scaffold', 'swapping', 'utils', 'validation')
 ADAPTERS = ('mmengine_private.py', 'torch_private.py')
-# Of PyTorch's storages and state dicts, of MMPretrain's models and of argparse; and of the class that
+# Of PyTorch's storages and state dicts, of MMPretrain's models, of argparse and of os; and of the class that
 # --cfg-options extends, see test_signatures.
-OTHERS = {'_cdata', '_metadata', '_config', '_actions', '_parse_int_float_bool'}
+OTHERS = {'_cdata', '_metadata', '_config', '_actions', '_exit', '_parse_int_float_bool'}
 
 
 class Model(BaseModel):
