@@ -9,7 +9,7 @@ FAST := tests/models tests/weights tests/datasets tests/engine tests/utils tests
 	tests/test_layering.py tests/test_project.py tests/test_setup_env.py tests/test_stack.py
 INSTALL := -m pip --disable-pip-version-check install -q $(patsubst %,-c %,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu clean
+.PHONY: help setup demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu cluster clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
@@ -26,6 +26,8 @@ help:
 	@echo "make docs                         build the pages into docs/_build/html"
 	@echo "make gpu [WHEELS=folder]          prove and measure everything on a GPU, into docs/gpu, with the PyTorch"
 	@echo "                                  that is there; what else is needed is installed from the folder"
+	@echo "make cluster [ARGS=...]           try two hosts and a Slurm cluster of network namespaces, as root, with"
+	@echo "                                  iproute2, slurm-wlm and munge; into docs/reliability.md"
 	@echo "make setup                        only build the environment"
 	@echo "make clean                        remove the environment and what was built"
 
@@ -95,6 +97,9 @@ gpu: RUN := $(or $(wildcard $(BIN)/python),$(PYTHON))
 gpu:
 	@$(if $(WHEELS),$(RUN) -m pip install -q --no-index --no-deps --upgrade --target "$(SITE)" "$(WHEELS)"/*.whl)
 	@PYTHONPATH="$(CURDIR):$(SITE):$$PYTHONPATH" $(RUN) tools/gpu_report.py
+
+cluster: setup
+	@$(BIN)/python benchmarks/cluster/run.py $(ARGS)
 
 clean:
 	rm -rf .venv .cache build docs/_build dist *.egg-info .pytest_cache .ruff_cache

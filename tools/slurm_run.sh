@@ -59,7 +59,13 @@ end="$(cat "$MMMETA_END_FILE")"
 rm -f "$MMMETA_END_FILE" # before the job is queued again, which kills this
 case "$end" in
 stopped*)
-    if [ "$requeue" = 1 ] && [ -n "${SLURM_JOB_ID:-}" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+    if [ "$requeue" = 1 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+        # A job that was cancelled would come back.
+        case "$(scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null || true)" in
+        *JobState=CANCELLED*) echo 'not queued again: it was cancelled' >&2 ;;
+        *) scontrol requeue "$SLURM_JOB_ID" ;;
+        esac
+    fi
     ;;
 finished*) ;;
 *)

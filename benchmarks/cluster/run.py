@@ -49,6 +49,7 @@ val_dataloader = dict(dataset=dict(data_root='{data}'))
 test_dataloader = dict(dataset=dict(data_root='{data}'))
 model = dict(backbone=dict(drop_path_rate=0.3), decode_head=dict(dropout_ratio=0.1))
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
+randomness = dict(seed=0)
 """
 ENDLESS = ('--cfg-options', 'train_cfg.max_iters=100000')
 # Seconds for a start on a machine that has other things to do.
@@ -519,7 +520,6 @@ def slurm_preemption(slurm: Slurm, bench: Bench) -> Row:
     slurm.wait_until(lambda: slurm.job(urgent).get('JobState') == 'COMPLETED', 180, 'the other job')
     row.expect(re.search('stopped by SIG(TERM|USR1)', job.output()), 'no checkpoint', job.output())
     _continues(job, row)
-    compare(bench, job.work_dir, row)
     return row
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import time
 
 import torch
 from torch.distributed import TCPStore
@@ -21,14 +20,13 @@ from mmmeta.utils.rendezvous import Meeting, check_port, number_from_environment
 from .arguments import command_line
 
 
-class _Clock(logging.Handler):
-    """When torchrun began to end its processes, which it does not report otherwise."""
+class _KillNote(logging.Handler):
+    """Whether torchrun had to kill processes, which it says in its log alone."""
 
-    since: float | None = None
+    has_killed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING and self.since is None:
-            self.since = time.monotonic()
+        self.has_killed |= 'forcefully exiting' in str(record.msg)
 
 
 def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> None:
@@ -46,8 +44,7 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
         arguments (list[str]): Further arguments of the tool.
 
     Raises:
-        UsageError: A value does not fit, the port is taken, a machine is missing, or processes had to be
-        killed.
+        UsageError: A value does not fit, the port is taken, a machine is missing, or processes were killed.
         SystemExit: A process failed; it has reported the reason.
     """
     timeout = number_from_environment('STOP_TIMEOUT', 120, 1)
@@ -82,17 +79,16 @@ def launch(tool: str, config: str, num_processes: int, arguments: list[str]) -> 
     known = {action.dest for action in parser._actions}  # older versions of PyTorch do not have them
     command = [f'--{name}={value}' for name, value in options.items() if name in known] + command
     # A failing process has reported the reason; torchrun would add a stack trace.
-    logger, clock = logging.getLogger('torch.distributed.elastic'), _Clock()
-    logger.handlers, logger.propagate = [clock], False
+    logger, note = logging.getLogger('torch.distributed.elastic'), _KillNote()
+    logger.handlers, logger.propagate = [note], False
     try:
         run(parser.parse_args(command))
     except SignalException as error:  # the processes have written a checkpoint
-        if clock.since is not None and time.monotonic() - clock.since >= timeout:
+        if note.has_killed:
             name = signal.Signals(error.sigval).name
             raise UsageError(
-                f'the processes did not end within STOP_TIMEOUT={timeout} seconds of {name} and were '
-                'killed, without '
-                'a checkpoint of what they had done since the last one'
+                f'the processes did not end within STOP_TIMEOUT={timeout} seconds of {name} and were killed, '
+                'without a checkpoint of what they had done since the last one'
             ) from None
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:

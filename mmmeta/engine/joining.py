@@ -93,9 +93,8 @@ def join(cfg: Config) -> None:
     """Let the processes of a run meet, and create their process group.
 
     Each says for whom it waits. They compare devices, versions, code and config, see whether their machines
-    reach each other, and from then on watch each other: when one is gone, the others end within
-    ``PEER_TIMEOUT``
-    seconds (60).
+    reach each other, and from then on watch each other: when one is gone, the others end
+    within ``PEER_TIMEOUT`` seconds (60).
 
     Args:
         cfg (Config): The config, whose ``launcher`` says what has started them; ``'none'`` does nothing.
@@ -131,6 +130,12 @@ def join(cfg: Config) -> None:
     if int(nodes) > 1:
         check_reachable(meeting, _node(), local_rank == 0)
     if device == 'cuda':
+        count = torch.cuda.device_count()
+        if local_rank >= count:
+            raise UsageError(
+                f'process {rank} is number {local_rank} on {host_name()}, counted from 0, and sees {count} '
+                'GPUs: start as many processes on a node as there are GPUs that all of them see'
+            )
         torch.cuda.set_device(local_rank)
     backend = options.pop('backend', 'nccl') if device == 'cuda' else 'gloo'
     options.pop('backend', None)
@@ -143,10 +148,8 @@ def join(cfg: Config) -> None:
         interface = os.environ.get('GLOO_SOCKET_IFNAME', 'not set')
         raise UsageError(
             f'{host_name()}: {backend} cannot connect the {size} processes ({str(error).splitlines()[0]}): '
-            'see that '
-            f'no firewall is between the machines, and set GLOO_SOCKET_IFNAME ({interface}) and '
-            'NCCL_SOCKET_IFNAME '
-            'to an interface that all machines reach'
+            f'see that no firewall is between the machines, and set GLOO_SOCKET_IFNAME ({interface}) and '
+            'NCCL_SOCKET_IFNAME to an interface that all machines reach'
         ) from error
     _watch = Watch(meeting)
 
@@ -278,8 +281,7 @@ class AgreementHook(Hook):
         if problem:
             raise UsageError(
                 f'{problem}: let all machines share the work directory and the data, or start all from the '
-                'same '
-                'file with --resume FILE'
+                'same file with --resume FILE'
             )
         if len({host for host, _ in members}) > 1:
             self._check_shared(runner)
@@ -297,9 +299,8 @@ class AgreementHook(Hook):
         if apart:
             runner.logger.warning(
                 f"the work directory '{runner.work_dir}' of {shorten(apart)} is not that of {hosts[0][0]}, "
-                'which '
-                'alone has checkpoints there: let all machines share it, or copy a checkpoint to all of them '
-                'before --resume FILE'
+                'which alone has checkpoints there: let all machines share it, or copy a checkpoint to all '
+                'of them before --resume FILE'
             )
 
     @staticmethod

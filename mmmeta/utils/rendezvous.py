@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from torch.distributed import TCPStore
@@ -151,18 +152,16 @@ class Meeting:
             except socket.gaierror as error:
                 raise UsageError(
                     f'{self.variables[0]}={self.address} is not known to {host_name()} ({error.strerror}): '
-                    'give '
-                    'the address of the first machine'
+                    'give the address of the first machine'
                 ) from error
             except OSError as error:
                 problem = error.strerror or str(error)
             if self.is_server:
                 raise UsageError(
                     f'{self.variables[0]}={self.address} is not an address of {host_name()}, which is the '
-                    'first '
-                    f'machine ({problem}): give one by which the others reach it'
+                    f'first machine ({problem}): give one by which the others reach it'
                 )
-            self._wait(f'no answer at {self._place()} ({problem})', self._remedy_unreached)
+            self._wait(partial(self._describe_unreached, problem), self._remedy_unreached)
         self.store = server if self.is_server else self._store(self.peer_address, is_master=False)
 
     def _store(self, address: str, is_master: bool) -> TCPStore:
@@ -196,13 +195,16 @@ class Meeting:
         keys = [f'mmmeta/{self.role}/{topic}/{i}' for i in range(self.count)]
         result = f'mmmeta/{self.role}/{topic}/result'
         missing: list[int] = []
+
+        def describe() -> str:
+            missing[:] = [i for i, key in enumerate(keys) if not self.store.check([key])]
+            names = f'{self.role} {shorten(missing or [0], 8)}'
+            return f'waiting for {names}: {self.count - len(missing)} of {self.count} are at {self._place()}'
+
         try:
             self.store.set(keys[self.index], value)
             while not self.store.check(keys if self.index == 0 else [result]):
-                missing = [i for i, key in enumerate(keys) if not self.store.check([key])]
-                names = f'{self.role} {shorten(missing, 8)}' if missing else f'{self.role} 0'
-                waiting = f'{self.count - len(missing)} of {self.count} are at {self._place()}'
-                self._wait(f'waiting for {names}: {waiting}', self._remedy_missing)
+                self._wait(describe, self._remedy_missing)
             if self.index == 0:
                 self.store.set(result, judge([self.store.get(key).decode() for key in keys]))
             text = str(self.store.get(result).decode())
@@ -233,26 +235,28 @@ class Meeting:
             return place
         return f'{place} from {source}' + (f' ({interface})' if interface else '')
 
-    def _wait(self, what: str, remedy: Callable[[], str]) -> None:
+    def _describe_unreached(self, problem: str) -> str:
+        return f'no answer at {self._place()} ({problem})'
+
+    def _wait(self, describe: Callable[[], str], remedy: Callable[[], str]) -> None:
         now = time.monotonic()
         if now - self._begin >= self.timeout:
             raise UsageError(
-                f'{host_name()}: {what} after {self.timeout} s: {remedy()}, or wait longer with '
+                f'{host_name()}: {describe()} after {self.timeout} s: {remedy()}, or wait longer with '
                 'RENDEZVOUS_TIMEOUT=SECONDS'
             )
         if now - self._said >= INTERVAL:
             self._said = now
             if not self.is_quiet:
                 elapsed = f'{now - self._begin:.0f} s of {self.timeout}'
-                print(f'{host_name()}: {what}, {elapsed}', file=sys.stderr, flush=True)
+                print(f'{host_name()}: {describe()}, {elapsed}', file=sys.stderr, flush=True)
         time.sleep(0.1 if now - self._begin < INTERVAL else 0.5)
 
     def _remedy_unreached(self) -> str:
         address, port = self.variables
         return (
             f'start the run there as well, give all the same {address} and {port}, and see that no firewall '
-            'is '
-            'between them'
+            'is between them'
         )
 
     def _remedy_missing(self) -> str:
@@ -321,6 +325,5 @@ def _try_to_reach(place: list[Any]) -> str:
     return (
         f'{host_name()} does not reach {host} at {address}, its interface {interface} ({problem}): set '
         'GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME there to an interface that all machines reach, and see '
-        'that no '
-        'firewall is between them'
+        'that no firewall is between them'
     )

@@ -3,10 +3,12 @@
 import os
 import shutil
 import socket
+import subprocess
 import sys
+import time
 
 import pytest
-from conftest import TINY_CONFIG
+from conftest import ROOT, TINY_CONFIG
 from PIL import Image
 
 TRAIN = (sys.executable, 'tools/train.py')
@@ -143,6 +145,26 @@ class TestLauncher:
     )
     def test_a_number_that_is_none(self, tools, arguments, variables, message):
         assert message in tools.fail('tools/dist_train.sh', TINY_CONFIG, *arguments, **variables)
+
+    def test_processes_that_had_to_be_killed_were_not_stopped(self, tools, tmp_path):
+        deaf = 'import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.mkdir("ready")'
+        (tmp_path / 'deaf.py').write_text(f'{deaf}; time.sleep(99)')
+        command = [sys.executable, '-m', 'mmmeta.cli.launch', '--processes', '1']
+        environment = tools.environment(STOP_TIMEOUT='1', PYTHONPATH=str(ROOT))
+        launcher = subprocess.Popen(
+            [*command, tmp_path / 'deaf.py', ROOT / TINY_CONFIG],
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not (tmp_path / 'ready').exists():
+            assert launcher.poll() is None
+            time.sleep(0.1)
+        launcher.terminate()
+        errors = launcher.communicate(timeout=60)[1]
+        assert launcher.returncode == 1
+        assert 'error: the processes did not end within STOP_TIMEOUT=1 seconds of SIGTERM and were' in errors
 
     def test_a_machine_that_is_missing(self, tools):
         message = tools.fail('tools/dist_train.sh', TINY_CONFIG, 1, NNODES='2', RENDEZVOUS_TIMEOUT='1')

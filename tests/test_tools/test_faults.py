@@ -239,6 +239,22 @@ def test_a_slurm_job_is_queued_again_if_a_signal_stopped_it(
     assert not list(tmp_path.glob('.slurm_end*'))
 
 
+def test_a_slurm_job_that_was_cancelled_does_not_come_back(tools, tmp_path):
+    scripts = dict(
+        srun=STOPPED, scontrol=f'echo "$@" >> {tmp_path}/asked; echo "JobId=17 JobState=CANCELLED X=1"'
+    )
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(f'#!/bin/bash\n{text}\n')
+        (tmp_path / name).chmod(0o755)
+    process = tools.finish(
+        *(Path('tools/slurm_train.sh').absolute(), 'cpu', 'job', 'config.py', '--resume'),
+        cwd=tmp_path,
+        **dict(PATH=f'{tmp_path}:{tools.environment()["PATH"]}', REQUEUE='1', SLURM_JOB_ID='17'),
+    )
+    assert process.returncode == 138 and 'not queued again: it was cancelled' in process.stderr
+    assert (tmp_path / 'asked').read_text() == 'show job --oneliner 17\n'
+
+
 def test_a_stop_is_noted_for_the_script_that_started_the_run(tools, tmp_path):
     """And nothing of a run that fails."""
     note = tmp_path / 'end'
