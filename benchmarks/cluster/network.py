@@ -88,6 +88,10 @@ class Network:
         """The processes of a host."""
         return [int(pid) for pid in call(f'ip netns pids {PREFIX}{host}', check=False).split()]
 
+    def has_tool(self, host: str) -> bool:
+        """Whether a training runs on a host."""
+        return any(b'tools/train.py' in Path(f'/proc/{pid}/cmdline').read_bytes() for pid in self.pids(host))
+
     def end_all(self, host: str) -> None:
         """End all processes of a host, by SIGTERM and, after five seconds, by SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):

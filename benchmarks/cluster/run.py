@@ -534,7 +534,7 @@ def slurm_signal(slurm: Slurm, bench: Bench) -> Row:
     return row
 
 
-def slurm_full_signal(slurm: Slurm, bench: Bench) -> Row:
+def slurm_script_signal(slurm: Slurm, bench: Bench) -> Row:
     """SIGTERM for the batch script alone."""
     row = Row('`scancel --batch --signal=TERM`: to the script alone')
     job = Job(slurm, bench, bench.work_dir()).submit(*ENDLESS)
@@ -542,6 +542,20 @@ def slurm_full_signal(slurm: Slurm, bench: Bench) -> Row:
     slurm.call('scancel', '--batch', '--signal=TERM', job.number)
     row.seconds = job.wait_for_requeue()
     _continues(job, row)
+    return row
+
+
+def slurm_cancel(slurm: Slurm, bench: Bench) -> Row:
+    """``scancel``, which signals all processes of the job."""
+    row = Row('`scancel`')
+    job = Job(slurm, bench, bench.work_dir()).submit(*ENDLESS)
+    job.wait_for_checkpoint(10)
+    slurm.call('scancel', job.number)
+    row.seconds = slurm.wait_until(lambda: not bench.network.has_tool('n1'), 120, 'the end of the processes')
+    time.sleep(5)
+    row.expect(job.state() == 'CANCELLED' and not job.restarts(), job.state(), job.output())
+    row.expect('stopped by SIGTERM' in job.output(), 'no checkpoint', job.output())
+    row.seen = f'stopped after iteration {last_iteration(job.work_dir)} with a checkpoint, not queued again'
     return row
 
 
@@ -617,8 +631,8 @@ NETWORK_CASES = (
     *(address_refused, address_unreachable, name_unknown, name_is_loopback, interface_unreachable),
 )
 SLURM_CASES = (
-    *(slurm_trains, slurm_time_limit, slurm_preemption, slurm_signal, slurm_full_signal, slurm_kill),
-    *(slurm_lock, slurm_drain, slurm_node_fails),
+    *(slurm_trains, slurm_time_limit, slurm_preemption, slurm_signal, slurm_script_signal, slurm_cancel),
+    *(slurm_kill, slurm_lock, slurm_drain, slurm_node_fails),
 )
 
 

@@ -79,13 +79,13 @@ def command_line(main: Callable[[], None]) -> None:
 
 
 def _leave_group() -> None:
-    """Destroy the process group, if there is one, before the interpreter shuts down.
+    """End data workers and destroy the process group, if there is one, before the interpreter shuts down.
 
     Otherwise a thread of Gloo may release its last work object after the shutdown, which
     aborts a process that has finished.
     """
+    stop_data_workers()  # otherwise by a signal, at which PyTorch raises
     if dist.is_available() and dist.is_initialized():
-        stop_data_workers()
         gc.collect()  # a model wrapped for several processes holds the group as well
         dist.destroy_process_group()
 

@@ -103,11 +103,13 @@ class _SeedingWorker:
         self.seed, self.rank, self.initialise = seed, rank, initialise
 
     def __call__(self, worker_id: int) -> None:
-        # Signals are for the process that reads from this one, which ends it by SIGTERM: not those that a
-        # terminal sends to a whole group.
+        # Signals are for the process that reads from this one: not those that a terminal sends to a whole
+        # group, and Slurm to all processes of a job.
         os.setpgrp()
         for number in (signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
+        # By a second one that process ends this one, should it not have ended by itself.
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
         if self.initialise is not None:
             self.initialise(worker_id)
         dataset, seed, rank = get_worker_info().dataset, self.seed, self.rank

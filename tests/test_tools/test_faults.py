@@ -90,10 +90,17 @@ def finish_and_compare(tools, command, stopped, whole, options):
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tools, config, tmp_path):
-    """Under mixed precision and, but by chance, in the middle of accumulated gradients."""
+    """Under mixed precision and, but by chance, in the middle of accumulated gradients.
+
+    Slurm sends the signal to data workers as well.
+    """
     stopped, options = tmp_path / 'stopped', ['optim_wrapper.accumulative_counts=7']
     process = start(tools, config, stopped, '--amp', options=[*options, 'train_cfg.max_iters=70000'])
     wait_for(process, stopped / 'iter_3.pth')
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, err[-2000:]
