@@ -270,11 +270,12 @@ class AgreementHook(Hook):
         explain_loss(lambda message: self._explain(runner, message))
         dataset = getattr(getattr(runner.train_loop, 'dataloader', None), 'dataset', None)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        count = getattr(dataset, '__len__', None)  # which streams have not
         facts = {
             'the checkpoint to start from': _identify(checkpoint_of(runner)),
             'the iteration to start at': runner.iter,
             'the number of classes': None if classes is None else len(classes),
-            'the number of training images': len(dataset) if hasattr(dataset, '__len__') else None,
+            'the number of training images': None if count is None else count(),
         }
         members = all_gather_object((host_name(), facts))
         problem = find_difference(members)
