@@ -7,6 +7,7 @@ Every mistake has to be found, each with its sentence, and right configs have to
 
 import argparse
 import contextlib
+import copy
 import io
 import random
 import re
@@ -14,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import get_context
@@ -29,6 +31,7 @@ from mmengine.config import Config, ConfigDict  # noqa: E402
 from mistakes.configs import CLASSIFIER, DETECTOR, MISTAKES, SEGMENTOR  # noqa: E402
 from mistakes.data import DATA_MISTAKES  # noqa: E402
 from mmmeta.apis import check, load_config  # noqa: E402
+from mmmeta.config import edit, read  # noqa: E402
 from mmmeta.config.inspection import datasets  # noqa: E402
 from mmmeta.datasets import generate_ade20k, generate_coco, generate_imagenet  # noqa: E402
 from mmmeta.utils.errors import UsageError  # noqa: E402
@@ -74,6 +77,11 @@ def run_mistake(i: int) -> tuple[str, str | None]:
     return name, None if mistake.text in found[0].text else found[0].text
 
 
+@cache
+def _read(config: str) -> Config:
+    return read(str(ROOT / config))
+
+
 def run_data_mistake(i: int) -> tuple[str, str | None]:
     """Name of a wrong data set, and what is wrong with what was found."""
     mistake = DATA_MISTAKES[i]
@@ -86,12 +94,10 @@ def run_data_mistake(i: int) -> tuple[str, str | None]:
             for key, value in mistake.options.items()
         }
         try:
-            found = [
-                one.text
-                for one in check(
-                    load_config(str(ROOT / mistake.config), {**on_data(mistake.config, root), **given})
-                )
-            ]
+            cfg = edit(
+                copy.deepcopy(_read(mistake.config)), 'data', {**on_data(mistake.config, root), **given}
+            )
+            found = [one.text for one in check(cfg)]
         except UsageError as error:
             found = [str(error)]
     good = any(mistake.text in text for text in found)
