@@ -150,8 +150,8 @@ def normalization_of(
     mean, std = [0.0] * channels, [1.0] * channels
     if preprocessor._enable_normalize:
         mean, std = (part.flatten().tolist() for part in (preprocessor.mean, preprocessor.std))
-    if preprocessing.mean is None or preprocessing.std is None:
+    if preprocessing.normalization is None:
         return mean * (channels // len(mean)), std * (channels // len(std)), is_bgr
     if preprocessor._enable_normalize:
         raise UsageError('the test pipeline and the data preprocessor normalise images: leave one out')
-    return preprocessing.mean, preprocessing.std, is_bgr
+    return *preprocessing.normalization, is_bgr

@@ -30,8 +30,8 @@ class Preprocessing:
         reads (str): How images are read, as a description names it. Defaults to ``'color'``.
         channels (int): Their channels. Defaults to 3.
         in_range (list[float]): Values that become 0 and 255. Defaults to none.
-        mean (list[float] | None): What the pipeline subtracts. Defaults to None: it does not normalise.
-        std (list[float] | None): What it divides by. Defaults to None.
+        normalization (tuple[list[float], list[float]] | None): Mean and deviation of each channel, by which
+            the pipeline normalises. Defaults to None: it does not.
     """
 
     resize: Resize = field(default_factory=Fit)
@@ -41,8 +41,7 @@ class Preprocessing:
     reads: str = 'color'
     channels: int = 3
     in_range: list[float] = field(default_factory=list)
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    normalization: tuple[list[float], list[float]] | None = None
 
     @property
     def keeps_ratio(self) -> bool:
@@ -84,8 +83,8 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
             result.reads, result.channels = 'unchanged', args['channels']
             result.in_range = list(args.get('in_range') or [])
             supported = True
-        elif kind == 'Normalize' and result.mean is None:
-            result.mean, result.std = ([*map(float, args[key])] for key in ('mean', 'std'))
+        elif kind == 'Normalize' and result.normalization is None:
+            result.normalization = [*map(float, args['mean'])], [*map(float, args['std'])]
             supported = not args.get('to_rgb', True) and result.reads != 'color'
         elif kind.startswith('Pack'):
             supported = True
@@ -104,7 +103,7 @@ def read_preprocessing(cfg: ConfigDict | None, preprocessor: BaseDataPreprocesso
             resize = replace(resize, size=args['crop_size'])
             supported = isinstance(args['crop_size'], int)
         elif kind == 'Pad' and resize is not None:
-            supported = result.mean is None and _read_pad(args, result)
+            supported = result.normalization is None and _read_pad(args, result)
         else:
             supported = False
         if not supported:

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmmeta.deploy.networks import Normalized, normalization_of
+from mmmeta.deploy.preprocessing import Preprocessing
 from mmmeta.runtime.run import Description, normalize
 
 # Of channels in the order in which the network takes them; no two are alike.
@@ -39,7 +40,7 @@ def test_means_belong_to_the_channels_of_the_network(scope, name, key, more, tur
     # Pipelines read blue first.
     inputs = [torch.from_numpy(rgb[::-1].copy())]
     expected = preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
-    mean, std, is_bgr = normalization_of(preprocessor)
+    mean, std, is_bgr = normalization_of(preprocessor, Preprocessing())
     assert (mean, std, is_bgr) == (MEAN, STD, not turns)
     values = dict(mean=mean, std=std, is_bgr=is_bgr, normalized_inside=True)
     (own,) = Normalized(Echo(), Description('features', **values))(torch.from_numpy(rgb).float()[None])
