@@ -328,6 +328,10 @@ def test_shapes_of_labelme_that_are_refused(root, part, text):
             tag('mask', label='a', rle='0,12', left=58, top=1, width=4, height=3),
             "a mask 'a' that reaches beyond",
         ),
+        (
+            tag('mask', label='a', rle='0,12', left=-1, top=1, width=4, height=3),
+            "a mask 'a' that reaches beyond",
+        ),
         (tag('mask', label='a', rle='12', left=5, top=1, width=4, height=3), "a mask 'a' without a pixel"),
         (
             tag('mask', label='a', rle=f'0,{10**18}', left=0, top=0, width=10**9, height=10**9),
