@@ -10,6 +10,15 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import mmmeta
+from mmmeta.utils.stack import StackError, check_stack
+
+if not hasattr(mmmeta, 'base_config'):  # of another project, over the one that checks
+    try:
+        check_stack()
+    except StackError as error:
+        sys.exit(f'error: {error}')
+
 from mmengine.config import Config
 from rich.table import Table
 

@@ -1,6 +1,7 @@
 """What import mmmeta says of the packages around it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,10 +34,12 @@ def python(code, path=None):
     return subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
 
 
-def fake_distribution(folder: Path, name: str, version: str) -> None:
+def fake_distribution(folder: Path, name: str, version: str, summary: str = 'of somebody') -> None:
     info = folder / f'{name.replace("-", "_")}-{version}.dist-info'
     info.mkdir(parents=True)
-    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+    (info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: {summary}\n'
+    )
 
 
 def test_backbones_need_torch_and_mmengine_alone():
@@ -130,6 +133,37 @@ def test_fork_over_official_is_named(tmp_path):
         "both provide the module 'mmengine'. Uninstall them (pip uninstall -y mmengine onedl-mmengine)"
         in message
     )
+
+
+OTHER_PROJECT = (
+    f'mmmeta 0.4.4 in {sys.prefix} is another project, whose files lie in the same folder as those of '
+    'mmmetaformer: pip uninstall -y mmmeta mmmetaformer, then install mmmetaformer again'
+)
+
+
+@pytest.mark.parametrize('command', ['-m mmmeta', '-m mmmeta list', 'tools/train.py a.py'])
+@pytest.mark.parametrize('is_over_ours', [False, True])
+def test_the_distribution_of_another_project(tmp_path, command, is_over_ours):
+    """Its name is that of our package; where it came last, its __init__.py is the one that runs."""
+    fake_distribution(tmp_path, 'mmmeta', '0.4.4')
+    if is_over_ours:
+        shutil.copytree(ROOT / 'mmmeta', tmp_path / 'mmmeta', ignore=shutil.ignore_patterns('__pycache__'))
+        (tmp_path / 'mmmeta/__init__.py').write_text('')
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))))
+    command = [sys.executable, *command.replace('tools', f'{ROOT}/tools').split()]
+    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, f'error: {OTHER_PROJECT}\n')
+
+
+def test_the_distribution_of_another_project_is_imported(tmp_path):
+    fake_distribution(tmp_path, 'mmmeta', '0.4.4')
+    result = python('import mmmeta', tmp_path)
+    assert result.stderr.splitlines()[-1] == f'mmmeta.utils.stack.StackError: {OTHER_PROJECT}'
+
+
+def test_ours_had_its_name_once(tmp_path):
+    fake_distribution(tmp_path, 'mmmeta', '0.1.0', 'MetaFormer backbones')
+    assert python('import mmmeta', tmp_path).returncode == 0
 
 
 def test_mmdet_beside_an_mmcv_without_operators_is_told(tmp_path):

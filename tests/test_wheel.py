@@ -67,7 +67,7 @@ def test_it_holds_configs_tools_and_tables(wheel):
         packed = {n.removeprefix('mmmeta/.mim/') for n in names if n.startswith(f'mmmeta/.mim/{folder}/')}
         assert packed == there
     assert {'mmmeta/.mim/model-index.yml', 'mmmeta/py.typed'} <= set(names)
-    assert {name.partition('/')[0].partition('-')[0] for name in names} == {'mmmeta'}
+    assert {name.partition('/')[0].partition('-')[0] for name in names} == {'mmmeta', 'mmmetaformer'}
     tables = {f'mmmeta/analysis/paper/{name}.csv' for name in ('ade20k', 'coco', 'imagenet', 'robustness')}
     templates = {path.relative_to(ROOT).as_posix() for path in ROOT.glob('mmmeta/scaffold/templates/*')}
     assert templates | tables | {'mmmeta/analysis/counts.csv'} <= set(names)

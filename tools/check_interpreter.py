@@ -6,6 +6,7 @@ The folders below have links to this file, since Python looks for modules beside
 import os
 import shlex
 import sys
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,3 +18,12 @@ if missing:
         python, activate = (os.path.relpath(venv / 'bin' / name) for name in ('python', 'activate'))
         remedy = f'use {python} {shlex.join(sys.argv)}, or first: source {activate}'
     sys.exit(f'error: {sys.executable} has no {" and no ".join(missing)}: {remedy}')
+
+# The distribution mmmeta of another project has its files in the same folder; ours is mmmetaformer.
+for distribution in distributions(name='mmmeta'):
+    if not distribution.metadata.get_all('Summary', [''])[0].startswith('MetaFormer'):
+        sys.exit(
+            f'error: mmmeta {distribution.version} in {sys.prefix} is another project, whose files lie in '
+            'the same folder as those of mmmetaformer: pip uninstall -y mmmeta mmmetaformer, then install '
+            'mmmetaformer again'
+        )

@@ -42,7 +42,7 @@ def check_packages(names: tuple[str, ...]) -> None:
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise UsageError(f"export needs {' and '.join(missing)}: pip install 'mmmeta[deploy]'")
+        raise UsageError(f"export needs {' and '.join(missing)}: pip install 'mmmetaformer[deploy]'")
 
 
 @contextlib.contextmanager

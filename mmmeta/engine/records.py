@@ -25,6 +25,7 @@ from mmmeta.utils.atomic import written
 from mmmeta.utils.mmengine_private import checkpoint_of, is_resuming
 from mmmeta.utils.resources import PACKAGE
 from mmmeta.utils.stack import PROVIDERS
+from mmmeta.version import __version__
 
 from .checkpoint_hook import waiting_for_room
 from .prepare import type_name
@@ -105,8 +106,8 @@ def record_hook(cfg: Config) -> dict[str, Any]:
 
 def collect_versions() -> dict[str, str]:
     """Versions of Python, torch, mmmeta and the packages of the stack."""
-    found = dict(python=platform.python_version(), torch=torch.__version__)
-    for name in ('mmmeta', 'timm', *(name for names in PROVIDERS.values() for name in names)):
+    found = dict(python=platform.python_version(), torch=torch.__version__, mmmeta=__version__)
+    for name in ('timm', *(name for names in PROVIDERS.values() for name in names)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

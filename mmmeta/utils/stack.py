@@ -90,6 +90,23 @@ def has_mmcv_ops() -> bool:
     return folder is not None and any(folder.glob('_ext*'))
 
 
+def _check_name() -> None:
+    """Check that no distribution of another project has its files in the folder of this package.
+
+    Raises:
+        StackError: There is one. Its name is that of this package, whose distribution is ``mmmetaformer``.
+    """
+    for distribution in metadata.distributions(name='mmmeta'):
+        if not distribution.metadata.get_all('Summary', [''])[0].startswith(
+            'MetaFormer'
+        ):  # ours had this name once
+            raise StackError(
+                f'mmmeta {distribution.version} in {sys.prefix} is another project, whose files lie in the '
+                'same folder as those of mmmetaformer: pip uninstall -y mmmeta mmmetaformer, then install '
+                'mmmetaformer again'
+            )
+
+
 def check_stack() -> None:
     """Check what ``import mmmeta`` relies on.
 
@@ -100,6 +117,7 @@ def check_stack() -> None:
     Warns:
         UserWarning: MMDetection is installed but cannot run, because MMCV has no compiled operators.
     """
+    _check_name()
     for module in PROVIDERS:
         providers = _installed(module)
         if len(providers) > 1:
