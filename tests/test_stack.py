@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from forked import Script
 
 from mmmeta import __version__
 from mmmeta.utils import stack
@@ -133,6 +134,49 @@ def test_fork_over_official_is_named(tmp_path):
         "both provide the module 'mmengine'. Uninstall them (pip uninstall -y mmengine onedl-mmengine)"
         in message
     )
+
+
+# What Windows lacks; hidden once the libraries are loaded, which look for it themselves.
+WITHOUT_POSIX = """
+import builtins, importlib, os, pkgutil, signal, sys
+import torch.distributed.run, matplotlib.pyplot, mmengine.runner
+POSIX = {'fcntl', 'grp', 'posix', 'pty', 'pwd', 'resource', 'syslog', 'termios', 'tty'}
+os.environ['USER'] = 'somebody'  # PyTorch would ask os.getuid
+for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGKILL', 'SIGALRM', 'SIGQUIT'):
+    delattr(signal, name)
+for name in ('fork', 'getuid', 'killpg', 'setpgrp', 'setsid'):
+    delattr(os, name)
+import_module = builtins.__import__
+def without_posix(name, globals=None, *rest, **options):
+    if name in POSIX and (globals or {}).get('__name__', '').startswith('mmmeta'):
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+    return import_module(name, globals, *rest, **options)
+builtins.__import__ = without_posix
+import mmmeta
+modules = [m.name for m in pkgutil.walk_packages(mmmeta.__path__, 'mmmeta.')]
+for name in modules:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        assert error.name.startswith(('mm', 'triton')), (name, error)
+print(len(modules))
+"""
+
+
+def test_every_module_is_imported_without_posix(tmp_path):
+    (tmp_path / 'script.py').write_text(f'import sys\nsys.path.insert(0, {str(ROOT)!r})\n{WITHOUT_POSIX}')
+    script = Script(['script.py'], tmp_path, os.environ)
+    output, errors = script.communicate(300)
+    assert script.returncode == 0, errors
+    assert int(output.split()[-1]) > 80
+
+
+def test_a_work_directory_without_file_locks(tmp_path, monkeypatch):
+    lock = pytest.importorskip('mmmeta.engine.lock')
+    monkeypatch.setattr(lock, 'fcntl', None)
+    with pytest.warns(UserWarning, match='cannot be locked on this system'), lock.locked(tmp_path) as path:
+        assert path.is_file()
+    assert not path.exists()
 
 
 OTHER_PROJECT = (

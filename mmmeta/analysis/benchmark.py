@@ -3,7 +3,6 @@
 import gc
 import math
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -299,6 +298,10 @@ def measure_peak(run: Callable[[], object], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
+    try:
+        import resource
+    except ModuleNotFoundError as error:
+        raise UsageError('this system does not report the peak of a process: measure on Linux') from error
     # Callers use a new process: the peak of a process never decreases.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()

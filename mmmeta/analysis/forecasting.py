@@ -1,7 +1,6 @@
 """Memory and speed of a training, before it is started."""
 
 import copy
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from mmmeta.config.building import build
 from mmmeta.config.data import check_data, explain_data_errors
 from mmmeta.models.ops import MIN_BYTES, keeping_below
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.processes import physical_memory
 
 from .storages import StorageLog
 
@@ -192,6 +192,8 @@ def _memory(device: str) -> int:
     """Bytes of the device, or of the group of processes that this one is in."""
     if device == 'cuda':
         return torch.cuda.get_device_properties(0).total_memory
-    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    total = physical_memory()
+    if total is None:
+        raise UsageError('this system does not report its memory: forecast on Linux or macOS, or on a GPU')
     limit = CGROUP.read_text().strip() if CGROUP.is_file() else 'max'
     return min(total, int(limit)) if limit.isdigit() else total

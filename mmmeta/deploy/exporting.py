@@ -21,6 +21,7 @@ from mmmeta.models import MetaFormer
 from mmmeta.runtime import run
 from mmmeta.runtime.run import VERSION, Crop, Description, Fit, Network, RuntimeProblem, inputs_of
 from mmmeta.utils.errors import UsageError
+from mmmeta.utils.processes import physical_memory
 from mmmeta.weights import MEAN, STD, sha256_of
 
 from . import formats
@@ -271,11 +272,9 @@ def _check_beside(path: Path) -> None:
 
 def _check_room(shape: Sequence[int]) -> None:
     """Check that memory is likely to be enough."""
-    if not hasattr(os, 'sysconf'):  # not everywhere
-        return
-    there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    there = physical_memory()
     needed = shape[0] * shape[1] * BYTES_PER_PIXEL
-    if needed > there:
+    if there is not None and needed > there:
         raise UsageError(
             f'images of {shape[0]}x{shape[1]} need {needed / 2**30:.0f} GiB of memory at least, and '
             f'this machine has {there / 2**30:.0f} GiB: choose a smaller shape'

@@ -1,6 +1,5 @@
 """One training run in a work directory at a time."""
 
-import fcntl
 import json
 import os
 import socket
@@ -12,6 +11,11 @@ from pathlib import Path
 from typing import TextIO
 
 from mmmeta.utils.errors import UsageError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
 LOCK = '.lock'
 # Seconds without a sign of life after which the lock of another machine may be taken.
@@ -37,6 +41,12 @@ def locked(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
+    if fcntl is None:
+        warnings.warn(f"'{path}' cannot be locked on this system: nothing keeps a second run away")
+        path.touch()
+        yield path
+        path.unlink(missing_ok=True)
+        return
     deadline = time.monotonic() + (REQUEUE_WAIT if os.environ.get('SLURM_RESTART_COUNT') else 0)
     while (file := _try_lock(path)) is None:
         holder, age = _holder(path)

@@ -12,6 +12,8 @@ import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch.utils.data import DataLoader, get_worker_info
 
+from mmmeta.utils.processes import signals
+
 
 def capture_random_state() -> dict[str, Any]:
     """The states of the generators of this process: of Python, NumPy, torch, and torch on its GPU."""
@@ -105,8 +107,9 @@ class _SeedingWorker:
     def __call__(self, worker_id: int) -> None:
         # Signals are for the process that reads from this one: not those that a terminal sends to a whole
         # group, and Slurm to all processes of a job.
-        os.setpgrp()
-        for number in (signal.SIGINT, signal.SIGUSR1):
+        if hasattr(os, 'setpgrp'):
+            os.setpgrp()
+        for number in signals('SIGINT', 'SIGUSR1'):
             signal.signal(number, signal.SIG_IGN)
         # By a second one that process ends this one, should it not have ended by itself.
         signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

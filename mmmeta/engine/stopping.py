@@ -18,13 +18,13 @@ from mmengine.runner import Runner
 from mmmeta.registry import HOOKS
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.mmengine_private import adapts_loss_scale
-from mmmeta.utils.processes import note_end
+from mmmeta.utils.processes import note_end, signals
 
 from .checkpoint_hook import CheckpointHook
 from .random_state import gather_random_states
 
 # Slurm sends the last one before a job's time is over (`--signal=USR1@60`).
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = signals('SIGTERM', 'SIGINT', 'SIGUSR1')
 
 
 def _checkpoint_hook(runner: Runner) -> CheckpointHook | None:

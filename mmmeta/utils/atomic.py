@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import UsageError
+from .processes import signals
 
 
 class WriteError(OSError):
@@ -22,6 +23,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _sync_to_disk(path: str | Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name == 'nt':  # which opens no folders, and syncs no file that is only read
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -86,7 +89,7 @@ def ended_by_exception() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield
         return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, leave) for number in signals('SIGTERM', 'SIGHUP')}
     try:
         yield
     finally:

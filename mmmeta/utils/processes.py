@@ -1,7 +1,8 @@
-"""Processes of a run before they are connected, and what they leave for the script that started them."""
+"""Processes of a run: which is the first, how they end, and what the system offers them."""
 
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -39,3 +40,15 @@ def report_error(message: str) -> None:
         return
     with open(path, 'w') as file:
         json.dump({'message': message, 'timestamp': int(time.time())}, file)
+
+
+def signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Return the signals of these names that the system has; Windows lacks SIGHUP and SIGUSR1."""
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def physical_memory() -> int | None:
+    """Return the bytes of memory of this machine; None where the system does not report them by POSIX."""
+    if not hasattr(os, 'sysconf'):
+        return None
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
