@@ -7,9 +7,11 @@ UNIT := $(if $(wildcard $(BIN)/pytest),$(BIN),.cache/unit/bin)/python
 # What neither needs compiled operators nor starts a training.
 FAST := tests/models tests/weights tests/datasets tests/engine tests/utils tests/runtime \
 	tests/test_layering.py tests/test_project.py tests/test_setup_env.py tests/test_stack.py
+BUILD := $(if $(TORCH),--torch "$(TORCH)") $(if $(CUDA),--cuda "$(CUDA)") $(if $(ARCHS),--archs "$(ARCHS)")
 INSTALL := -m pip --disable-pip-version-check install -q $(patsubst %,-c %,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu cluster clean
+.PHONY: help setup wheel-mmcv demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu \
+	cluster clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"
@@ -28,11 +30,17 @@ help:
 	@echo "                                  that is there; what else is needed is installed from the folder"
 	@echo "make cluster [ARGS=...]           try two hosts and a Slurm cluster of network namespaces, as root, with"
 	@echo "                                  iproute2, slurm-wlm and munge; into docs/reliability.md"
-	@echo "make setup                        only build the environment"
+	@echo "make setup                        only build the environment; TORCH=keep takes the PyTorch that is there,"
+	@echo "                                  STACK=onedl the maintained fork, CUDA=0 no CUDA operators"
+	@echo "make wheel-mmcv CUDA=1 ARCHS=9.0 [PYTHON=python3.12] [TORCH=2.11.0]"
+	@echo "                                  compile MMCV for another machine"
 	@echo "make clean                        remove the environment and what was built"
 
 setup:
-	@$(PYTHON) tools/setup_env.py
+	@$(PYTHON) tools/setup_env.py $(if $(STACK),--stack "$(STACK)") $(BUILD)
+
+wheel-mmcv:
+	@$(PYTHON) tools/mmcv_wheel.py $(BUILD)
 
 demo: setup
 	@$(BIN)/python tools/demo.py $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--processes "$(GPUS)")

@@ -1,114 +1,104 @@
 #!/usr/bin/env python3
 """Build the virtual environment of this checkout; does nothing if it is up to date.
 
-Needs Python 3.10 to 3.12, a C++ compiler and, the first time, a package index. A first set-up that was
+Needs Python 3.10 to 3.13, a C++ compiler and, the first time, a package index. A first set-up that was
 interrupted is repaired by the next call; an environment that was complete is updated in place and never
 deleted. Only the standard library is used here.
 """
 
 import argparse
-import fcntl
-import functools
 import hashlib
 import json
 import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import mmcv_wheel
+from mmcv_wheel import CACHE, PLAIN, REQUIREMENTS, ROOT, SUPPORTED, SetupError, check_compiler, say
+
 VENV = ROOT / '.venv'
 STATE = VENV / 'setup.json'
-CACHE = ROOT / '.cache'
 VENV_PYTHON = VENV / 'bin/python'
-REQUIREMENTS = ROOT / 'requirements'
 NEEDED_GB = 8
 ANEW = 'to build it anew, call `make clean setup`'
-# Build logs, by whether sources are grouped.
-LOGS = {True: 'mmcv-build-grouped.log', False: 'mmcv-build.log'}
-PLAIN = 'compiling each of its sources by itself, about 7 minutes on two cores'
 PINNED = ('build', 'mminstall', 'runtime', 'optional', 'deploy', 'tests', 'docs')
-SUPPORTED = ('3.12', '3.11', '3.10')
+OLDEST_TORCH, NEWEST_TORCH = (2, 4), (2, 14)
+# What the maintained fork has in the place of the official packages.
+STACKS = {
+    'official': {},
+    'onedl': {
+        'mmengine': 'onedl-mmengine==0.10.12',
+        'mmcv': 'onedl-mmcv==2.3.6',
+        'mmdet': 'onedl-mmdetection==3.5.1',
+        'mmsegmentation': 'onedl-mmsegmentation==1.4.2',
+        'mmpretrain': 'onedl-mmpretrain==1.3.6',
+    },
+}
 
 PROBE = """
 import os, sys, sysconfig
 headers = os.path.join(sysconfig.get_path('include'), 'Python.h')
 print('%d.%d' % sys.version_info[:2], os.path.isfile(headers))
 """
-TORCH_PROBE = """
-import sys, torch
-from torch.utils.cpp_extension import CUDA_HOME
-print(f'py{sys.version_info[1]}-torch{torch.__version__}', torch.cuda.is_available(), CUDA_HOME is not None)
-"""
-# Sources of MMCV 2.1 that cannot share a file with others: the first one defines macros min and max, the
-# rest define functions of the same names.
-UNGROUPED = ('psamask.cpp', 'roi_align.cpp', 'roi_align_rotated.cpp', 'rotated_feature_align.cpp')
-# Check that every operator of the sources exists, and compare those of detectors with known results:
-# NMS of five boxes, two of which overlap a better one; TorchVision's RoIAlign; convolutions, for deformable
-# ones without offsets; the mean of a constant, for attention.
-PROOF = """
-import re, sys
-from pathlib import Path
-import torch
-from torch.nn.functional import conv2d
-from torch.testing import assert_close
-from torchvision.ops import roi_align as roi_align_of_torchvision
-import mmcv._ext
-from mmcv.ops import deform_conv2d, modulated_deform_conv2d, nms, roi_align
-from mmcv.ops.multi_scale_deform_attn import (
-    MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch)
-
-sources = [path.read_text() for path in Path(mmcv._ext.__file__).parent.rglob('pytorch/**/pybind.cpp')]
-entries = {name for text in sources for name in re.findall(r'm\\.def\\(\\s*"(\\w+)"', text)}
-missing = sorted(entries - set(dir(mmcv._ext)))
-assert not missing, f'mmcv._ext has no {missing}'
-boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30], [20, 21, 30, 31], [50, 50, 60, 60.]])
-scores = torch.tensor([0.9, 0.8, 0.7, 0.95, 0.5])
-for device in sys.argv[1:]:
-    torch.manual_seed(0)
-    _, kept = nms(boxes.to(device), scores.to(device), 0.5)
-    assert kept.tolist() == [3, 0, 4], (device, kept)
-    x, weight = torch.randn(1, 2, 8, 8, device=device), torch.randn(4, 2, 3, 3, device=device)
-    rois = torch.tensor([[0, 0.5, 1, 6, 7]], device=device)
-    aligned = roi_align(x, rois, (3, 3), 1.0, 2, 'avg', True)
-    tolerance = dict(rtol=0, atol=1e-2)  # GPUs may multiply in TF32
-    assert_close(aligned, roi_align_of_torchvision(x, rois, (3, 3), 1.0, 2, aligned=True), **tolerance)
-    offsets, ones = torch.zeros(1, 18, 8, 8, device=device), torch.ones(1, 9, 8, 8, device=device)
-    expected = conv2d(x, weight, padding=1)
-    assert_close(deform_conv2d(x, offsets, weight, 1, 1), expected, **tolerance)
-    assert_close(modulated_deform_conv2d(x, offsets, ones, weight, None, 1, 1), expected, **tolerance)
-    # (batch, positions, heads, channels); (batch, queries, heads, levels, points) and x, y
-    value = torch.ones(1, 64, 2, 4, device=device)
-    shapes = torch.tensor([[8, 8]], device=device)
-    places = 0.2 + 0.6 * torch.rand(1, 3, 2, 1, 4, 2, device=device)
-    weights = torch.full(places.shape[:-1], 0.25, device=device)
-    if device == 'cpu':  # PyTorch's operators, as in MMCV's module
-        attended = multi_scale_deformable_attn_pytorch(value, shapes, places, weights)
-    else:
-        attend = MultiScaleDeformableAttnFunction.apply
-        attended = attend(value, shapes, shapes.new_zeros(1), places, weights, 1)
-    assert_close(attended, torch.ones(1, 3, 8, device=device), **tolerance)
+# The files of PyTorch and of what it needs that is large: top-level names in the folder where they are.
+KEPT_PROBE = """
+import json, re
+from importlib.metadata import distributions, version
+large = re.compile(r'(torch|torchvision|(pytorch[-_])?triton|nvidia[-_].*|cuda[-_].*)$')
+entries = {}
+for distribution in distributions():
+    if large.match(distribution.metadata['Name'] or ''):
+        for file in distribution.files or ():
+            name = file.parts[0]
+            if name not in ('..', '__pycache__'):
+                entries[name] = str(distribution.locate_file(name))
+versions = {}
+for name in ('torch', 'torchvision'):
+    try:
+        versions[name] = version(name)
+    except ImportError:
+        pass
+print(json.dumps(dict(versions=versions, entries=entries)))
 """
 
 
-class SetupError(Exception):
-    """A problem that the user has to fix; the message names the remedy."""
+@dataclass(frozen=True)
+class Options:
+    """What the environment was asked to have; later calls keep it.
+
+    Args:
+        torch (str | None): ``'keep'`` takes the PyTorch that the interpreter has. Default: None, the one in
+            ``requirements/build.txt``.
+        stack (str): ``'official'``, or ``'onedl'`` for the maintained fork.
+        cuda (str | None): ``'1'`` demands CUDA operators, ``'0'`` does without. Default: None, which is for a
+            GPU that can be used.
+        archs (str | None): Compute capabilities to compile for. Default: None, those of the GPUs here.
+    """
+
+    torch: str | None = None
+    stack: str = 'official'
+    cuda: str | None = None
+    archs: str | None = None
 
 
-def say(message: str) -> None:
-    """Print a progress message."""
-    print(f'[setup] {message}', flush=True)
+def find_python(kept: bool = False) -> str:
+    """An interpreter of a supported version that can compile extensions, from uv if there is no other.
 
+    Args:
+        kept (bool): Whether it has to have PyTorch. Default: False.
 
-def find_python() -> str:
-    """An interpreter of a supported version that can compile extensions."""
+    Raises:
+        SetupError: There is none.
+    """
     candidates = [os.environ.get('PYTHON'), sys.executable, *(f'python{version}' for version in SUPPORTED)]
-    seen = []
+    seen, without_headers = [], None
     for candidate in filter(None, candidates):
         path = shutil.which(candidate)
         if path is None:
@@ -118,183 +108,154 @@ def find_python() -> str:
         if probe.returncode or version not in SUPPORTED:
             seen.append(version or path)
         elif headers != 'True':
-            raise SetupError(
-                f'{path} has no Python.h, which compiling MMCV needs: install its headers '
-                f'(apt-get install python{version}-dev)'
-            )
+            without_headers = without_headers or (path, version)
+        elif kept and 'torch' not in kept_torch(path)['versions']:
+            seen.append(f'{path} without torch')
         else:
             return path
     found = f' (found {", ".join(dict.fromkeys(seen))})' if seen else ''
-    raise SetupError(f'Python 3.10, 3.11 or 3.12 is needed{found}: install one, or set PYTHON=/path/to/it')
+    if kept:
+        raise SetupError(
+            f'TORCH=keep needs an interpreter of Python 3.10 to 3.13 that has torch{found}: activate its '
+            'environment, or set PYTHON=/path/to/it'
+        )
+    if uv := shutil.which('uv'):
+        version = SUPPORTED[0]
+        say(f'no Python that fits is here{found}: uv installs Python {version} into a folder of its own')
+        installed = subprocess.run([uv, 'python', 'install', version])
+        answer = subprocess.run([uv, 'python', 'find', version], capture_output=True, text=True)
+        if installed.returncode or answer.returncode or not answer.stdout.strip():
+            raise SetupError(
+                f'`uv python install {version}` failed; see the output above; install Python 3.10 to 3.13 '
+                'yourself, or set PYTHON=/path/to/it'
+            )
+        return answer.stdout.strip()
+    if without_headers:
+        path, version = without_headers
+        raise SetupError(
+            f'{path} has no Python.h, which compiling MMCV needs: install its headers '
+            f'(apt-get install python{version}-dev), or uv, which brings a Python that has them'
+        )
+    raise SetupError(
+        f'Python 3.10, 3.11, 3.12 or 3.13 is needed{found}: install one, or uv, which brings it, or set '
+        'PYTHON=/path/to/it'
+    )
 
 
-def fingerprint(python: str) -> str:
+def kept_torch(python: str) -> dict:
+    """Versions of PyTorch and TorchVision that an interpreter has, and the paths of their files by name."""
+    probe = subprocess.run([python, '-c', KEPT_PROBE], capture_output=True, text=True)
+    if probe.returncode:
+        raise SetupError(f'{python} cannot list its packages: {probe.stderr.strip().splitlines()[-1:]}')
+    return json.loads(probe.stdout)
+
+
+def fingerprint(python: str, options: Options = Options()) -> str:
     """Hash of everything that the environment is built from."""
     digest = hashlib.sha256(f'{python} {VENV.resolve()} {platform.machine()}'.encode())
     for path in sorted(REQUIREMENTS.glob('*.txt')):
         digest.update(path.read_bytes())
+    if options.torch:
+        digest.update(json.dumps(kept_torch(python), sort_keys=True).encode())
+    if options.stack != 'official':
+        digest.update(json.dumps(STACKS[options.stack]).encode())
     return digest.hexdigest()
-
-
-def run(command: list, **options) -> None:
-    """Run a command in the foreground."""
-    result = subprocess.run([str(part) for part in command], cwd=ROOT, **options)
-    if result.returncode:
-        name = ' '.join(str(part) for part in command[1:5])
-        raise SetupError(f'{name} failed (exit status {result.returncode}); see the output above; try again')
 
 
 def pip(*arguments) -> None:
     """Run the environment's pip."""
-    run([VENV_PYTHON, '-m', 'pip', '--disable-pip-version-check', *arguments])
+    mmcv_wheel.pip(VENV_PYTHON, *arguments)
 
 
-@functools.cache
-def probe_torch() -> tuple[str, bool]:
-    """The tag of a build of MMCV that fits Python and torch, and whether it gets CUDA operators."""
-    probe = subprocess.run([VENV_PYTHON, '-c', TORCH_PROBE], capture_output=True, text=True)
-    if probe.returncode:
-        reason = (probe.stderr.splitlines() or [f'exit status {probe.returncode}'])[-1]
-        raise SetupError(f'torch cannot be imported ({reason}): call `make clean setup`')
-    tag, gpu, nvcc = probe.stdout.split()
-    if (gpu, nvcc) == ('True', 'False'):
-        say('there is a GPU, but no nvcc: MMCV gets its CPU operators only. Segmentation and classification')
-        say('run on the GPU without; for detection install the CUDA toolkit, call `make clean setup`')
-    cuda = (gpu, nvcc) == ('True', 'True')
-    return f'{tag}-{"cuda" if cuda else "cpu"}', cuda
+def requirements(options: Options, *names: str) -> list[str]:
+    """The requirements in files, with those of another stack or of a PyTorch that is kept instead of them."""
+    instead = dict(STACKS[options.stack])
+    if options.torch:
+        kept = kept_torch(str(VENV_PYTHON))['versions']
+        instead |= {
+            name: f'{name}=={kept[name]}' if name in kept else name for name in ('torch', 'torchvision')
+        }
+    lines = (line for name in names for line in (REQUIREMENTS / f'{name}.txt').read_text().splitlines())
+    needed = [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+    return [instead.get(re.split(r'[^\w-]', line)[0], line) for line in needed]
 
 
-def group_sources(source: Path) -> None:
-    """Combine MMCV's CPU sources into two files: parsing torch's headers takes most of the time.
-
-    MMCV's ``setup.py`` compiles ``*.cpp`` of both folders, so included files move to a subfolder. It is
-    done in the order of names: those of the two files put what takes longest first.
-
-    Args:
-        source (Path): The unpacked sources of MMCV.
-    """
-    operators = source / 'mmcv/ops/csrc/pytorch'
-    for folder, ungrouped in ((operators, ()), (operators / 'cpu', UNGROUPED)):
-        grouped = folder / 'grouped'
-        grouped.mkdir()
-        paths = sorted(path for path in folder.glob('*.cpp') if path.name not in ungrouped)
-        for path in paths:
-            path.rename(grouped / path.name)
-        lines = (f'#include "grouped/{path.name}"\n' for path in paths)
-        (folder / 'all.cpp').write_text('#include <torch/extension.h>\n' + ''.join(lines))
+def mmcv_source(options: Options) -> str:
+    """MMCV or the fork's, and its version."""
+    return next(line for line in requirements(options, 'mminstall') if 'mmcv==' in line)
 
 
-def run_with_progress(command: list, log: Path, env: dict) -> None:
-    """Run a command that calls ninja, and report its progress every ten seconds."""
-    start = last_report = time.monotonic()
-    with open(log, 'a') as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            while process.poll() is None:
-                time.sleep(0.5)
-                if time.monotonic() - last_report >= 10:
-                    last_report = time.monotonic()
-                    steps = re.findall(r'^\s*\[(\d+)/(\d+)\]', log.read_text(errors='replace'), re.M)
-                    done = f', {steps[-1][0]} of {steps[-1][1]} files' if steps else ''
-                    say(f'compiling MMCV: {(last_report - start) / 60:.1f} min{done}')
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    if process.returncode:
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-15:])
-        raise SetupError(f'MMCV could not be compiled; the end of {log}:\n{tail}')
+def install_torch(options: Options) -> None:
+    """Install what compiling MMCV needs; a PyTorch that is kept is linked, and never written to."""
+    if options.torch:
+        state = json.loads(STATE.read_text())
+        kept = kept_torch(state['python'])
+        (site,) = VENV.glob('lib/python3.*/site-packages')
+        for name, path in kept['entries'].items():
+            if not os.path.lexists(site / name):
+                (site / name).symlink_to(path)
+    pip('install', *requirements(options, 'build'))
+    mmcv_wheel.probe_torch.cache_clear()
 
 
-def compile_mmcv(folder: Path, cuda: bool, grouped: bool, rebuild: bool = False) -> Path:
-    """Compile MMCV with its operators into a wheel in ``folder``, and return it."""
-    draft = folder.with_name(f'{folder.name}.part')
-    wheels = draft / 'wheels'
-    shutil.rmtree(draft, ignore_errors=True)
-    wheels.mkdir(parents=True)
-    log = CACHE / LOGS[grouped]
-    log.unlink(missing_ok=True)
-    pip_command = [VENV_PYTHON, '-m', 'pip', '--disable-pip-version-check']
-    options = ['-v', '--no-deps', '--no-build-isolation']
-    source = re.search(r'^(mmcv==.+)$', (REQUIREMENTS / 'mminstall.txt').read_text(), re.M)[1]
-    env = dict(os.environ, MMCV_WITH_OPS='1', PATH=f'{VENV}/bin{os.pathsep}{os.environ["PATH"]}')
-    if not cuda:
-        env['CUDA_VISIBLE_DEVICES'] = ''
-        # CPPFLAGS are added to Python's own CFLAGS, whose debug symbols take two fifths of the time.
-        env['CPPFLAGS'] = f'{env.get("CPPFLAGS", "")} -g0'
-    if grouped:
-        env.setdefault('MAX_JOBS', str(os.cpu_count()))  # up to 2.3 GB each; MMCV would start at least four
-        command = [*pip_command, 'download', *options, '--no-binary', 'mmcv', '-d', draft, source]
-        run_with_progress(command, log, env)
-        (archive,) = draft.glob('mmcv-*.tar.gz')
-        shutil.unpack_archive(archive, draft)
-        source = draft / archive.name.removesuffix('.tar.gz')
-        group_sources(source)
-    if rebuild:  # pip keeps wheels by the name of their source alone, whatever torch they were compiled with
-        options.append('--no-cache-dir')
-    run_with_progress([*pip_command, 'wheel', *options, '-w', wheels, source], log, env)
-    shutil.rmtree(folder, ignore_errors=True)
-    wheels.rename(folder)
-    shutil.rmtree(draft)
-    return next(folder.glob('mmcv-*.whl'))
-
-
-def build_mmcv(rebuild: bool = False) -> Path:
-    """The wheel of MMCV in this checkout's cache, compiled with its operators if it is not there.
-
-    Args:
-        rebuild (bool): Whether to recompile it in any case, each source separately.
-    """
-    tag, cuda = probe_torch()
-    folder = CACHE / f'mmcv-{tag}'
-    wheels = sorted(folder.glob('mmcv-*.whl'))
-    if wheels and not rebuild:
-        return wheels[0]
-    check_compiler()
-    if not cuda and not rebuild:
-        try:
-            return compile_mmcv(folder, cuda, grouped=True)
-        except SetupError:
-            say(f'MMCV does not compile with its sources grouped (see {CACHE / LOGS[True]}): {PLAIN}')
-    return compile_mmcv(folder, cuda, grouped=False, rebuild=rebuild)
-
-
-def prove_mmcv() -> bool:
-    """Run operators of the installed MMCV."""
-    devices = ['cpu', 'cuda'] if probe_torch()[1] else ['cpu']
-    return subprocess.run([VENV_PYTHON, '-c', PROOF, *devices]).returncode == 0
-
-
-def install_mmcv() -> None:
-    """Install MMCV and verify that its operators run; recompile it if they do not."""
-    pins = [part for name in PINNED for part in ('-c', REQUIREMENTS / f'{name}.txt')]
-    wheel = build_mmcv()
-    # Whatever torch the one that is there was compiled with: its version is the same.
-    pip('install', '--force-reinstall', '--no-deps', wheel)
-    pip('install', wheel, *pins)
-    if not prove_mmcv():
-        say(f'the operators of this MMCV do not run: {PLAIN}')
-        pip('install', '--force-reinstall', '--no-deps', build_mmcv(rebuild=True))
-        if not prove_mmcv():
-            raise SetupError(
-                f'the operators of MMCV do not run after compiling it: see {CACHE / LOGS[False]}'
-            )
-
-
-def install_others() -> None:
+def install_others(options: Options) -> None:
     """Install the packages that need no compiling, and this one."""
-    pip('install', *(part for name in PINNED for part in ('-r', REQUIREMENTS / f'{name}.txt')))
+    needed = requirements(options, *PINNED)
+    needed.remove(mmcv_source(options))
+    pip('install', *needed)
+    # Of a checkout from before the distribution was renamed.
+    pip('uninstall', '-y', '-qq', 'mmmeta')
     pip('install', '--no-deps', '--no-build-isolation', '-e', ROOT)
+
+
+def build_mmcv(options: Options) -> Path:
+    """Compile MMCV, unless the cache has its wheel, and run its operators before anything is installed.
+
+    Where grouped sources do not compile, or the operators do not run, each source is compiled by itself;
+    where no CUDA operators can be had and none were demanded, those of CPUs.
+
+    Raises:
+        SetupError: Nothing that runs can be compiled.
+    """
+    torch = mmcv_wheel.probe_torch(VENV_PYTHON)
+    source = mmcv_source(options)
+    archs = mmcv_wheel.choose_archs(torch, options.cuda, options.archs)
+    demanded = options.cuda == '1' or options.archs
+    for chosen in (archs, ()) if archs and not demanded else (archs,):
+        devices = ['cpu', 'cuda'] if chosen and torch.archs else ['cpu']
+        try:
+            wheel = mmcv_wheel.build_wheel(torch, chosen, source)
+            if not prove_wheel(wheel, devices):
+                say(f'the operators of this MMCV do not run: {PLAIN}')
+                wheel = mmcv_wheel.build_wheel(torch, chosen, source, anew=True)
+                if not prove_wheel(wheel, devices):
+                    raise SetupError(
+                        f'the operators of MMCV do not run after compiling it: see {CACHE}/mmcv-build.log'
+                    )
+            return wheel
+        except SetupError as error:
+            if not chosen or demanded:
+                raise
+            say(f'{error}. Until then MMCV gets its CPU operators only: no detector runs on the GPU')
+    raise AssertionError
+
+
+def prove_wheel(wheel: Path, devices: list[str]) -> bool:
+    """Run operators of a wheel that is not installed."""
+    unpacked = CACHE / 'mmcv-proof'
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unpacked)
+    works = mmcv_wheel.prove(VENV_PYTHON, devices, unpacked)
+    shutil.rmtree(unpacked)
+    return works
+
+
+def install_mmcv(options: Options) -> None:
+    """Install the MMCV that was compiled and proved; its version does not tell for which PyTorch."""
+    wheel = Path(json.loads(STATE.read_text())['wheel'])
+    pip('install', '--force-reinstall', '--no-deps', wheel if wheel.exists() else build_mmcv(options))
     pip('check')
-
-
-def check_compiler() -> None:
-    """Check that there is the C++ compiler that PyTorch's build of extensions starts."""
-    compiler = os.environ.get('CXX') or 'c++'
-    if shutil.which(shlex.split(compiler)[0]) is None:
-        raise SetupError(
-            f"there is no C++ compiler '{compiler}' on PATH: install one (apt-get install g++) or set CXX"
-        )
 
 
 def starts() -> bool:
@@ -312,15 +273,26 @@ def make_venv(python: str, state: dict) -> None:
     if free < NEEDED_GB:
         raise SetupError(f'{free:.1f} GB are free and about {NEEDED_GB} GB are needed: make room')
     check_compiler()
-    VENV.mkdir()
-    write_state(dict(state, running='venv'))
+    draft = CACHE / 'venv.part'  # never there without its record
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    (draft / STATE.name).write_text(json.dumps(dict(state, running='venv')))
+    draft.rename(VENV)
     result = subprocess.run([python, '-m', 'venv', VENV], capture_output=True, text=True)
     if result.returncode:
-        shutil.rmtree(VENV, ignore_errors=True)
+        remove_venv()
         raise SetupError(
             f'{python} cannot make a virtual environment: install its venv module '
             '(apt-get install python3-venv)'
         )
+
+
+def remove_venv() -> None:
+    """Remove an environment that was never complete, at once."""
+    rest = CACHE / 'venv.rest'
+    shutil.rmtree(rest, ignore_errors=True)
+    VENV.rename(rest)
+    shutil.rmtree(rest)
 
 
 def write_state(state: dict) -> None:
@@ -343,6 +315,7 @@ def read_state() -> dict | None:
         valid = isinstance(state['fingerprint'], str) and isinstance(state['python'], str)
         valid = valid and isinstance(state['done'], list)
         state.setdefault('was_ready', state.get('ready', False))
+        state['options'] = Options(**state.get('options', {}))
     except (OSError, ValueError, TypeError, KeyError):  # not there, or not what write_state writes
         valid = False
     if not valid:
@@ -353,14 +326,44 @@ def read_state() -> dict | None:
     return state
 
 
-def build_environment() -> None:
+def merge_options(state: dict | None, wanted: dict) -> Options:
+    """Add what is asked for to what the environment was asked to have.
+
+    Raises:
+        SetupError: It is complete, and would have to be another one.
+    """
+    recorded = state['options'] if state else Options()
+    options = replace(recorded, **wanted)
+    if state and state['was_ready']:
+        for name in ('torch', 'stack'):
+            now, then = getattr(options, name), getattr(recorded, name)
+            if now != then:
+                raise SetupError(
+                    f'.venv was built with {name.upper()}={then or ""}, and {name.upper()}={now} needs '
+                    f'another one: call `make clean setup {name.upper()}={now}`'
+                )
+    return options
+
+
+def is_current(state: dict | None, options: Options) -> bool:
+    """Whether the environment is what this checkout needs."""
+    return bool(
+        state
+        and state.get('ready')
+        and state['options'] == options
+        and state['fingerprint'] == fingerprint(state['python'], options)
+    )
+
+
+def build_environment(wanted: dict) -> None:
     """Bring the environment into the state that this checkout needs."""
     state = read_state()
-    if state and state.get('ready') and state['fingerprint'] == fingerprint(state['python']):
+    options = merge_options(state, wanted)
+    if is_current(state, options):
         return
     start = time.monotonic()
-    python = state['python'] if state and state.get('was_ready') else find_python()
-    print_of_this = fingerprint(python)
+    python = state['python'] if state and state.get('was_ready') else find_python(bool(options.torch))
+    print_of_this = fingerprint(python, options)
     if state and VENV.is_symlink():
         raise SetupError(
             f'{VENV} is a link to {VENV.resolve()}, which is not up to date with this checkout, and is left '
@@ -374,23 +377,34 @@ def build_environment() -> None:
         if state['fingerprint'] != print_of_this:
             say('the requirements have changed: updating .venv in place')
             state = dict(state, fingerprint=print_of_this, done=[], ready=False)
-    elif state and (state['fingerprint'] != print_of_this or state.get('running')):
+        elif state['options'] != options:
+            say('other operators of MMCV are asked for: updating .venv in place')
+            state = dict(state, done=['torch', 'others'], ready=False)
+    elif state and (
+        state['fingerprint'] != print_of_this or state['options'] != options or state.get('running')
+    ):
         say('the first set-up of the environment was interrupted: building it again')
-        shutil.rmtree(VENV)
+        remove_venv()
         state = None
+    record = asdict(options)
     if state is None:
-        say(f'building .venv with {python}: about 3 minutes on two cores, 1.5 of them for compiling MMCV')
-        state = dict(fingerprint=print_of_this, python=python, done=[])
+        say(f'building .venv with {python}: about 3 minutes on two cores, 1 of them for compiling MMCV')
+        state = dict(fingerprint=print_of_this, python=python, done=[], options=record)
         make_venv(python, state)
-        write_state(state)
+    state = dict(state, options=record)
 
     # An interrupted pip may leave a partial package that it considers complete, so the environment has to be
     # rebuilt then; compiling does not touch it.
     steps = (
         ('torch', True, 'torch and the build tools, about 1 minute and 5 GB', install_torch),
-        ('wheel', False, 'compiling MMCV, 1 or 2 minutes on two cores, 25 with CUDA operators', build_mmcv),
-        ('mmcv', True, 'MMCV, and a run of its operators', install_mmcv),
-        ('others', True, 'the rest of the OpenMMLab stack and mmmeta, some seconds', install_others),
+        ('others', True, 'the OpenMMLab stack without MMCV, and mmmeta, half a minute', install_others),
+        (
+            'wheel',
+            False,
+            'compiling MMCV and running it, 1 minute on two cores, 5 with CUDA operators',
+            build_mmcv,
+        ),
+        ('mmcv', True, 'MMCV, some seconds', install_mmcv),
     )
     for number, (name, touches, description, step) in enumerate(steps, 1):
         if name in state['done']:
@@ -398,42 +412,45 @@ def build_environment() -> None:
         say(f'{number}/{len(steps)} {description}')
         write_state(dict(state, running=name if touches else None))
         try:
-            step()
+            outcome = step(options)
         except SetupError:
             if state.get('was_ready'):  # pip ended by itself, and undid what it could not finish
                 write_state(dict(state, running=None))
             raise
+        if name == 'wheel':
+            state['wheel'] = str(outcome)
         state['done'].append(name)
         write_state(state)
     write_state(dict(state, ready=True, was_ready=True))
     say(f'ready after {(time.monotonic() - start) / 60:.1f} min; packages are in .venv')
 
 
-def install_torch() -> None:
-    """Install what compiling MMCV needs."""
-    pip('install', '-r', REQUIREMENTS / 'build.txt')
+def parse_arguments(arguments: list[str] | None = None) -> dict:
+    """The options that were given, without those that were not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--torch', choices=['keep'], help='take the PyTorch that the interpreter has')
+    parser.add_argument('--stack', choices=[*STACKS], help="OpenMMLab's packages, or those of the fork")
+    parser.add_argument('--cuda', choices=['0', '1'], help='without CUDA operators, or with them in any case')
+    parser.add_argument('--archs', help='compute capabilities to compile for, such as 8.0;9.0')
+    return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value}
 
 
-def main() -> int:
+def main(wanted: dict) -> int:
     """Build the environment unless it is there; one process at a time."""
-    CACHE.mkdir(exist_ok=True)
-    with open(CACHE / 'setup.lock', 'w') as lock:
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say('another process is building the environment: waiting for it')
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            build_environment()
-        except SetupError as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print('error: interrupted; the next call continues', file=sys.stderr)
-            return 130
+    try:
+        state = read_state()
+        if is_current(state, merge_options(state, wanted)):
+            return 0
+        with mmcv_wheel.lock():
+            build_environment(wanted)
+    except SetupError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('error: interrupted; the next call continues', file=sys.stderr)
+        return 130
     return 0
 
 
 if __name__ == '__main__':
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    sys.exit(main())
+    sys.exit(main(parse_arguments()))
