@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LINT := $(if $(and $(wildcard $(BIN)/ruff),$(wildcard $(BIN)/mypy)),$(BIN),.cache/lint/bin)
+DOCS := $(if $(wildcard $(BIN)/sphinx-build),$(BIN),.cache/docs/bin)/python
 UNIT := $(if $(wildcard $(BIN)/pytest),$(BIN),.cache/unit/bin)/python
 # What neither needs compiled operators nor starts a training.
 FAST := tests/models tests/weights tests/datasets tests/engine tests/utils tests/runtime \
@@ -85,6 +86,11 @@ format: $(if $(filter .cache/%,$(LINT)),.cache/lint/ready)
 	@.cache/lint/bin/python $(INSTALL) ruff mypy
 	@touch $@
 
+.cache/docs/ready: pyproject.toml $(wildcard requirements/*.txt)
+	@$(PYTHON) -m venv .cache/docs
+	@.cache/docs/bin/python $(INSTALL) -e . mmengine torchvision sphinx myst-parser furo
+	@touch $@
+
 .cache/unit/ready: pyproject.toml $(wildcard requirements/*.txt)
 	@$(PYTHON) -m venv .cache/unit
 	@.cache/unit/bin/python $(INSTALL) -e . mmengine pytest pytest-xdist
@@ -95,8 +101,8 @@ format: $(if $(filter .cache/%,$(LINT)),.cache/lint/ready)
 	@.cache/frameworks/bin/python $(INSTALL) -e . mmengine timm peft torchao optimum-quanto thop pytest pytest-xdist
 	@touch $@
 
-docs: setup
-	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+docs: $(if $(filter .cache/%,$(DOCS)),.cache/docs/ready)
+	@$(DOCS) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 # With the PyTorch of the machine and its CUDA: nothing is built or fetched.

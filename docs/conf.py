@@ -1,5 +1,7 @@
 """Settings of the pages: `make docs` builds them into docs/_build/html."""
 
+from importlib.util import find_spec
+
 from mmmeta import __version__
 
 project = 'mmmeta'
@@ -16,5 +18,7 @@ html_js_files = ['sort.js']
 html_css_files = ['tables.css']
 html_title = f'mmmeta {__version__}'
 autodoc_typehints = 'none'
+# `make docs` needs no MMCV, which takes a minute to compile.
+autodoc_mock_imports = [name for name in ('mmcv', 'mmdet', 'mmseg', 'mmpretrain') if find_spec(name) is None]
 autodoc_member_order = 'bysource'
 napoleon_google_docstring = True
