@@ -8,7 +8,14 @@ from typing import Any
 
 from .utils import moved
 from .utils.resources import base_config
-from .utils.stack import INDEPENDENT, MMEngineMissing, StackError, check_stack, refuse_imports
+from .utils.stack import (
+    INDEPENDENT,
+    MMEngineMissing,
+    StackError,
+    check_stack,
+    find_configs_of_fork,
+    refuse_imports,
+)
 from .version import __version__
 
 moved.install()
@@ -25,6 +32,7 @@ except StackError as error:
         raise
     refuse_imports(error)
 else:
+    find_configs_of_fork()
     from . import registry
 
 __all__ = ['__version__', 'base_config', 'registry']

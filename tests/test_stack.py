@@ -269,12 +269,11 @@ class TestRequire:
             stack.require('mmseg')
 
 
-def test_a_package_of_the_fork_in_which_its_mmengine_finds_no_configs(monkeypatch):
-    """It looks for a distribution named mmsegmentation, which the fork's is not."""
-    monkeypatch.setattr(stack, '_installed', lambda module: {'onedl-mmsegmentation': '1.4.2'})
-    with pytest.raises(stack.StackError) as error, stack.explain_missing_package():
-        raise ModuleNotFoundError('mmsegmentation is not installed, please install mmsegmentation manually')
-    assert str(error.value) == (
-        "this config inherits from 'mmseg::', in which the fork's MMEngine finds no configs, although "
-        'onedl-mmsegmentation is installed: it looks for the official distribution, use the official packages'
-    )
+@pytest.mark.parametrize(('distribution', 'found'), [('onedl-', 'mmseg'), ('', 'mmsegmentation')])
+def test_configs_of_the_fork(monkeypatch, distribution, found):
+    """Its MMEngine looks for a distribution named mmsegmentation, which the fork's is not."""
+    names = pytest.importorskip('mmengine.config.utils').MODULE2PACKAGE
+    monkeypatch.setitem(names, 'mmseg', 'mmsegmentation')
+    monkeypatch.setattr(stack, '_installed', lambda module: {f'{distribution}mmsegmentation': '1.4.2'})
+    stack.find_configs_of_fork()
+    assert names['mmseg'] == found

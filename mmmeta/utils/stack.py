@@ -139,6 +139,18 @@ def check_stack() -> None:
         )
 
 
+def find_configs_of_fork() -> None:
+    """Let MMEngine find the configs of the fork's MMSegmentation.
+
+    The fork's MMEngine looks for a distribution with the name of the official one. Only where the fork is
+    installed is anything changed.
+    """
+    if 'onedl-mmsegmentation' in _installed('mmseg'):
+        from mmengine.config.utils import MODULE2PACKAGE
+
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
 @contextmanager
 def explain_missing_package() -> Iterator[None]:
     """Report a package of the stack that a config inherits from and that is not installed.
@@ -152,13 +164,6 @@ def explain_missing_package() -> Iterator[None]:
         missing = next((scope for scope in INSTALL if scope in str(error)), None)
         if missing is None:
             raise
-        fork = [name for name in _installed(missing) if name.startswith('onedl')]
-        if fork:
-            raise StackError(
-                f"this config inherits from '{missing}::', in which the fork's MMEngine finds no configs, "
-                f'although {fork[0]} is installed: it looks for the official distribution, use the official '
-                'packages'
-            ) from error
         raise StackError(
             f"this config needs the package '{missing}', which is not installed: {INSTALL[missing]}"
         ) from error
