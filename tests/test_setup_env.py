@@ -1,13 +1,16 @@
 """The set-up of the environment; nothing is installed here."""
 
 import dataclasses
+import errno
 import functools
 import importlib.util
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -646,3 +649,126 @@ def test_the_proof_runs_here():
     assert found[1] == "AssertionError(('cpu', tensor([3, 0, 4])))"
     assert found[2] == """AssertionError("mmcv._ext has no ['an_entry']")"""
     assert 'Tensor-likes are not close' in found[3]
+
+
+# An interpreter that does in milliseconds what the set-up asks of one. Its pip leaves half a package behind
+# where it is killed.
+STAND_IN = """
+import io, json, pathlib, sys, tarfile, time, zipfile
+arguments, here = sys.argv[1:], pathlib.Path(__file__)
+pause = lambda: time.sleep(0.03)
+if arguments[0] == '-c':
+    code = arguments[1]
+    if 'Python.h' in code:
+        print('3.11 True')
+    elif 'hip' in code:
+        none = dict.fromkeys(('cuda', 'hip', 'cuda_home'))
+        print(json.dumps(dict(none, python='3.11', version='2.12.1', site='', archs=[])))
+elif arguments[:2] == ['-m', 'venv']:
+    folder = pathlib.Path(arguments[2], 'bin')
+    folder.mkdir()
+    pause()
+    (folder / 'pip').write_text(f'#!{folder}/python')
+    (folder / 'python').write_text(here.read_text())
+    (folder / 'python').chmod(0o755)
+elif 'download' in arguments:
+    folder = pathlib.Path(arguments[arguments.index('-d') + 1])
+    with tarfile.open(folder / 'mmcv-2.1.0.tar.gz', 'w:gz') as archive:
+        info = tarfile.TarInfo('mmcv-2.1.0/mmcv/ops/csrc/pytorch/pybind.cpp')
+        archive.addfile(info, io.BytesIO())
+    pause()
+elif 'wheel' in arguments:
+    pause()
+    folder = pathlib.Path(arguments[arguments.index('-w') + 1])
+    with zipfile.ZipFile(folder / 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl', 'w') as wheel:
+        wheel.writestr('mmcv/__init__.py', '')
+elif 'install' in arguments:
+    log = here.parents[1] / 'log'
+    (here.parents[1] / 'half').write_text('')
+    pause()
+    (here.parents[1] / 'half').unlink()
+    with open(log, 'a') as file:
+        file.write('installed\\n')
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout whose set-up runs as it is, with an interpreter that stands in."""
+    root = tmp_path / 'checkout'
+    for name in (
+        'tools/setup_env.py',
+        'tools/mmcv_wheel.py',
+        *(f'requirements/{n}.txt' for n in load().PINNED),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    (tmp_path / 'python').write_text(f'#!{sys.executable} -SE{STAND_IN}')
+    (tmp_path / 'python').chmod(0o755)
+    return root
+
+
+def start(checkout, *arguments):
+    """Start its set-up."""
+    code = 'import setup_env, sys; setup_env.NEEDED_GB = 0; sys.exit(setup_env.main({}))'
+    env = dict(os.environ, PYTHON=str(checkout.parent / 'python'), PYTHONPATH=str(checkout / 'tools'))
+    command = [*arguments, sys.executable, '-S', '-c', code]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def is_ready(checkout):
+    """Whether its environment is complete: all that is installed was installed in one go."""
+    state = json.loads((checkout / '.venv/setup.json').read_text())
+    log = (checkout / '.venv/log').read_text()
+    return state['ready'] and not (checkout / '.venv/half').exists() and log.count('installed') == 4
+
+
+def test_killed_at_any_point(checkout):
+    """The next call repairs what is left, until one ends by itself."""
+    draw = random.Random(0)
+    for _ in range(10):
+        process = start(checkout)
+        for _ in range(draw.randrange(7)):
+            process.stdout.readline()
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+    process = start(checkout)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert is_ready(checkout)
+    assert not [path for path in (checkout / '.cache').iterdir() if path.suffix in ('.part', '.rest')]
+
+
+def test_two_calls_at_once(checkout):
+    processes = [start(checkout) for _ in range(2)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum('ready after' in output for output, _ in outputs) == 1
+    assert is_ready(checkout)
+
+
+def test_a_checkout_that_cannot_be_written(checkout, monkeypatch, capsys):
+    module = load()
+    monkeypatch.setattr(module.mmcv_wheel, 'CACHE', checkout / '.cache')
+    monkeypatch.setattr(module, 'VENV', checkout / '.venv')
+
+    def mkdir(self, **options):
+        raise OSError(errno.EROFS, 'Read-only file system', str(self))
+
+    monkeypatch.setattr(module.mmcv_wheel.Path, 'mkdir', mkdir)
+    assert module.main({}) == 1
+    assert capsys.readouterr().err == (
+        f'error: {checkout}/.cache cannot be written to: take a copy of the checkout that is yours\n'
+    )
+
+
+def test_a_disk_that_is_full(setup_env, monkeypatch, capsys):
+    def write(state):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(setup_env.STATE))
+
+    monkeypatch.setattr(setup_env, 'write_state', write)
+    assert setup_env.main({}) == 1
+    assert capsys.readouterr().err == (
+        f'error: there is no room on the disk of {setup_env.STATE}: make room, and try again\n'
+    )
