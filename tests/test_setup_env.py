@@ -274,6 +274,15 @@ class TestGPUs:
             module.choose_archs(torch_of(**torch), cuda, archs)
         assert '\n' not in str(error.value)
 
+    def test_a_wrong_list_is_refused_first(self, setup_env, capsys):
+        assert setup_env.main(dict(archs='H100')) == 1
+        assert capsys.readouterr().err.startswith("error: ARCHS='H100' has to list compute capabilities")
+        assert setup_env.calls == []
+        command = [sys.executable, ROOT / 'tools/mmcv_wheel.py', '--archs', 'H100']
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert (result.returncode, result.stdout) == (1, '')
+        assert result.stderr.startswith("error: ARCHS='H100' has to list compute capabilities")
+
     def test_lists(self):
         choose = load().mmcv_wheel.choose_archs
         assert choose(torch_of(), '1', '8.0;8.6 9.0+PTX') == ('8.0', '8.6', '9.0+PTX')

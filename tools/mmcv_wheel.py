@@ -233,6 +233,21 @@ def unusable_gpu() -> str | None:
     return f'{name} with driver {driver}' if answer.returncode == 0 and driver else None
 
 
+def parse_archs(archs: str | None) -> tuple[str, ...]:
+    """Split a list of compute capabilities, such as ``'8.0;9.0+PTX'``.
+
+    Raises:
+        SetupError: There is something else in it.
+    """
+    chosen = tuple(dict.fromkeys(filter(None, re.split(r'[;,\s]+', archs or ''))))
+    if archs and not (chosen and all(re.fullmatch(r'\d+\.\d[af]?(\+PTX)?', arch) for arch in chosen)):
+        raise SetupError(
+            f"ARCHS='{archs}' has to list compute capabilities, such as 8.0 (A100), 8.6 (RTX 3090), "
+            '8.9 (RTX 4090), 9.0 (H100) or 12.0 (RTX 5090), with semicolons between them'
+        )
+    return chosen
+
+
 def choose_archs(torch: Torch, cuda: str | None = None, archs: str | None = None) -> tuple[str, ...]:
     """Choose the compute capabilities that CUDA operators are compiled for; none for those of CPUs alone.
 
@@ -263,13 +278,7 @@ def choose_archs(torch: Torch, cuda: str | None = None, archs: str | None = None
     lowest, driver = LOWEST.get(torch.cuda.partition('.')[0], LOWEST['13'])
     older = "take PyTorch's build for CUDA 12.6 (docs/install.md)"
     if archs:
-        chosen = tuple(dict.fromkeys(filter(None, re.split(r'[;,\s]+', archs))))
-        wrong = [arch for arch in chosen if not re.fullmatch(r'\d+\.\d[af]?(\+PTX)?', arch)]
-        if wrong or not chosen:
-            raise SetupError(
-                f"ARCHS='{archs}' has to list compute capabilities, such as 8.0 (A100), 8.6 (RTX 3090), "
-                '8.9 (RTX 4090), 9.0 (H100) or 12.0 (RTX 5090), with semicolons between them'
-            )
+        chosen = parse_archs(archs)
         low = [arch for arch in chosen if float(arch.rstrip('+PTXaf')) < lowest]
         if low:
             raise SetupError(
@@ -420,7 +429,7 @@ def run(command: list, **options) -> None:
     """Run a command in the foreground."""
     result = subprocess.run([str(part) for part in command], cwd=ROOT, **options)
     if result.returncode:
-        name = ' '.join(str(part) for part in command[1:5])
+        name = ' '.join(str(part) for part in command[1:5] if not str(part).startswith('-'))
         raise SetupError(f'{name} failed (exit status {result.returncode}); see the output above; try again')
 
 
@@ -633,6 +642,7 @@ def main() -> int:
     parser.add_argument('--archs', help='compute capabilities to compile for, such as 8.0;9.0')
     args = parser.parse_args()
     try:
+        parse_archs(args.archs)
         with lock():
             torch = probe_torch(make_environment(args.python, args.torch))
             archs = choose_archs(torch, args.cuda, args.archs)

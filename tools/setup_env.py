@@ -438,6 +438,7 @@ def parse_arguments(arguments: list[str] | None = None) -> dict:
 def main(wanted: dict) -> int:
     """Build the environment unless it is there; one process at a time."""
     try:
+        mmcv_wheel.parse_archs(wanted.get('archs'))
         state = read_state()
         if is_current(state, merge_options(state, wanted)):
             return 0
