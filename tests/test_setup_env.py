@@ -199,6 +199,19 @@ def test_interrupted_while_compiling_goes_on_there(setup_env, monkeypatch):
     assert setup_env.calls == [COMPILE, *MMCV]
 
 
+def test_a_wheel_that_is_gone_is_compiled_anew(setup_env, monkeypatch, tmp_path):
+    install_mmcv = setup_env.install_mmcv
+    monkeypatch.setattr(setup_env, 'install_mmcv', interrupted)
+    assert setup_env.main({}) == 130
+    (tmp_path / 'mmcv-2.1.0.whl').unlink()
+    state = json.loads(setup_env.STATE.read_text())
+    setup_env.write_state(dict(state, running=None))
+    setup_env.calls.clear()
+    monkeypatch.setattr(setup_env, 'install_mmcv', install_mmcv)
+    assert setup_env.main({}) == 0
+    assert setup_env.calls == [COMPILE, *MMCV]
+
+
 def test_an_mmcv_that_does_not_run_is_compiled_anew_and_not_installed(setup_env, capsys):
     setup_env.proofs = iter([False, True])
     assert setup_env.main({}) == 0

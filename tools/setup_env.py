@@ -253,8 +253,10 @@ def prove_wheel(wheel: Path, devices: list[str]) -> bool:
 
 def install_mmcv(options: Options) -> None:
     """Install the MMCV that was compiled and proved; its version does not tell for which PyTorch."""
-    wheel = Path(json.loads(STATE.read_text())['wheel'])
-    pip('install', '--force-reinstall', '--no-deps', wheel if wheel.exists() else build_mmcv(options))
+    wheel = json.loads(STATE.read_text()).get('wheel')
+    if wheel is None or not Path(wheel).exists():  # compiled before this was noted, or removed since
+        wheel = build_mmcv(options)
+    pip('install', '--force-reinstall', '--no-deps', wheel)
     pip('check')
 
 
