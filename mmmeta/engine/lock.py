@@ -15,7 +15,7 @@ from mmmeta.utils.errors import UsageError
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # Windows
 
 LOCK = '.lock'
 # Seconds without a sign of life after which the lock of another machine may be taken.
