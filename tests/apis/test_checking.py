@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, TINY_CONFIG
 from mistakes.configs import CASCADE, CLASSIFIER, DETECTOR, FPN, MISTAKES, RETINANET, SEGMENTOR
 from mistakes.data import DATA_MISTAKES
-from mistakes.run import generate_all, on_data, packages_configs, run_data_mistake, run_right
+from mistakes.run import generate_all, on_data, packages_configs, run_data_mistake, run_right, run_unusual
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -62,6 +62,12 @@ def test_right_configs_of_the_packages_are_left_alone(tmp_path):
     generate_all(tmp_path)
     for config in packages_configs(6, seed=1):
         assert run_right((config, str(tmp_path))) == (config, None)
+
+
+@pytest.mark.nightly
+def test_right_configs_of_other_images_and_styles_are_left_alone(tmp_path):
+    found = run_unusual(str(tmp_path))
+    assert len(found) >= 30 and [one for one in found if one[1]] == []
 
 
 @pytest.fixture

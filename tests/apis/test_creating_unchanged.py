@@ -1,61 +1,14 @@
 """Configs for images of other depth and channels than 8 bits of red, green and blue."""
 
-import json
-
 import numpy as np
 import pytest
-import tifffile
+from mistakes.unusual import SHAPE, create, draw, store, write
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 
-from mmmeta.apis import check, load_config, new
+from mmmeta.apis import check, load_config
 from mmmeta.utils.errors import UsageError
-
-SHAPE = (64, 96)
-
-
-def scene(seed, channels, dtype):
-    """An image, and where its object is."""
-    rng = np.random.default_rng(seed)
-    highest = dict(uint8=250, uint16=4000, float32=1.0)[dtype]
-    pixels = rng.uniform(0, 0.4, (*SHAPE, channels))
-    y, x = int(rng.integers(0, 24)), int(rng.integers(0, 56))
-    pixels[y : y + 40, x : x + 40] += 0.6 * np.linspace(0.2, 1, channels)
-    return (pixels * highest).astype(dtype), (x, y, 40, 40)
-
-
-def write(path, pixels):
-    tifffile.imwrite(path, pixels.squeeze(), photometric='minisblack', planarconfig='contig')
-
-
-def store(root, task, channels=4, dtype='uint16', count=6):
-    """Images with an object each, and their labels for a task."""
-    content = dict(images=[], annotations=[], categories=[dict(id=1, name='thing')])
-    for i in range(count):
-        pixels, (x, y, w, h) = scene(i, channels, dtype)
-        folder = root / ('ab'[i % 2] if task == 'cls' else 'images')
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder / f'{i}.tif', pixels)
-        mask = np.zeros(SHAPE, np.uint8)
-        mask[y : y + h, x : x + w] = 1
-        if task == 'seg':
-            (root / 'masks').mkdir(exist_ok=True)
-            Image.fromarray(mask).save(root / f'masks/{i}.png')
-        content['images'].append(dict(id=i, file_name=f'{i}.tif', width=SHAPE[1], height=SHAPE[0]))
-        box = dict(bbox=[x, y, w, h], area=w * h, iscrowd=0)
-        content['annotations'].append(dict(box, id=i + 1, image_id=i, category_id=1))
-    if task == 'det':
-        (root / 'ann.json').write_text(json.dumps(content))
-
-
-def create(root, task, **options):
-    labels = dict(seg=root / 'masks', det=root / 'ann.json').get(task)
-    images = root if task == 'cls' else root / 'images'
-    options = dict(backbone='poolformer_s12', weights='none', val_fraction=0.4, size=64, **options)
-    if task == 'det':
-        options.update(method='retinanet', size=128)
-    return new(task, images, labels, root / 'my.py', **options)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +41,7 @@ def test_what_the_network_gets(tmp_path, task, channels, dtype, options):
     stored = []
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
-        expected, _ = scene(int(info['img_path'][-5]), channels, dtype)
+        expected, _ = draw(int(info['img_path'][-5]), channels, dtype)
         if options:
             expected = np.rint(np.clip((expected - 100.0) / 3800, 0, 1) * 255)
         found = load(info)['img']
@@ -118,7 +71,7 @@ def test_images_of_8_bits_are_read_as_colours(tmp_path):
     create(tmp_path, 'seg', channels=1, force=True)
     assert load_config(str(tmp_path / 'my.py')).model.backbone.in_channels == 1
     for i in range(6):
-        Image.fromarray(scene(i, 4, 'uint8')[0], 'RGBA').save(tmp_path / f'images/{i}.tif')
+        Image.fromarray(draw(i, 4, 'uint8')[0], 'RGBA').save(tmp_path / f'images/{i}.tif')
     created = create(tmp_path, 'seg', force=True)
     assert 'transparency of 6 images is left out (--channels reads it)' in created.assumed
     create(tmp_path, 'seg', channels=4, force=True)
@@ -137,7 +90,7 @@ def test_what_is_refused(tmp_path):
             create(tmp_path, 'seg', **options)
         assert said in str(error.value)
     image = tmp_path / 'images/3.tif'
-    write(image, scene(3, 4, 'float32')[0])
+    write(image, draw(3, 4, 'float32')[0])
     with pytest.raises(UsageError, match='has 4 channels of uint16, and .*3.tif. has 4 channels of float32'):
         create(tmp_path, 'seg')
     for i in range(6):

@@ -30,6 +30,7 @@ from mmengine.config import Config, ConfigDict  # noqa: E402
 
 from mistakes.configs import CLASSIFIER, DETECTOR, MISTAKES, SEGMENTOR  # noqa: E402
 from mistakes.data import DATA_MISTAKES  # noqa: E402
+from mistakes.unusual import write_unusual  # noqa: E402
 from mmmeta.apis import check, load_config  # noqa: E402
 from mmmeta.config import edit, read  # noqa: E402
 from mmmeta.config.inspection import datasets  # noqa: E402
@@ -157,6 +158,18 @@ def run_right(job: tuple[str, str]) -> tuple[str, str | None]:
     return path, f'found {found}' if found else None
 
 
+def run_unusual(folder: str) -> list[tuple[str, str | None]]:
+    """Names of right configs that are not like ours, and what was found in each."""
+    found = []
+    for name, cfg in write_unusual(Path(folder)):
+        try:
+            findings = [(one.key, one.text) for one in check(cfg)]
+        except UsageError as error:
+            findings = [str(error)]
+        found.append((name, f'found {findings}' if findings else None))
+    return found
+
+
 def quietly(job: tuple[str, object]) -> tuple[str, str, str | None]:
     """Run a job of one kind without what the packages print."""
     kind, argument = job
@@ -198,7 +211,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='which of them are drawn (default: 0)')
     args = parser.parse_args()
     jobs = [('config', i) for i in range(len(MISTAKES))] + [('data', i) for i in range(len(DATA_MISTAKES))]
-    counts = dict(config=[0, 0], data=[0, 0], right=[0, 0])
+    counts = dict(config=[0, 0], data=[0, 0], right=[0, 0], unusual=[0, 0])
     with tempfile.TemporaryDirectory() as folder:
         generate_all(Path(folder))
         ours = [str(path) for path in sorted((ROOT / 'configs').glob('*.py'))]
@@ -210,10 +223,18 @@ def main() -> None:
                 counts[kind][1] += 1
                 if wrong:
                     print(f'{kind}: {name}\n    {wrong}')
+        with contextlib.redirect_stdout(io.StringIO()):
+            unusual = run_unusual(f'{folder}/unusual')
+        for name, wrong in unusual:
+            counts['unusual'][0] += wrong is None
+            counts['unusual'][1] += 1
+            if wrong:
+                print(f'unusual: {name}\n    {wrong}')
     for kind, said in (
         ('config', 'wrong configs found'),
         ('data', 'wrong data found'),
         ('right', 'right: silent'),
+        ('unusual', 'right, of other depth, channels and style: silent'),
     ):
         print(f'{said}: {counts[kind][0]} of {counts[kind][1]}')
     sys.exit(any(good != all_ for good, all_ in counts.values()))
