@@ -5,7 +5,7 @@ import posixpath
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from mmmeta.utils.errors import UsageError, shorten
 from mmmeta.validation.objects import find_missing_values, find_object_errors, read_json
 
-from .folders import MOST_CLASSES, check_names, image_size, read_text
+from .folders import MOST_CLASSES, Progress, check_names, image_size, read_text
 from .parts import find_yaml, read_yaml
-from .shapes import OPTION, find_cvat, parse_xml, read_cvat, read_labelme, refuse_lost
+from .shapes import OPTION, Described, find_cvat, parse_xml, read_cvat, read_labelme, refuse_lost
 
 
 def read_objects(
@@ -23,7 +23,7 @@ def read_objects(
     images: Path,
     files: list[str],
     names: list[str] | None,
-    progress: Callable[[Iterable, int], Iterator],
+    progress: Progress,
     assumed: list[str],
 ) -> tuple[dict[str, Any], str, bool]:
     """Read annotations of objects.
@@ -78,7 +78,7 @@ def read_objects(
 
 
 def _checked_as_coco(
-    images: Path, files: list[str], objects: list[list[tuple]], names: list[str], path: Path
+    images: Path, files: list[str], objects: list[list[Described]], names: list[str], path: Path
 ) -> dict[str, Any]:
     check_names(names, f"'{path}'")
     content = _as_coco(images, files, objects, names)
@@ -156,13 +156,13 @@ def _read_voc(
     images: Path,
     files: list[str],
     names: list[str] | None,
-    progress: Callable[[Iterable, int], Iterator],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Pascal VOC's: pixels are counted from 1; a difficult object is a crowd, which is not learnt."""
     paths = _paired(annotations, files, '.xml')
     if not any(paths):
         raise UsageError(f"{OPTION}: no .xml file of '{annotations}' has the name of an image")
-    objects: list[list[tuple]] = []
+    objects: list[list[Described]] = []
     for path in progress(paths, len(paths)):
         objects.append([])
         for part in parse_xml(path).iter('object') if path else []:
@@ -192,14 +192,14 @@ def _read_yolo(
     images: Path,
     files: list[str],
     names: list[str] | None,
-    progress: Callable[[Iterable, int], Iterator],
+    progress: Progress,
 ) -> dict[str, Any]:
     """YOLO's: a line for each object, its class and its box or its outline, over the size of the image."""
     paths = _paired(annotations, files, '.txt')
     if not any(paths):
         raise UsageError(f"{OPTION}: no .txt file of '{annotations}' has the name of an image")
     names = names or _yolo_names(annotations)
-    objects: list[list[tuple]] = []
+    objects: list[list[tuple[int, list[float], list[list[float]] | None, int]]] = []
     for name, path in progress(list(zip(files, paths, strict=True)), len(files)):
         objects.append([])
         if not path:
@@ -221,11 +221,15 @@ def _read_yolo(
             f"{OPTION}: '{annotations}' has class {numbers[-1]}, and {len(names)} names are numbers up to "
             f'{len(names) - 1}: give more (--classes)'
         )
-    named = [[(names[part[0]], *part[1:]) for part in parts] for parts in objects]
+    named: list[list[Described]] = [
+        [(names[number], box, outline, crowd) for number, box, outline, crowd in parts] for parts in objects
+    ]
     return _as_coco(images, files, named, names)
 
 
-def _parse_line(place: str, line: str, width: int, height: int) -> tuple[int, list[float], list | None, int]:
+def _parse_line(
+    place: str, line: str, width: int, height: int
+) -> tuple[int, list[float], list[list[float]] | None, int]:
     try:
         number, *values = (float(value) for value in line.split())
         number = int(number) if number == int(number) else -1
@@ -286,7 +290,9 @@ def _checked(names: list[str], path: Path) -> list[str]:
     return names
 
 
-def _as_coco(images: Path, files: list[str], objects: list[list[tuple]], names: list[str]) -> dict[str, Any]:
+def _as_coco(
+    images: Path, files: list[str], objects: list[list[Described]], names: list[str]
+) -> dict[str, Any]:
     """Images, annotations and categories as COCO has them."""
     numbers = {name: i + 1 for i, name in enumerate(names)}
     content = dict(images=[], annotations=[], categories=[dict(id=i, name=n) for n, i in numbers.items()])
