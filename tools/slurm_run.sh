@@ -60,9 +60,10 @@ rm -f "$MMMETA_END_FILE" # before the job is queued again, which kills this
 case "$end" in
 stopped*)
     if [ "$requeue" = 1 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-        # A job that was cancelled would come back.
+        # A job that was cancelled, and is completing then, would come back.
         case "$(scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null || true)" in
-        *JobState=CANCELLED*) echo 'not queued again: it was cancelled' >&2 ;;
+        *JobState=COMPLETING*Reason=TimeLimit*) scontrol requeue "$SLURM_JOB_ID" ;;
+        *JobState=COMPLETING* | *JobState=CANCELLED*) echo 'not queued again: it was cancelled' >&2 ;;
         *) scontrol requeue "$SLURM_JOB_ID" ;;
         esac
     fi
@@ -74,7 +75,8 @@ finished*) ;;
             "node may have failed, or this folder is not on all nodes" >&2
         status=1
     elif [ "$status" -gt 128 ]; then # of those that had to be ended
-        echo "error: the run was ended (status $status of srun) before it had written a checkpoint of what it had done" >&2
+        echo "error: processes were ended (status $status of srun), without a checkpoint of what they had done: the" \
+            "reason is above" >&2
         status=1
     fi
     if [ "$requeue" = 1 ]; then echo 'not queued again: it was not stopped by a signal with a checkpoint' >&2; fi

@@ -554,7 +554,7 @@ def slurm_cancel(slurm: Slurm, bench: Bench) -> Row:
     row.seconds = slurm.wait_until(lambda: not bench.network.has_tool('n1'), 120, 'the end of the processes')
     time.sleep(5)
     row.expect(job.state() == 'CANCELLED' and not job.restarts(), job.state(), job.output())
-    row.expect('stopped by SIGTERM' in job.output(), 'no checkpoint', job.output())
+    row.expect(re.search('stopped by SIG(TERM|USR1)', job.output()), 'no checkpoint', job.output())
     row.seen = f'stopped after iteration {last_iteration(job.work_dir)} with a checkpoint, not queued again'
     return row
 
@@ -575,9 +575,11 @@ def slurm_kill(slurm: Slurm, bench: Bench) -> Row:
 def slurm_lock(slurm: Slurm, bench: Bench) -> Row:
     """Another run has the work directory."""
     row, work_dir = Row('another job has the work directory'), bench.work_dir()
-    first = Job(slurm, bench, work_dir).submit(*ENDLESS)
+    # Those that the second one sees when it begins stay.
+    keep = (*ENDLESS, 'default_hooks.checkpoint.max_keep_ckpts=-1')
+    first = Job(slurm, bench, work_dir).submit(*keep)
     first.wait_for_checkpoint(5)
-    second = Job(slurm, bench, work_dir).submit(*ENDLESS)
+    second = Job(slurm, bench, work_dir).submit(*keep)
     row.seconds = second.wait_for_end()
     row.expect(second.state() == 'FAILED' and second.restarts() == 0, second.state(), second.output())
     row.expect('another run is training in' in second.output(), 'no sentence', second.output())
