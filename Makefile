@@ -11,8 +11,7 @@ FAST := tests/models tests/weights tests/datasets tests/engine tests/utils tests
 BUILD := $(if $(TORCH),--torch "$(TORCH)") $(if $(CUDA),--cuda "$(CUDA)") $(if $(ARCHS),--archs "$(ARCHS)")
 INSTALL := -m pip --disable-pip-version-check install -q $(patsubst %,-c %,$(wildcard requirements/*.txt))
 
-.PHONY: help setup wheel-mmcv demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu \
-	cluster clean
+.PHONY: help setup wheel-mmcv demo demo-det test test-fast test-avx2 test-frameworks nightly fuzz lint format docs gpu cluster clean
 
 help:
 	@echo "make demo [DATA=folder] [GPUS=n]  train CAFormer-S18 + UperNet on a small data set and evaluate it"

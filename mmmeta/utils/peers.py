@@ -51,7 +51,8 @@ class Watch:
                 if hasattr(socket, f'TCP_KEEP{option}'):
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, f'TCP_KEEP{option}'), value)
         # Data workers would keep connections of a process that is gone.
-        os.register_at_fork(after_in_child=self._close)
+        if hasattr(os, 'register_at_fork'):
+            os.register_at_fork(after_in_child=self._close)
         threading.Thread(target=self._run, name='peers', daemon=True).start()
 
     @staticmethod

@@ -1,6 +1,5 @@
 """Machines and processes that meet at one address before a run, and say for whom they wait."""
 
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,11 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from .errors import UsageError, shorten
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # Seconds, unless RENDEZVOUS_TIMEOUT in the environment says otherwise, and between two lines about the
 # waiting.
@@ -76,6 +80,8 @@ def check_port(address: str, port: int, variable: str) -> None:
 
 def address_of(interface: str) -> str | None:
     """Return the IPv4 address of a network interface; None without one."""
+    if fcntl is None:
+        return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, suppress(OSError):
         request = struct.pack('256s', interface.encode()[:15])
         return socket.inet_ntoa(fcntl.ioctl(sock, SIOCGIFADDR, request)[20:24])
