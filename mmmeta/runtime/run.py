@@ -1137,6 +1137,10 @@ def resize_bilinear(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
             left, right = _weighted_neighbours(image, axis, size[axis])
             image = left + right
         return image
+    if image.shape[2] not in (1, 3, 4) and image.shape[:2] == (2 * size[0], 2 * size[1]):
+        # OpenCV has another rounding for halves of these.
+        blocks = image.reshape(size[0], 2, size[1], 2, -1)
+        return np.rint(blocks.sum((1, 3), dtype=np.int32) / 4).astype(np.uint8)
     left, right = _weighted_neighbours(image.astype(np.int32), 1, size[1])
     top, bottom = _weighted_neighbours((left + right) >> 4, 0, size[0])
     return (((top >> 16) + (bottom >> 16) + 2) >> 2).astype(np.uint8)

@@ -360,7 +360,7 @@ def test_an_image_that_is_whole_and_that_opencv_does_not_read(tmp_path):
     with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader'], 'reading'):
         raise AttributeError(f'failed to load image: {path}')
     assert str(error.value).startswith(f"'{path}' is a whole image of TIFF, which OpenCV does not read")
-    assert "imdecode_backend='tifffile'" in str(error.value)
+    assert 'write mmmeta.LoadUnchangedImage in place of LoadImageFromFile' in str(error.value)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UsageError) as error, explain_data_errors(cfg, ['train_dataloader'], 'reading'):
         raise AttributeError(f'failed to load image: {path}')
