@@ -24,7 +24,7 @@ from mmmeta.config.values import COUNT, POSITIVE, SHARE, Range
 from mmmeta.runtime.run import RuntimeProblem
 from mmmeta.utils.atomic import NO_ROOM, WriteError
 from mmmeta.utils.errors import UsageError
-from mmmeta.utils.processes import note_end, report_error
+from mmmeta.utils.processes import kill_workers, note_end, report_error
 from mmmeta.utils.resources import resource_root
 from mmmeta.utils.stack import StackError
 from mmmeta.utils.torch_private import stop_data_workers
@@ -76,6 +76,8 @@ def command_line(main: Callable[[], None]) -> None:
             traceback.print_exc()
         report_error(message)
         sys.exit(1)
+    finally:
+        kill_workers()
 
 
 def _leave_group() -> None:

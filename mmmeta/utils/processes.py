@@ -1,6 +1,7 @@
 """Processes of a run: which is the first, how they end, and what the system offers them."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -45,6 +46,16 @@ def report_error(message: str) -> None:
 def signals(*names: str) -> tuple[signal.Signals, ...]:
     """Return the signals of these names that the system has; Windows lacks SIGHUP and SIGUSR1."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def kill_workers() -> None:
+    """Kill the daemonic processes that this one started, such as data workers, which keep nothing.
+
+    Python would end them by SIGTERM and wait; data workers live through the first one.
+    """
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def physical_memory() -> int | None:
