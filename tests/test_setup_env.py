@@ -457,6 +457,7 @@ class TestKeepingPyTorch:
             (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
             top = name.partition('_')[0]
             (site / top).mkdir()
+            (site / top / '__init__.py').touch()  # from Python 3.12 on, missing files are not listed
             (info / 'RECORD').write_text(
                 f'{top}/__init__.py,,\n{info.name}/METADATA,,\n../../../bin/{top},,\n'
             )
