@@ -16,7 +16,9 @@ from mmmeta.datasets import generate_ade20k
 
 SYSTEM = '/usr/local/bin:/usr/bin:/bin'
 TOOLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('tools/**/*.py'))
-TOOLS = [path for path in TOOLS if not path.endswith(('/setup_env.py', '/check_interpreter.py'))]
+TOOLS = [
+    path for path in TOOLS if not path.endswith(('/setup_env.py', '/mmcv_wheel.py', '/check_interpreter.py'))
+]
 WORK = 'work_dirs/upernet_caformer_s18_shapes'
 # What the beginning of a command gets in addition, where the whole would take minutes.
 SHORTER = {

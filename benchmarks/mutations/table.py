@@ -285,8 +285,8 @@ SWAPPING = [
     Mutation(
         'swapping: maps are counted from the last of those that are left',
         'mmmeta/swapping/maps.py',
-        'chosen = places[index % len(old)]',
-        'chosen = places[index] if index >= 0 else index % len(old)',
+        'chosen = [places[i % len(old)] for i in index]',
+        'chosen = [places[i] if i >= 0 else i % len(old) for i in index]',
         (OF_LEFT_OUT,),
     ),
     Mutation(
@@ -310,8 +310,8 @@ SCAFFOLD = [
     Mutation(
         'scaffold: pixels of Pascal VOC are counted from 0',
         'mmmeta/scaffold/boxes.py',
-        '(float(box.findtext(key)) - 1 for key in',
-        '(float(box.findtext(key)) for key in',
+        '(float(corner) - 1 for corner in corners)',
+        '(float(corner) for corner in corners)',
         (f'{OF_CREATING}::test_objects_of_other_formats[store_voc-Annotations]',),
     ),
     Mutation(
@@ -353,8 +353,8 @@ DEPLOY = [
     Mutation(
         'deploy: the colour of padding is blue first',
         'mmmeta/deploy/preprocessing.py',
-        '[*map(float, value)][::-1]',
-        '[*map(float, value)]',
+        "[:: -1 if result.reads == 'color' else 1]",
+        '',
         (f'{OF_RUNTIME}::test_preprocessing_of_a_test_pipeline',),
     ),
     Mutation(
@@ -433,8 +433,8 @@ DATASETS = [
     Mutation(
         'datasets: one orientation of turned images is not known',
         'mmmeta/datasets/images.py',
-        'ON_ITS_SIDE = 0x0112, range(5, 9)',
-        'ON_ITS_SIDE = 0x0112, range(6, 9)',
+        'ON_ITS_SIDE = range(5, 9)',
+        'ON_ITS_SIDE = range(6, 9)',
         ('tests/datasets/test_shown_size.py::test_of_every_orientation[5]',),
     ),
 ]

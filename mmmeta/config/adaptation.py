@@ -175,7 +175,7 @@ def enable_drawing(cfg: Config, folder: str) -> None:
     Raises:
         UsageError: The config has no visualisation hook, or images that the packages do not draw.
     """
-    if any(reads_unchanged(dataset.pipeline) for dataset in datasets(cfg.test_dataloader)):
+    if any(reads_unchanged(dataset.pipeline) for dataset in datasets(cfg.get('test_dataloader') or {})):
         raise UsageError(
             '--show-dir draws images of 8 bits of red, green and blue, and this config reads others: draw '
             'predictions for these with tools/image_demo.py'

@@ -22,6 +22,7 @@ from mmmeta.runtime import run
 from mmmeta.runtime.run import VERSION, Crop, Description, Fit, Network, RuntimeProblem, inputs_of
 from mmmeta.utils.errors import UsageError
 from mmmeta.utils.processes import physical_memory
+from mmmeta.version import __version__
 from mmmeta.weights import MEAN, STD, sha256_of
 
 from . import formats
@@ -349,7 +350,7 @@ def _describe(
         palette=[list(colour) for colour in meta.get('palette') or []],
         mask_threshold=(test_cfg.get('rcnn') or {}).get('mask_thr_binary', 0.5),
         checkpoint=_identify(checkpoint),
-        packages={name: version(name) for name in ('mmmeta', 'torch')},
+        packages=dict(mmmeta=__version__, torch=version('torch')),
         inputs=inputs_of(task, outputs),
         outputs=[*outputs],
     )

@@ -51,11 +51,14 @@ def signals(*names: str) -> tuple[signal.Signals, ...]:
 def kill_workers() -> None:
     """Kill the daemonic processes that this one started, such as data workers, which keep nothing.
 
-    Python would end them by SIGTERM and wait; data workers live through the first one.
+    Python would end them by SIGTERM and wait; data workers live through the first one. PyTorch, which raises
+    where one of its workers is killed, no longer listens.
     """
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    for number in signals('SIGCHLD') if workers else ():
+        signal.signal(number, signal.SIG_DFL)
+    for process in workers:
+        process.kill()
 
 
 def physical_memory() -> int | None:

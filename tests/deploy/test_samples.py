@@ -19,7 +19,6 @@ class Data(list):
 def test_images_for_calibration_are_spread_over_the_training_set(count, chosen, monkeypatch):
     """Data sets are often sorted: the first images may be of one class."""
     monkeypatch.setattr(samples, 'build', lambda builder, cfg: Data(range(10)))
-    monkeypatch.setattr(samples, 'read_image', lambda path: path)
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type='X', pipeline=[])), default_scope='mmengine'))
     assert training_images(cfg, count) == chosen
     with pytest.raises(UsageError, match='samples=0: give a positive number'):
