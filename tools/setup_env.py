@@ -29,7 +29,6 @@ VENV_PYTHON = VENV / 'bin/python'
 NEEDED_GB = 8
 ANEW = 'to build it anew, call `make clean setup`'
 PINNED = ('build', 'mminstall', 'runtime', 'optional', 'deploy', 'tests', 'docs')
-OLDEST_TORCH, NEWEST_TORCH = (2, 4), (2, 14)
 # What the maintained fork has in the place of the official packages.
 STACKS = {
     'official': {},

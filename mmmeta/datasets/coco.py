@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mmmeta.runtime.run import encode_mask
+
 from .layout import generate
 from .scenes import OBJECTS, draw_colour, draw_grounds, draw_size, outline
 
@@ -34,20 +36,6 @@ OBJECT_NAMES = {
 }
 # Sizes over the short side of the image; with 160 pixels, COCO's small, medium and large objects occur.
 OBJECT_SIZES = (0.06, 0.45)
-
-
-def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """Encode a mask as uncompressed RLE, COCO's format for crowds.
-
-    Args:
-        mask (np.ndarray): Boolean, ``(H, W)``.
-
-    Returns:
-        dict: ``size``, (H, W), and ``counts``: lengths of runs down the columns, the first of zeros.
-    """
-    values = np.concatenate([[0], mask.ravel(order='F').astype(np.int8), [-1]])
-    ends = np.flatnonzero(np.diff(values))
-    return dict(size=list(mask.shape), counts=np.diff(ends, prepend=0).tolist())
 
 
 def _annotate(corners: list[tuple[float, float]]) -> dict[str, Any]:
@@ -103,7 +91,7 @@ def draw_coco_scene(
         covered = np.asarray(mask)
         annotations.append(
             dict(
-                segmentation=encode_rle(covered),
+                segmentation=encode_mask(covered),
                 bbox=[left, top, right - left, bottom - top],
                 area=int(covered.sum()),
                 iscrowd=1,

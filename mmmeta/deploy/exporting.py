@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmmeta.datasets.classes import class_names
 from mmmeta.datasets.coco import draw_coco_scene
 from mmmeta.models import MetaFormer
 from mmmeta.runtime import run
@@ -346,7 +345,7 @@ def _describe(
         clipped_to=clipped_to,
         divisor=preprocessing.divisor,
         resize=preprocessing.resize,
-        classes=list(class_names(model) if task == 'classification' else meta.get('classes') or []),
+        classes=list(meta.get('classes') or []),
         palette=[list(colour) for colour in meta.get('palette') or []],
         mask_threshold=(test_cfg.get('rcnn') or {}).get('mask_thr_binary', 0.5),
         checkpoint=_identify(checkpoint),
@@ -504,6 +503,6 @@ def _with_sizes(images: Sequence[np.ndarray], description: Description) -> list[
     if description.dynamic == 'all':
         for change in ((64, 0), (-32, 96)):
             size = [max(side + more, 64) for side, more in zip(description.shape, change, strict=True)]
-            times = [-(-side // own) for side, own in zip(size, images[0].shape, strict=False)]
+            times = [-(-side // own) for side, own in zip(size, images[0].shape[:2], strict=True)]
             batches.append([np.tile(images[0], (*times, 1))[: size[0], : size[1]]])
     return batches

@@ -921,7 +921,10 @@ def read_pixels(path: str | Path, channels: int | None = None) -> np.ndarray:
         RuntimeProblem: There is no such file, it is damaged, of other channels or another type, has more than
             :data:`MAX_PIXELS`, or is read by a package that is not installed.
     """
-    stored = stored_as(path)
+    return _read_stored(path, stored_as(path), channels)
+
+
+def _read_stored(path: str | Path, stored: Stored, channels: int | None) -> np.ndarray:
     if stored.dtype not in READ:
         raise RuntimeProblem(f"'{path}' has {stored}: save it as one of {', '.join(READ)}")
     if channels not in (None, stored.channels, stored.channels - stored.has_alpha):
@@ -1035,8 +1038,7 @@ def read_image(path: str | Path, in_colour: bool = True) -> np.ndarray:
             f"'{path}' has {stored}, and 8 bits of red, green and blue are read: save it as those, or train "
             'on images as they are stored (mmmeta.LoadUnchangedImage)'
         )
-    with _named(path):
-        pixels = read_pixels(path, stored.channels - stored.has_alpha)
+    pixels = _read_stored(path, stored, stored.channels - stored.has_alpha)
     if in_colour:
         return pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels
     return pixels if pixels.shape[2] == 1 else np.asarray(Image.fromarray(pixels).convert('L'))[..., None]
@@ -1228,7 +1230,14 @@ def paste_mask(canvas: np.ndarray, mask: np.ndarray, box: np.ndarray, threshold:
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, list[int]]:
-    """A mask as uncompressed RLE, COCO's format."""
+    """Encode a mask as uncompressed RLE, COCO's format for crowds.
+
+    Args:
+        mask (np.ndarray): Boolean, ``(H, W)``.
+
+    Returns:
+        dict: ``size``, (H, W), and ``counts``: lengths of runs down the columns, the first of zeros.
+    """
     values = np.concatenate([[0], mask.ravel(order='F').astype(np.int8), [-1]])
     ends = np.flatnonzero(np.diff(values))
     return dict(size=list(mask.shape), counts=np.diff(ends, prepend=0).tolist())

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmmeta.datasets.coco import encode_rle
 from mmmeta.datasets.transforms import IMAGE_ERRORS
+from mmmeta.runtime.run import encode_mask
 from mmmeta.utils.errors import UsageError, counted, shorten
 from mmmeta.validation.objects import LIMIT, read_json
 
@@ -456,7 +456,7 @@ def _join_groups(shapes: list[Shape], place: str, notes: Counter[str]) -> list[D
         outline: Any = [list(shape.polygon) for shape in parts if shape.polygon is not None]
         box = _bounds([value for shape in parts for value in shape.box])
         if first.mask is not None:
-            outline = encode_rle(np.logical_or.reduce([shape.mask for shape in parts]))
+            outline = encode_mask(np.logical_or.reduce([shape.mask for shape in parts]))
         described.append((first.name, _as_box(box), outline, 0))
     return described
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from mmmeta.datasets import generate_coco
-from mmmeta.datasets.coco import CATEGORIES, OBJECT_NAMES, encode_rle
+from mmmeta.datasets.coco import CATEGORIES, OBJECT_NAMES
+from mmmeta.runtime.run import encode_mask
 
 coco = pytest.importorskip('pycocotools.coco', reason="COCO's own library reads the annotations")
 from pycocotools import mask as masks  # noqa: E402
@@ -79,7 +80,7 @@ def test_objects_do_not_cover_each_other(train):
 def test_run_lengths_are_those_of_coco():
     rng = np.random.default_rng(0)
     for mask in (rng.random((7, 5)) < 0.5, np.ones((3, 4), bool), np.zeros((3, 4), bool)):
-        encoded = encode_rle(mask)
+        encoded = encode_mask(mask)
         decoded = masks.decode(masks.frPyObjects(encoded, *mask.shape))
         assert np.array_equal(decoded, mask)
 
